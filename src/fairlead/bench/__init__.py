@@ -1,0 +1,1 @@
+"""The laboratory's measurements: metrics, evaluation by split, reports and plots."""

@@ -1,0 +1,613 @@
+"""Routers on a table of recorded outcomes: each is fitted on some queries and judged on others, with its baselines beside it.
+
+Every chooser becomes a `Curve`: a row of settings (willingness to pay, from low to high), each with the quality and the cost of every
+judged query. Metrics and intervals are taken from curves alone, so all choosers are measured by the same lines.
+
+- **Predictors** are swept over the weight of a dollar, as the policy `utility` weighs it, and forecast each query once.
+- **Policies** that learn online take the training queries one at a time in a seeded order, then decide without learning.
+- **Cascades** are chains of two or three targets with a threshold on the recorded confidence. Which chain and which threshold belong
+  to which willingness to pay is settled on the training queries alone. A step whose confidence is read is charged the column that
+  includes asking for it. A chain of one target is among the choices.
+- **Baselines**: each target, the cheapest, the best, random mixing of targets (the hull of the singles, *fitted on the judged
+  queries themselves*, which favours it), the mean per dataset where labels are known, and two oracles that see the answers.
+
+No query is judged that was trained on, by id or by prompt; equal prompts stay in one fold. Queries with a cell that is not known are
+left out and counted, since a chooser that picks such a cell can be neither credited nor blamed.
+
+Shapes: Q queries judged, M models, P settings, L weights of a dollar.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from fairlead import catalog
+from fairlead.bench import metrics
+from fairlead.build import build
+from fairlead.errors import TableError
+from fairlead.plans import accept
+from fairlead.plans.cascade import Cascade
+from fairlead.plans.single import Single
+from fairlead.policies.base import Policy, pick, uniform
+from fairlead.pool import Pool
+from fairlead.predictors.base import Predictor
+from fairlead.predictors.calibration import folds
+from fairlead.signals.base import Observer
+from fairlead.table import Floats, Ints, OutcomeTable
+from fairlead.types import Plan, Reward, Signals, Target, Trace
+from fairlead.worlds.replay import replay
+from fairlead.worlds.tabled import Tabled
+
+Progress: TypeAlias = Callable[[str], None]
+
+LEVELS = 41
+"""Weights of a dollar that are tried."""
+POLICY_LEVELS = 6
+THRESHOLDS = 24
+"""Confidence thresholds tried per chain."""
+
+
+class Curve(Struct, frozen=True, kw_only=True):
+    """One chooser at several settings."""
+
+    name: str
+    kind: str
+    """single, router, policy, cascade, label or oracle."""
+    settings: tuple[str, ...]
+    quality_PQ: Floats
+    usd_PQ: Floats
+    seconds: float | None = None
+    """Mean time to read the signals and decide, measured here."""
+    figures: dict[str, float] = {}
+    """More about it, such as the calibration of its forecasts."""
+
+    @property
+    def quality_P(self) -> Floats:
+        """Mean quality of each setting."""
+        return np.asarray(self.quality_PQ.mean(axis=1))
+
+    @property
+    def usd_P(self) -> Floats:
+        """Mean cost of each setting, USD per query."""
+        return np.asarray(self.usd_PQ.mean(axis=1))
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What was measured, and on what."""
+
+    source: str
+    digest: str
+    models: tuple[str, ...]
+    queries: int
+    dropped: int
+    """Queries left out since a cell is not known."""
+    split: str
+    seed: int
+    priced: bool
+    """Whether costs are known; if not, all costs are NaN and only quality is compared."""
+    curves: tuple[Curve, ...]
+    groups_Q: Ints
+    notes: tuple[str, ...] = ()
+
+
+# ----------------------------------------------------------------------------------------------------------- preparing
+
+
+def complete(table: OutcomeTable) -> tuple[OutcomeTable, int]:
+    """Leave out queries with a cell of unknown quality (or cost, where any is known); return the rest and their number.
+
+    Raises:
+        TableError: if fewer than half the queries are left.
+    """
+    good_Q = ~np.isnan(table.quality_QM).any(axis=1)
+    if not np.isnan(table.usd_QM).all():
+        good_Q &= ~np.isnan(table.usd_QM).any(axis=1)
+    kept = np.flatnonzero(good_Q)
+    if len(kept) < max(2, len(table) // 2):
+        raise TableError(
+            f"only {len(kept)} of {len(table)} queries have every model's quality"
+            f"{'' if np.isnan(table.usd_QM).all() else ' and cost'}; compare fewer models (--models), or estimate from logged "
+            f"propensities instead; {table.describe_missing()}"
+        )
+    return (table, 0) if len(kept) == len(table) else (table.take(kept), len(table) - len(kept))
+
+
+def priced(
+    table: OutcomeTable, prices: Mapping[str, tuple[float, float]], *, output_tokens: float = 200.0
+) -> OutcomeTable:
+    """Model each cost from prices (USD per million input and output tokens): a quarter token per character, `output_tokens` out.
+
+    Recorded token counts are used where there are any. The output length is an assumption; say so with every figure.
+
+    Raises:
+        TableError: if a model has no price.
+    """
+    lacking = [m for m in table.models if m not in prices]
+    if lacking:
+        raise TableError(f"no price for {', '.join(lacking)}; add rows for them to the price file")
+    size_Q = np.asarray([np.nan if p is None else len(p) / 4.0 for p in table.prompts])
+    tokens_in = np.where(np.isnan(table.input_tokens_QMS), size_Q[:, None, None], table.input_tokens_QMS)
+    tokens_out = np.where(np.isnan(table.output_tokens_QMS), output_tokens, table.output_tokens_QMS)
+    rates = np.asarray([prices[m] for m in table.models]) / 1e6
+    usd = tokens_in * rates[:, 0][None, :, None] + tokens_out * rates[:, 1][None, :, None]
+    return table.with_usd(np.where(table.present_QMS, usd, np.nan))
+
+
+def splits(table: OutcomeTable, how: str, *, seed: int = 0) -> list[tuple[Ints, Ints]]:
+    """Return (train, test) indices. Queries with equal prompts stay on one side.
+
+    Args:
+        table: what to split.
+        how: ``5-fold`` (any number), ``column`` (the table's own ``train`` and ``test``), or a test share such as ``0.2``.
+        seed: of the shuffle.
+
+    Raises:
+        TableError: if it cannot be done.
+    """
+    if how == "column":
+        names = np.asarray(table.splits, dtype=object)
+        train, test = np.flatnonzero(names == "train"), np.flatnonzero(names == "test")
+        if not len(train) or not len(test):
+            found = ", ".join(sorted({str(s) for s in table.splits}))
+            raise TableError(f"the column `split` must hold both train and test, but holds {found}; use --split 5-fold")
+        return [(train, test)]
+    if how.endswith("-fold") and how[:-5].isdigit() and int(how[:-5]) >= 2:
+        k = int(how[:-5])
+        fold_Q = folds(table.groups, k=k, seed=seed)
+        return [(np.flatnonzero(fold_Q != f), np.flatnonzero(fold_Q == f)) for f in range(k)]
+    try:
+        share = float(how)
+    except ValueError:
+        share = 0.0
+    if not 0.0 < share < 1.0:
+        raise TableError(f"cannot split by {how!r}; use 5-fold, column, or a test share such as 0.2")
+    k = 1000
+    fold_Q = folds(table.groups, k=k, seed=seed)
+    held = fold_Q < max(1, round(share * k))
+    return [(np.flatnonzero(~held), np.flatnonzero(held))]
+
+
+def seen(table: OutcomeTable, ids: Iterable[str], hashes: Iterable[str]) -> Ints:
+    """Return the indices of queries that were trained on, by id or by normalised prompt."""
+    known_ids, known_hashes = set(ids), set(hashes)
+    return np.asarray(
+        [
+            i
+            for i, (name, h) in enumerate(zip(table.query_ids, table.prompt_hashes, strict=True))
+            if name in known_ids or (h is not None and h in known_hashes)
+        ],
+        dtype=np.int64,
+    )
+
+
+def refuse_seen(train: OutcomeTable, test: OutcomeTable) -> None:
+    """Raise `TableError` if a query of `test` is also in `train`, by id or by normalised prompt."""
+    both = seen(test, train.query_ids, (h for h in train.prompt_hashes if h is not None))
+    if len(both):
+        raise TableError(
+            f"{len(both)} of {len(test)} queries to be judged were trained on (as {test.query_ids[both[0]]!r} was): "
+            "their figures would flatter; leave them out with --skip-seen"
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------- choosing
+
+
+def weights(table: OutcomeTable, *, levels: int = LEVELS) -> Floats:
+    """Weights of a dollar from "only quality counts" (0) to "only cost counts", spaced to the table's own costs, (L,)."""
+    usd_M = np.nanmean(table.usd_QM, axis=0)
+    if np.isnan(usd_M).all():
+        return np.zeros(1)
+    span = max(float(np.nanmax(usd_M)), 1e-12)
+    low = max(float(np.nanmin(usd_M)), span * 1e-6)
+    grid = np.logspace(np.log10(0.01 / span), np.log10(3.0 / low), levels - 1)
+    return np.concatenate([[0.0], grid])
+
+
+def choose(
+    quality_QM: Floats, usd_QM: Floats, weight_L: Floats, *, query_ids: Sequence[str], seed: int = 0
+) -> NDArray[np.int64]:
+    """Choose as the policy `utility` does, for all weights at once: (L, Q). Models must be in order of name.
+
+    Equal best utilities are drawn with the query's own number, as `Policy.decide` draws them.
+    """
+    out = np.empty((len(weight_L), len(quality_QM)), dtype=np.int64)
+    for i, weight in enumerate(weight_L.tolist()):
+        utility = quality_QM - np.where(np.isnan(usd_QM), 0.0, weight * usd_QM) if weight else quality_QM
+        best_Q1 = utility.max(axis=1, keepdims=True)
+        tied = utility == best_Q1
+        out[i] = tied.argmax(axis=1)
+        for q in np.flatnonzero(tied.sum(axis=1) > 1).tolist():
+            candidates = np.flatnonzero(tied[q])
+            n = len(candidates)
+            out[i, q] = candidates[pick([1.0 / n] * n, uniform(seed, query_ids[q]))]
+    return out
+
+
+def forecasts(predictor: Predictor, table: OutcomeTable) -> tuple[Floats, Floats, float]:
+    """Forecast quality and USD of every target, (Q, M) each, and return the mean seconds per query (signals not included)."""
+    targets = [Target(name=m) for m in table.models]
+    signals = table.observations(predictor.needs)
+    quality, usd = np.empty(table.quality_QM.shape), np.full(table.quality_QM.shape, np.nan)
+    start = perf_counter()
+    for i, reading in enumerate(signals):
+        for m, forecast in enumerate(predictor.predict(reading, targets)):
+            quality[i, m] = forecast.quality
+            if forecast.usd is not None:
+                usd[i, m] = forecast.usd
+    return quality, usd, (perf_counter() - start) / max(len(signals), 1)
+
+
+class Router(Struct, frozen=True, kw_only=True):
+    """A predictor under test: a spec that is fitted per fold, or one that was trained earlier."""
+
+    name: str
+    spec: dict[str, Any] = {}
+    trained: Any = None
+    """A fitted `Predictor`; then nothing is fitted."""
+
+    def fitted(self, train: OutcomeTable) -> Predictor:
+        """Return the predictor, fitted on `train` unless it was trained already."""
+        if self.trained is not None:
+            return self.trained  # type: ignore[no-any-return]
+        predictor: Predictor = build("predictors", self.spec)
+        predictor.fit(train)
+        return predictor
+
+
+class Chain(Struct, frozen=True, kw_only=True):
+    """One cascade: targets in order, and the confidence from which on an answer is kept."""
+
+    models: tuple[int, ...]
+    above: float = 0.0
+
+    def plan(self, names: Sequence[str]) -> Plan:
+        """Return it as a plan that can be run."""
+        steps = tuple(Single(target=names[m]) for m in self.models)
+        return steps[0] if len(steps) == 1 else Cascade(steps=steps, accept=accept.Confidence(above=self.above))
+
+    def charged(self, names: Sequence[str], usd_column: str | None) -> dict[str, str]:
+        """Return the cost column of each target whose confidence is read: all but the last."""
+        return {} if usd_column is None else {names[m]: usd_column for m in self.models[:-1]}
+
+    def label(self, names: Sequence[str]) -> str:
+        """Say it in one line."""
+        chain = " > ".join(names[m] for m in self.models)
+        return chain if len(self.models) == 1 else f"{chain} if confidence < {self.above:.4g}"
+
+
+class ConfidenceColumns(Struct, frozen=True, kw_only=True):
+    """Which columns a cascade reads and pays."""
+
+    column: str
+    usd_column: str | None = None
+
+
+def chains(
+    table: OutcomeTable, confidence: ConfidenceColumns, *, longest: int = 3, thresholds: int = THRESHOLDS
+) -> list[Chain]:
+    """List singles and chains of rising mean cost, with thresholds at the quantiles of the first target's confidence."""
+    order = np.argsort(np.nanmean(table.usd_QM, axis=0), kind="stable").tolist()
+    found = [Chain(models=(m,)) for m in order]
+    conf = table.extra(confidence.column)[:, :, 0]
+    for length in range(2, longest + 1):
+        for models in combinations(order, length):
+            values = conf[:, models[0]]
+            values = values[~np.isnan(values)]
+            if not len(values):
+                continue
+            levels = np.quantile(values, np.linspace(0.02, 0.98, thresholds), method="lower")
+            found += [Chain(models=models, above=float(t)) for t in np.unique(levels)]
+    return found
+
+
+def run_chain(chain: Chain, table: OutcomeTable, confidence: ConfidenceColumns) -> tuple[Floats, Floats]:
+    """Quality and USD of each query under `chain`, (Q,) each: what the plan gives in the replay world, all queries at once."""
+    conf = table.extra(confidence.column)[:, :, 0]
+    read_usd = table.usd_QM if confidence.usd_column is None else table.extra(confidence.usd_column)[:, :, 0]
+    going = np.ones(len(table), dtype=bool)
+    quality, usd = np.zeros(len(table)), np.zeros(len(table))
+    for m in chain.models[:-1]:
+        usd[going] += read_usd[going, m]
+        kept = going & (conf[:, m] >= chain.above)
+        quality[kept] = table.quality_QM[kept, m]
+        going = going & ~kept
+    last = chain.models[-1]
+    usd[going] += table.usd_QM[going, last]
+    quality[going] = table.quality_QM[going, last]
+    return quality, usd
+
+
+def replay_chain(chain: Chain, table: OutcomeTable, confidence: ConfidenceColumns, query: int) -> tuple[float, float]:
+    """Quality and USD of one query by running the plan itself on the table: slow, and what `run_chain` is checked against.
+
+    Raises:
+        TableError: if the plan met a cell that is not known.
+    """
+    names = table.models
+    look_up = Tabled(
+        table,
+        query,
+        confidence_column=confidence.column,
+        usd_columns=chain.charged(names, confidence.usd_column),
+    )
+    run = replay(chain.plan(names), next(table.take([query]).queries()), look_up)
+    if run.outcome.quality is None or run.usd is None:
+        raise TableError(f"query {table.query_ids[query]!r}: {run.outcome.error or 'quality or cost is not known'}")
+    return run.outcome.quality, run.usd
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluating
+
+
+def evaluate(
+    table: OutcomeTable,
+    *,
+    routers: Sequence[Router] = (),
+    policies: Mapping[str, Mapping[str, Any]] | None = None,
+    confidence: ConfidenceColumns | None = None,
+    split: str = "5-fold",
+    seed: int = 0,
+    observer: Observer | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Measure every chooser on the same judged queries.
+
+    Args:
+        table: recorded outcomes; queries with unknown cells are left out and counted.
+        routers: predictors to sweep.
+        policies: specs of policies to run, by name shown.
+        confidence: columns for cascades; None: no cascades.
+        split: see `splits`. If all routers were trained earlier, and nothing else learns, ``none`` judges every query.
+        seed: of the split, and of all draws.
+        observer: signals to read; None: those in the catalogue, by their names.
+        progress: told what was finished.
+
+    Raises:
+        TableError: if a judged query was trained on, or the table does not allow it.
+    """
+    table, dropped = complete(table.with_models(sorted(table.models)))
+    say = progress or (lambda _: None)
+    policies = policies or {}
+    needs = sorted(
+        {n for r in routers for n in _needs(r)} | {n for s in policies.values() for n in _policy(s, 0.0).needs}
+    )
+    reading = 0.0
+    if needs:
+        observer = observer or catalogued(needs)
+        start = perf_counter()
+        table = table.observed(observer, needs)
+        reading = (perf_counter() - start) / len(table)
+    say("signals")
+    every = np.arange(len(table))
+    parts = [(every[:0], every)] if split == "none" else splits(table, split, seed=seed)
+    if split != "none":
+        for train, test in parts:
+            refuse_seen(table.take(train), table.take(test))
+    judged = np.sort(np.concatenate([test for _, test in parts]))
+    weight_L = weights(table)
+    found: dict[str, list[tuple[Ints, Curve]]] = {}
+    for n, (train, test) in enumerate(parts):
+        past, now = table.take(train), table.take(test)
+        for curve in _fold(past, now, routers, policies, confidence, weight_L, seed, reading):
+            found.setdefault(curve.name, []).append((test, curve))
+        say(f"fold {n + 1} of {len(parts)}")
+    curves = [_single(table.take(judged), m) for m in range(len(table.models))]
+    curves += [_join(pieces) for pieces in found.values()]
+    curves += _oracles(table.take(judged), weight_L)
+    return Result(
+        source=table.source,
+        digest=table.digest,
+        models=tuple(table.models),
+        queries=len(judged),
+        dropped=dropped,
+        split=split,
+        seed=seed,
+        priced=not np.isnan(table.usd_QM).all(),
+        curves=tuple(curves),
+        groups_Q=table.groups[judged],
+    )
+
+
+def catalogued(needs: Iterable[str]) -> Observer:
+    """Return an observer of catalogue signals under their own names."""
+    return Observer(signals={name: build("signals", name) for name in needs})
+
+
+def _needs(router: Router) -> tuple[str, ...]:
+    predictor = router.trained if router.trained is not None else build("predictors", router.spec)
+    return tuple(predictor.needs)
+
+
+def _fold(
+    past: OutcomeTable,
+    now: OutcomeTable,
+    routers: Sequence[Router],
+    policies: Mapping[str, Mapping[str, Any]],
+    confidence: ConfidenceColumns | None,
+    weight_L: Floats,
+    seed: int,
+    reading: float,
+) -> Iterable[Curve]:
+    for router in routers:
+        predictor = router.fitted(past)
+        quality, usd, seconds = forecasts(predictor, now)
+        chosen = choose(quality, usd, weight_L, query_ids=now.query_ids, seed=seed)
+        figures = {
+            "brier": metrics.brier(quality.ravel(), now.quality_QM.ravel()),
+            "ece": metrics.ece(quality.ravel(), now.quality_QM.ravel()),
+        }
+        yield _chosen(router.name, "router", chosen, now, weight_L, seconds + reading, figures)
+    for name, spec in policies.items():
+        yield _run_policy(name, spec, past, now, seed, reading)
+    if len(past) and len({d for d in past.datasets if d is not None}) > 1:
+        quality, usd = _dataset_means(past, now)
+        chosen = choose(quality, usd, weight_L, query_ids=now.query_ids, seed=seed)
+        yield _chosen("dataset label", "label", chosen, now, weight_L, None, {})
+    if confidence is not None and len(past):
+        yield _best_chains(past, now, confidence, weight_L)
+
+
+def _chosen(
+    name: str,
+    kind: str,
+    chosen_LQ: NDArray[np.int64],
+    table: OutcomeTable,
+    weight_L: Floats,
+    seconds: float | None,
+    figures: dict[str, float],
+) -> Curve:
+    rows = np.arange(len(table))
+    return Curve(
+        name=name,
+        kind=kind,
+        settings=tuple(f"usd_weight={w:.4g}" for w in weight_L),
+        quality_PQ=table.quality_QM[rows, chosen_LQ],
+        usd_PQ=table.usd_QM[rows, chosen_LQ],
+        seconds=seconds,
+        figures=figures,
+    )
+
+
+def _single(table: OutcomeTable, m: int) -> Curve:
+    return Curve(
+        name=table.models[m],
+        kind="single",
+        settings=("always",),
+        quality_PQ=table.quality_QM[None, :, m],
+        usd_PQ=table.usd_QM[None, :, m],
+    )
+
+
+def _oracles(table: OutcomeTable, weight_L: Floats) -> list[Curve]:
+    chosen = choose(table.quality_QM, table.usd_QM, weight_L, query_ids=table.query_ids)
+    chosen[0] = metrics.oracle(table.quality_QM, table.usd_QM)
+    return [_chosen("oracle", "oracle", chosen, table, weight_L, None, {})]
+
+
+def _dataset_means(past: OutcomeTable, now: OutcomeTable) -> tuple[Floats, Floats]:
+    names = np.asarray(past.datasets, dtype=object)
+    overall = past.quality_QM.mean(axis=0), past.usd_QM.mean(axis=0)
+    means = {
+        d: (past.quality_QM[names == d].mean(axis=0), past.usd_QM[names == d].mean(axis=0)) for d in set(past.datasets)
+    }
+    rows = [means.get(d, overall) for d in now.datasets]
+    return np.asarray([q for q, _ in rows]), np.asarray([c for _, c in rows])
+
+
+def _best_chains(past: OutcomeTable, now: OutcomeTable, confidence: ConfidenceColumns, weight_L: Floats) -> Curve:
+    candidates = chains(past, confidence)
+    means = np.asarray([[v.mean() for v in run_chain(c, past, confidence)] for c in candidates])
+    # What is not on the training hull is best for no willingness to pay.
+    best = [candidates[int(np.argmax(means[:, 0] - w * means[:, 1]))] for w in weight_L]
+    done = {c: run_chain(c, now, confidence) for c in dict.fromkeys(best)}
+    return Curve(
+        name="cascade",
+        kind="cascade",
+        settings=tuple(c.label(now.models) for c in best),
+        quality_PQ=np.asarray([done[c][0] for c in best]),
+        usd_PQ=np.asarray([done[c][1] for c in best]),
+        seconds=0.0,
+    )
+
+
+def _policy(spec: Mapping[str, Any], usd_weight: float) -> Policy:
+    spec = dict(spec)
+    known = inspect.signature(catalog.find("policies", str(spec["type"]))).parameters
+    if "features" in known and "features" not in spec:
+        spec["features"] = {"type": "features"}
+    if "objective" in known and "objective" not in spec:
+        spec["objective"] = {"usd_weight": usd_weight}
+    policy: Policy = build("policies", spec)
+    return policy
+
+
+def _run_policy(
+    name: str, spec: Mapping[str, Any], past: OutcomeTable, now: OutcomeTable, seed: int, reading: float
+) -> Curve:
+    """Learn on `past` one query at a time, then decide `now` with what was learned."""
+    pool = Pool(targets=[Target(name=m) for m in now.models])
+    weight_L = weights(past if len(past) else now, levels=POLICY_LEVELS)
+    swept = "objective" in inspect.signature(catalog.find("policies", str(spec["type"]))).parameters
+    if not swept or "objective" in spec:
+        weight_L = weight_L[:1]
+    column = {m: i for i, m in enumerate(now.models)}
+    chosen = np.empty((len(weight_L), len(now)), dtype=np.int64)
+    seconds = 0.0
+    for i, weight in enumerate(weight_L.tolist()):
+        policy = _policy(spec, weight)
+        learns = type(policy).learn is not Policy.learn
+        if learns and len(past):
+            past_signals = past.observations(policy.needs)
+            past_queries = list(past.queries())
+            for q in np.random.default_rng(seed).permutation(len(past)).tolist():
+                _learn(policy, past, q, past_queries[q], past_signals[q], pool, seed)
+        signals = now.observations(policy.needs)
+        for q, query in enumerate(now.queries()):
+            decision = policy.decide(query, signals[q], pool, seed=seed)
+            seconds += decision.seconds
+            called = decision.plan.targets()
+            if len(called) != 1:
+                raise TableError(
+                    f"{name} chose a plan of several targets; bench compares single calls and cascades only"
+                )
+            chosen[i, q] = column[called[0]]
+    rows = np.arange(len(now))
+    return Curve(
+        name=name,
+        kind="policy",
+        settings=tuple(f"usd_weight={w:.4g}" for w in weight_L) if swept else ("as given",),
+        quality_PQ=now.quality_QM[rows, chosen],
+        usd_PQ=now.usd_QM[rows, chosen],
+        seconds=seconds / chosen.size + reading,
+    )
+
+
+def _learn(policy: Policy, table: OutcomeTable, q: int, query: Any, signals: Signals, pool: Pool, seed: int) -> None:
+    decision = policy.decide(query, signals, pool, seed=seed)
+    run = replay(decision.plan, query, Tabled(table, q))
+    trace = Trace(
+        id=query.id,
+        at=0.0,
+        query=query,
+        signals=signals,
+        decision=decision,
+        steps=run.steps,
+        outcome=run.outcome,
+        usd=run.usd,
+        seconds=run.seconds,
+    )
+    if run.outcome.quality is not None:
+        policy.learn(trace, Reward(quality=run.outcome.quality, usd=run.usd, seconds=run.seconds))
+
+
+def _join(pieces: list[tuple[Ints, Curve]]) -> Curve:
+    """Put the folds of one chooser together, setting by setting, in the order of the judged queries."""
+    first = pieces[0][1]
+    order = np.argsort(np.concatenate([test for test, _ in pieces]), kind="stable")
+    sizes = np.asarray([len(test) for test, _ in pieces], dtype=np.float64)
+    share = sizes / sizes.sum()
+    same = all(c.settings == first.settings for _, c in pieces)
+    return Curve(
+        name=first.name,
+        kind=first.kind,
+        settings=first.settings
+        if same
+        else tuple(" | ".join(dict.fromkeys(s)) for s in zip(*(c.settings for _, c in pieces), strict=True)),
+        quality_PQ=np.concatenate([c.quality_PQ for _, c in pieces], axis=1)[:, order],
+        usd_PQ=np.concatenate([c.usd_PQ for _, c in pieces], axis=1)[:, order],
+        seconds=None
+        if first.seconds is None
+        else float(sum(s * (c.seconds or 0.0) for s, (_, c) in zip(share, pieces, strict=True))),
+        figures={
+            k: float(sum(s * c.figures[k] for s, (_, c) in zip(share, pieces, strict=True))) for k in first.figures
+        },
+    )

@@ -1,0 +1,401 @@
+"""A bench result as figures, text, JSON and a plot.
+
+Costs are shown in USD per 1,000 queries. Every curve is compared with the hull of the singles (random mixing of targets), over one
+common range of cost: from the largest of the first hull points of all compared curves to the mean cost of the dearest target. The
+range is taken anew in each bootstrap resample, and both sides of a difference see the same resampled queries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from fairlead.bench.evaluate import Curve, Result
+from fairlead.bench.metrics import (
+    Floats,
+    Interval,
+    aiq,
+    arena_score,
+    bootstrap_means,
+    cost_at_quality,
+    hull,
+    oracle_gap_share,
+)
+from fairlead.errors import TableError
+
+RESAMPLES = 1000
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One line of the report. None: undefined, or not asked of this kind."""
+
+    name: str
+    kind: str
+    quality: float
+    """Highest mean quality of its settings."""
+    usd_per_1k: float | None = None
+    """Cost there."""
+    setting: str = ""
+    aiq: float | None = None
+    aiq_over_mix: Interval | None = None
+    """Difference of AIQ to the hull of the singles."""
+    log_aiq_over_mix: Interval | None = None
+    """The same with costs on a logarithmic axis."""
+    quality_over_best: Interval | None = None
+    """Highest quality less that of the best single target. The setting is picked on the judged queries: read with care."""
+    saving: Interval | None = None
+    """Share of the best single target's cost saved at its quality; negative where it is never cheaper."""
+    saving_reached: float | None = None
+    """Share of resamples in which that quality was reached at all."""
+    oracle_gap: float | None = None
+    arena: float | None = None
+    decision_us: float | None = None
+    brier: float | None = None
+    ece: float | None = None
+    points: list[tuple[float, float, str]] = []
+    """(usd per 1,000 queries, quality, setting)."""
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """Everything that was found."""
+
+    source: str
+    digest: str
+    queries: int
+    dropped: int
+    models: tuple[str, ...]
+    split: str
+    seed: int
+    resamples: int
+    best_single: str
+    cheapest: str | None
+    range_usd_per_1k: tuple[float, float] | None
+    aiq_norm: str
+    rows: list[Row]
+    notes: tuple[str, ...] = ()
+
+
+def report(result: Result, *, resamples: int = RESAMPLES) -> Report:
+    """Work out all figures with their intervals."""
+    singles = [c for c in result.curves if c.kind == "single"]
+    others = [c for c in result.curves if c.kind not in ("single", "oracle")]
+    oracles = [c for c in result.curves if c.kind == "oracle"]
+    quality_M = np.asarray([c.quality_P[0] for c in singles])
+    usd_M = np.asarray([c.usd_P[0] for c in singles])
+    best = int(np.argmax(quality_M))
+    oracle_quality = float(oracles[0].quality_P.max())
+    compared = _compare(result, singles, others, best, resamples) if result.priced else None
+    rows = []
+    for curve in result.curves:
+        q, usd = curve.quality_P, curve.usd_P
+        # At equal quality the cheaper setting is shown.
+        top = int(np.lexsort((usd, -q))[0])
+        cost = None if np.isnan(usd[top]) else float(usd[top]) * 1e3
+        rows.append(
+            Row(
+                name=curve.name,
+                kind=curve.kind,
+                quality=float(q[top]),
+                usd_per_1k=cost,
+                setting=curve.settings[top],
+                oracle_gap=_defined(
+                    oracle_gap_share(float(q[top]), best_single=float(quality_M[best]), oracle=oracle_quality)
+                ),
+                arena=None if cost is None else arena_score(float(q[top]), cost),
+                decision_us=None if curve.seconds is None else curve.seconds * 1e6,
+                brier=curve.figures.get("brier"),
+                ece=curve.figures.get("ece"),
+                points=[
+                    (float(c) * 1e3, float(v), s) for c, v, s in zip(usd, q, curve.settings, strict=True) if c == c
+                ],
+                **(
+                    compared[0].get(curve.name, {})
+                    if compared
+                    else _quality_only(result, curve, singles[best], resamples)
+                ),
+            )
+        )
+    return Report(
+        source=result.source,
+        digest=result.digest,
+        queries=result.queries,
+        dropped=result.dropped,
+        models=result.models,
+        split=result.split,
+        seed=result.seed,
+        resamples=resamples,
+        best_single=singles[best].name,
+        cheapest=singles[int(np.argmin(usd_M))].name if result.priced else None,
+        range_usd_per_1k=compared[1] if compared else None,
+        aiq_norm="paper",
+        rows=rows,
+        notes=result.notes,
+    )
+
+
+def _compare(
+    result: Result, singles: list[Curve], others: list[Curve], best: int, resamples: int
+) -> tuple[dict[str, dict[str, Any]], tuple[float, float]]:
+    """AIQ and savings of each curve against the hull of the singles, on common resamples."""
+    curves = [_stack(singles), *((c.quality_PQ, c.usd_PQ) for c in others)]
+    columns = np.concatenate([part for pair in curves for part in pair]).T
+    draws = bootstrap_means(columns, resamples=resamples, seed=result.seed, groups_Q=result.groups_Q)
+    sizes = [len(q) for q, _ in curves]
+    found = np.asarray([_figures(row, sizes, best)[0] for row in draws])
+    value, c_range = _figures(columns.mean(axis=0), sizes, best)
+    out: dict[str, dict[str, Any]] = {"": {}}
+    for i, curve in enumerate(others, 1):
+        over, log_over, gain, saving = (
+            _interval(value[i, k] - value[0, k], found[:, i, k] - found[:, 0, k]) for k in range(4)
+        )
+        reached = float(np.isfinite(found[:, i, 3]).mean())
+        out[curve.name] = {
+            "aiq": float(value[i, 0]),
+            "aiq_over_mix": over,
+            "log_aiq_over_mix": log_over,
+            "quality_over_best": gain,
+            "saving": saving if np.isfinite(value[i, 3]) and reached >= 0.5 else None,
+            "saving_reached": reached,
+        }
+    return out, (c_range[0] * 1e3, c_range[1] * 1e3)
+
+
+def _figures(means: Floats, sizes: list[int], best: int) -> tuple[Floats, tuple[float, float]]:
+    """Per curve: AIQ, AIQ on log cost, highest quality, saving at the best single's quality. The first row is the singles'."""
+    curves = []
+    at = 0
+    for n in sizes:
+        curves.append(hull(means[at + n : at + 2 * n], means[at : at + n]))
+        at += 2 * n
+    m = sizes[0]
+    quality_best, usd_best, c_max = means[best], means[m + best], float(means[m : 2 * m].max())
+    c_min = max(float(x[0]) for x, _ in curves)
+    out = np.full((len(sizes), 4), np.nan)
+    for i, (x, y) in enumerate(curves):
+        if c_min < c_max:
+            out[i, 0] = aiq(x, y, c_min=c_min, c_max=c_max)
+            out[i, 1] = aiq(x, y, c_min=c_min, c_max=c_max, log=True)
+        out[i, 2] = y[-1] if i else quality_best
+        out[i, 3] = 1.0 - cost_at_quality(x, y, float(quality_best)) / usd_best if i else 0.0
+    return out, (c_min, c_max)
+
+
+def _quality_only(result: Result, curve: Curve, best: Curve, resamples: int) -> dict[str, Any]:
+    if curve.kind in ("single", "oracle"):
+        return {}
+    top = int(np.argmax(curve.quality_P))
+    gain = (curve.quality_PQ[top] - best.quality_PQ[0])[:, None]
+    draws = bootstrap_means(gain, resamples=resamples, seed=result.seed, groups_Q=result.groups_Q)
+    return {"quality_over_best": _interval(float(gain.mean()), draws[:, 0])}
+
+
+def _stack(curves: list[Curve]) -> tuple[Floats, Floats]:
+    return np.concatenate([c.quality_PQ for c in curves]), np.concatenate([c.usd_PQ for c in curves])
+
+
+def _interval(value: float, draws: Floats) -> Interval:
+    # A saving that is not reached is minus infinity: it stays in the interval, as the worst there is.
+    low, high = np.quantile(draws, [0.025, 0.975], method="nearest")
+    return Interval(value=float(value), low=float(low), high=float(high))
+
+
+def _defined(value: float) -> float | None:
+    return None if value != value else value
+
+
+# --------------------------------------------------------------------------------------------------------------- text
+
+
+def to_json(report: Report) -> bytes:
+    """Return the report as JSON; what is undefined or infinite is null."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2)
+
+
+def to_text(report: Report) -> str:
+    """Return the report as a table for a terminal."""
+    lines = [
+        f"{report.source or 'table'}: {report.queries:,} queries judged ({report.dropped:,} left out), "
+        f"{len(report.models)} targets, split {report.split}, seed {report.seed}",
+    ]
+    if report.range_usd_per_1k:
+        low, high = report.range_usd_per_1k
+        lines.append(
+            f"AIQ ({report.aiq_norm} form) over {low:.4g} to {high:.4g} USD per 1,000 queries; "
+            f"intervals: 95%, {report.resamples:,} paired resamples of queries"
+        )
+    lines += report.notes
+    head = ("", "quality", "USD/1k", "gap", "AIQ", "AIQ over mix", "log-cost AIQ over mix", "saving at best", "µs")
+    body = [_cells(r, report) for r in report.rows]
+    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
+    shown = [i for i in range(len(head)) if i == 0 or any(row[i] for row in body)]
+    lines.append("")
+    lines.append("  ".join(head[i].ljust(widths[i]) if i == 0 else head[i].rjust(widths[i]) for i in shown))
+    kind = ""
+    for row, cells in zip(report.rows, body, strict=True):
+        if row.kind != kind and kind:
+            lines.append("")
+        kind = row.kind
+        lines.append("  ".join(cells[i].ljust(widths[i]) if i == 0 else cells[i].rjust(widths[i]) for i in shown))
+    lines += [
+        "",
+        "quality and USD/1k: at the setting of highest quality. gap: share of the way from the best single target to the oracle.",
+        "mix: random mixing of single targets (their hull). saving at best: cost saved at the quality of the best single target.",
+    ]
+    if any(r.kind == "cascade" for r in report.rows):
+        lines.append(
+            "cascade: chain and threshold are chosen on the training queries; asking for the confidence is charged."
+        )
+    return "\n".join(lines)
+
+
+def _cells(row: Row, report: Report) -> tuple[str, ...]:
+    name = row.name
+    if row.kind == "single":
+        name += " (best)" if row.name == report.best_single else ""
+        name += " (cheapest)" if row.name == report.cheapest else ""
+    if row.kind == "oracle" or row.kind == "label":
+        name += " (sees answers)" if row.kind == "oracle" else " (needs labels)"
+    saving = ""
+    if row.saving is not None:
+        s = row.saving
+        saving = f"{s.value:+.1%} [{s.low:+.1%}, {s.high:+.1%}]"
+    elif row.saving_reached is not None:
+        saving = "not reached"
+    return (
+        name,
+        f"{row.quality:.4f}",
+        "" if row.usd_per_1k is None else f"{row.usd_per_1k:.4f}",
+        "" if row.oracle_gap is None or row.kind == "single" else f"{row.oracle_gap:+.3f}",
+        "" if row.aiq is None else f"{row.aiq:.4f}",
+        str(row.aiq_over_mix or ""),
+        str(row.log_aiq_over_mix or ""),
+        saving,
+        "" if row.decision_us is None else f"{row.decision_us:.0f}",
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- plot
+
+# Okabe & Ito's colours, told apart by readers with any of the usual colour blindnesses; line styles and marks differ as well.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLES = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 2)))
+
+
+def plot(result: Result, path: str, *, resamples: int = 300, title: str = "") -> None:
+    """Draw the cost-quality plane: singles, their hull, each chooser's hull with a 95% band, and the oracle.
+
+    Raises:
+        TableError: if costs are not known, or matplotlib is not installed.
+    """
+    if not result.priced:
+        raise TableError("nothing to plot: the table has no costs; give --prices")
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+    except ImportError as e:
+        raise TableError("plots need matplotlib: pip install 'fairlead[bench]'") from e
+    singles = [c for c in result.curves if c.kind == "single"]
+    figure, axes = plt.subplots(figsize=(9.0, 5.6), layout="constrained")
+    q, usd = _stack(singles)
+    q_M, usd_M = q.mean(axis=1), usd.mean(axis=1) * 1e3
+    low, high = usd_M.min() * 0.6, usd_M.max() * 1.6
+    grid = np.logspace(np.log10(low), np.log10(high), 200)
+    axes.plot(grid, _height(usd_M, q_M, grid), color="#555555", lw=1.2, ls=(0, (4, 3)), label="random mix of singles")
+    drawn = [c for c in result.curves if c.kind in ("router", "policy", "label", "cascade")]
+    for i, curve in enumerate(drawn):
+        colour, style = _COLOURS[i % len(_COLOURS)], _STYLES[i % len(_STYLES)]
+        draws = bootstrap_means(
+            np.concatenate([curve.quality_PQ, curve.usd_PQ]).T,
+            resamples=resamples,
+            seed=result.seed,
+            groups_Q=result.groups_Q,
+        )
+        n = len(curve.settings)
+        label = curve.name + (" (needs labels)" if curve.kind == "label" else "")
+        if n == 1:
+            axes.plot(curve.usd_P * 1e3, curve.quality_P, "D", color=colour, ms=6, label=label)
+            continue
+        heights = np.asarray([_height(d[n:] * 1e3, d[:n], grid) for d in draws])
+        line = _height(curve.usd_P * 1e3, curve.quality_P, grid)
+        seen = ~np.isnan(line)
+        with np.errstate(all="ignore"):
+            band = np.nanquantile(heights[:, seen], [0.025, 0.975], axis=0)
+        axes.fill_between(grid[seen], band[0], band[1], color=colour, alpha=0.13, lw=0)
+        axes.plot(grid, line, color=colour, ls=style, lw=2.0, label=label)
+    for curve in result.curves:
+        if curve.kind == "oracle":
+            heights_o = _height(curve.usd_P * 1e3, curve.quality_P, grid)
+            axes.plot(grid, heights_o, color="#999999", lw=1.4, ls=":", label="oracle (sees answers)")
+    axes.plot(usd_M, q_M, "o", color="#222222", ms=5.5, label="single targets", zorder=5)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    floor = float(np.min(q_M))
+    top = max(float(c.quality_P.max()) for c in result.curves)
+    axes.set_ylim(floor - 0.06 * (top - floor), top + 0.05 * (top - floor))
+    axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    _label(axes, [c.name for c in singles], usd_M, q_M)
+    axes.set_xlabel("mean cost, USD per 1,000 queries (log scale)")
+    axes.set_ylabel("mean quality")
+    axes.set_title(
+        title or f"{result.queries:,} queries, {len(result.models)} targets, {result.split}; bands: 95%", fontsize=11
+    )
+    axes.grid(True, which="major", color="#dddddd", lw=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _height(usd_P: Floats, quality_P: Floats, grid: Floats) -> Floats:
+    """Hull at each cost of the grid; NaN before it begins."""
+    x, y = hull(usd_P, quality_P)
+    out: Floats = np.where(grid < x[0], np.nan, np.interp(grid, x, y))
+    return out
+
+
+def _label(axes: Any, names: list[str], usd_M: Floats, q_M: Floats) -> None:
+    """Write names beside their points, each at the first of several places that hits no other name or point."""
+    figure = axes.figure
+    figure.canvas.draw()
+    at = axes.transData.transform(np.column_stack([usd_M, q_M]))
+    frame = axes.get_window_extent()
+    taken: list[tuple[float, float, float, float]] = [(x - 7, y - 7, x + 7, y + 7) for x, y in at]
+    places = [
+        (8, -14, "left"),
+        (-8, -14, "right"),
+        (8, 6, "left"),
+        (-8, 6, "right"),
+        (0, -22, "center"),
+        (0, 14, "center"),
+    ]
+    places += [(10, -26, "left"), (-10, -26, "right"), (10, 20, "left"), (-10, 20, "right"), (0, -34, "center")]
+    scale = figure.dpi / 72.0
+    for i in np.argsort(q_M):
+        x, y = at[i]
+        width, height = len(names[i]) * 4.6 * scale, 9.0 * scale
+        for dx, dy, align in places:
+            left = x + dx * scale - {"left": 0.0, "right": width, "center": width / 2}[align]
+            box = (left, y + dy * scale, left + width, y + dy * scale + height)
+            inside = box[0] > frame.x0 and box[2] < frame.x1 and box[1] > frame.y0 and box[3] < frame.y1
+            if inside and not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        axes.annotate(
+            names[i],
+            (usd_M[i], q_M[i]),
+            xytext=(dx, dy),
+            textcoords="offset points",
+            ha=align,
+            fontsize=8,
+            color="#222222",
+        )
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,121 @@
+"""``fairlead init``: write a first config from what is within reach, or from a LiteLLM config."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from fairlead import discover, import_litellm
+from fairlead.discover import Found
+from fairlead.errors import ConfigError
+from fairlead.types import Profile
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add this verb."""
+    parser = subparsers.add_parser(
+        "init",
+        help="write a first config from the keys and model servers found here",
+        description="Write a commented config: targets for the keys in the environment and the model servers on this machine, "
+        "or else the tiny models that ship with Fairlead.",
+    )
+    parser.add_argument("-o", "--output", default="fairlead.yaml", help="the file to write (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="overwrite the file if it is there")
+    parser.add_argument("--from-litellm", metavar="FILE", help="take the targets from a LiteLLM proxy config")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the config; 1 if it is there already or nothing can be read."""
+    output = Path(args.output)
+    notes: list[str] = []
+    if args.from_litellm:
+        try:
+            found, notes = import_litellm.read(args.from_litellm)
+        except ConfigError as e:
+            print(f"fairlead init: {e}", file=sys.stderr)
+            return 1
+        if not found:
+            print("fairlead init: no model of that file can be taken over:", *notes, sep="\n  ", file=sys.stderr)
+            return 1
+    else:
+        found = discover.find()
+    try:
+        with output.open("w" if args.force else "x", encoding="utf-8") as file:
+            file.write(render(found, notes))
+    except FileExistsError:
+        print(f"fairlead init: {output} is there already; use --force or -o another file", file=sys.stderr)
+        return 1
+    except OSError as e:
+        print(f"fairlead init: cannot write {output}: {e.strerror}", file=sys.stderr)
+        return 1
+    print(f"wrote {output} with {len(found)} target{'s' if len(found) != 1 else ''}:")
+    for f in found:
+        print(f"  {f.name:24} {f.model} ({f.source})")
+    for note in notes:
+        print(f"note: {note}")
+    print(f"next: fairlead serve {output}" if str(output) != "fairlead.yaml" else "next: fairlead serve")
+    return 0
+
+
+def render(found: Sequence[Found], notes: Sequence[str] = ()) -> str:
+    """Return the config's text."""
+    lines = [
+        "# A Fairlead config, written by `fairlead init`. Keys are constructor arguments; an unknown key is an error.",
+        "# Secrets are written as ${NAME} and read from the environment when the gateway starts.",
+        "",
+        *(f"# Not taken over: {' '.join(note.split())}" for note in notes),
+        *([""] if notes else []),
+        "# Who can act. Model names and prices (USD per million tokens) age: check them against the provider's page.",
+        "# Where a price is missing, routing cannot weigh cost and traces show none.",
+        "targets:",
+    ]
+    for f in found:
+        lines.append(f"  {_quote(f.name)}:  # {f.source}")
+        lines.append(f"    type: {f.type}")
+        lines.append(f"    model: {_quote(f.model)}")
+        if f.base_url is not None:
+            lines.append(f"    base_url: {_quote(f.base_url)}")
+        if f.key is not None:
+            lines.append(f"    api_key: {_quote('${' + f.key + '}')}")
+        profile = msgspec.to_builtins(f.profile)
+        if profile:
+            inner = ", ".join(f"{k}: {json.dumps(v)}" for k, v in profile.items())
+            lines.append(f"    profile: {{{inner}}}")
+        if f.type != "local" and f.profile == Profile():
+            lines.append("    # profile: {input_usd_per_mtok: 0.0, output_usd_per_mtok: 0.0}")
+    lines += [
+        "",
+        "# What a client may ask for as `model`. A target's own name works too.",
+        "routes:",
+        "  auto:",
+        "    policy:",
+        "      type: thompson  # learns from feedback which target answers which queries well",
+        f"      # What is to be maximised: quality minus usd_weight times USD. {_weight(found)[1]}",
+        f"      objective: {{usd_weight: {_weight(found)[0]}}}",
+        "",
+        "store: {path: fairlead.sqlite}",
+        "",
+        "gateway: {host: 127.0.0.1, port: 4356}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _weight(found: Sequence[Found]) -> tuple[int, str]:
+    """Return (a weight for the price of an answer, what it means): the laboratory's answers cost a thousandth of real ones."""
+    if all(f.type == "local" for f in found):
+        return 2000, "2000: 0.00005 USD is worth a tenth of full quality (the tiny models are cheap)."
+    return 10, "10: one cent is worth a tenth of full quality."
+
+
+def _quote(text: str) -> str:
+    plain = re.fullmatch(r"[A-Za-z][\w./-]*", text) is not None and yaml.safe_load(text) == text
+    return text if plain else json.dumps(text)

@@ -1,0 +1,55 @@
+"""`fairlead state`: versions of what each route's policy has learned, and the way back to an earlier one."""
+
+from __future__ import annotations
+
+import argparse
+
+from fairlead.cli.trace import add_store, open_store, when
+from fairlead.errors import StoreError
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    parser = subparsers.add_parser("state", help="list versions of learned state, roll back")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    versions = actions.add_parser("versions", help="list a route's versions (all routes if none is named)")
+    versions.add_argument("route", nargs="?", metavar="ROUTE")
+    versions.set_defaults(func=run_versions)
+
+    rollback = actions.add_parser("rollback", help="make an earlier version the active one")
+    rollback.add_argument("route", metavar="ROUTE")
+    rollback.add_argument("--to", type=int, metavar="VERSION", help="default: the one before the active one")
+    rollback.set_defaults(func=run_rollback)
+
+    for action in (versions, rollback):
+        add_store(action)
+
+
+def run_versions(args: argparse.Namespace) -> int:
+    """Print one line a version; a star marks the active one."""
+    store = open_store(args)
+    routes = store.routes()
+    if args.route is not None and args.route not in routes:
+        raise StoreError(f"no versions of {args.route!r} are kept; routes with versions: {', '.join(routes) or 'none'}")
+    for route in [args.route] if args.route is not None else routes:
+        for s in store.versions(route):
+            print(f"{'*' if s.active else ' '} {route} {s.version}  {s.digest}  {when(s.at)}  {s.note}")
+    return 0
+
+
+def run_rollback(args: argparse.Namespace) -> int:
+    """Activate an earlier version. A gateway that is running holds the store; it takes the request itself, over its admin API."""
+    store = open_store(args, write=True)
+    try:
+        version = args.to
+        if version is None:
+            active = next((s.version for s in store.versions(args.route) if s.active), None)
+            if active is None:
+                raise StoreError(f"route {args.route!r} has no active version; name one with --to")
+            version = active - 1
+        s = store.activate(args.route, version)
+    finally:
+        store.stop()
+    print(f"route {s.route} serves version {s.version} ({s.digest}, {s.note}) from its next start")
+    return 0

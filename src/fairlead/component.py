@@ -1,0 +1,179 @@
+"""What signals, predictors, policies and drivers have in common: parameters that can be read back, and learned state.
+
+A component stores each constructor argument under its own name and does no work in its constructor. What it learns from data
+lives in attributes that end with an underscore. From that alone follow its spec (how to build it again), its state (what it
+has learned), its digest, and a copy of it: learning happens on the copy, and the copy is swapped in whole.
+
+State is a dict of numbers, strings, bytes, arrays, lists and dicts. `pack` and `unpack` turn it into canonical bytes: the same
+state always gives the same bytes, so a digest names it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import math
+from typing import Any, ClassVar, Self, TypeAlias
+
+import msgspec
+import numpy as np
+
+from fairlead.errors import StateError
+
+State: TypeAlias = dict[str, Any]
+
+_ARRAY = 1
+_encoder = msgspec.msgpack.Encoder(enc_hook=lambda o: _encode_array(o), order="deterministic")
+_decoder = msgspec.msgpack.Decoder(ext_hook=lambda code, data: _decode_array(code, data))
+
+
+def pack(state: Any) -> bytes:
+    """Encode state as canonical bytes (MessagePack; arrays as dtype, shape and raw bytes).
+
+    Raises:
+        StateError: for a value that is not a number, string, bytes, array, list, dict or struct.
+    """
+    try:
+        return _encoder.encode(state)
+    except (TypeError, NotImplementedError) as e:
+        raise StateError(f"state cannot be stored: {e}") from e
+
+
+def unpack(data: bytes | memoryview) -> Any:
+    """Decode what `pack` wrote. Raises `StateError` if it did not."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, ValueError, TypeError) as e:
+        raise StateError(f"not packed state: {e}") from e
+
+
+def digest(data: bytes) -> str:
+    """Name some bytes: the first 16 hex digits of their SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def finite(state: Any) -> bool:
+    """Say whether every number in `state` is finite."""
+    match state:
+        case float():
+            return math.isfinite(state)
+        case np.ndarray():
+            return state.dtype.kind not in "fc" or bool(np.isfinite(state).all())
+        case np.floating():
+            return bool(np.isfinite(state))
+        case dict():
+            return all(finite(v) for v in state.values())
+        case list() | tuple():
+            return all(finite(v) for v in state)
+    return True
+
+
+def _encode_array(o: Any) -> Any:
+    if isinstance(o, np.ndarray):
+        if o.dtype.kind not in "biufS":
+            raise TypeError(f"array of dtype {o.dtype}; use numbers or a list of strings")
+        head = msgspec.msgpack.encode((o.dtype.str, o.shape))
+        return msgspec.msgpack.Ext(_ARRAY, len(head).to_bytes(2, "big") + head + np.ascontiguousarray(o).tobytes())
+    if isinstance(o, np.generic):
+        return o.item()
+    raise TypeError(f"a {type(o).__name__}")
+
+
+def _decode_array(code: int, data: memoryview) -> Any:
+    if code != _ARRAY:
+        raise ValueError(f"unknown extension {code}")
+    n = int.from_bytes(data[:2], "big")
+    dtype, shape = msgspec.msgpack.decode(data[2 : 2 + n])
+    return np.frombuffer(data[2 + n :], dtype=dtype).reshape(shape).copy()
+
+
+class Component:
+    """Base of the open families. Abstract or final: a family has one base class, its members are final."""
+
+    family: ClassVar[str] = ""
+    mergeable: ClassVar[bool] = False
+    """Whether `merge` of two halves equals the whole."""
+
+    @classmethod
+    def type_name(cls) -> str:
+        """The name in the catalogue, which is the name of the file."""
+        return cls.__module__.rpartition(".")[2]
+
+    def params(self) -> dict[str, Any]:
+        """Constructor arguments, as they are set now."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def spec(self) -> dict[str, Any]:
+        """How to build this again: ``{"type": name, **arguments}``, nested components and structs likewise."""
+        return {"type": self.type_name(), **{k: _spec_value(v) for k, v in self.params().items()}}
+
+    def state(self) -> State:
+        """What was learned: every attribute ending in an underscore, and the state of nested components."""
+        out: State = {k: v for k, v in vars(self).items() if k.endswith("_") and not k.startswith("_")}
+        for name, value in self.params().items():
+            match value:
+                case Component():
+                    out[name] = value.state()
+                case dict() if any(isinstance(v, Component) for v in value.values()):
+                    out[name] = {k: v.state() for k, v in value.items() if isinstance(v, Component)}
+                case tuple() if any(isinstance(v, Component) for v in value):
+                    out[name] = {str(i): v.state() for i, v in enumerate(value) if isinstance(v, Component)}
+        return out
+
+    def load(self, state: State) -> None:
+        """Take over learned state as `state` gave it.
+
+        Raises:
+            StateError: if a key belongs to nothing here.
+        """
+        params = self.params()
+        for key, value in state.items():
+            if key.endswith("_"):
+                setattr(self, key, value)
+                continue
+            match params.get(key):
+                case Component() as part:
+                    part.load(value)
+                case dict() as parts:
+                    for k, v in value.items():
+                        parts[k].load(v)
+                case tuple() as parts:
+                    for k, v in value.items():
+                        parts[int(k)].load(v)
+                case _:
+                    raise StateError(f"{self.type_name()} has nothing named {key!r} to load state into")
+
+    def copy(self) -> Self:
+        """Return an independent copy, state and all."""
+        return copy.deepcopy(self)
+
+    def digest(self) -> str:
+        """Name this component as it is now: the same spec and state give the same digest on every machine."""
+        return digest(pack([self.spec(), self.state()]))
+
+    def merge(self, other: Self) -> None:
+        """Add what `other` learned since the same start (the constructor's priors) to what this has learned.
+
+        Raises:
+            StateError: if the method does not promise it (`mergeable` is False).
+        """
+        raise StateError(f"{self.type_name()} cannot be merged; elect one learner instead")
+
+    def decay(self, keep: float) -> None:
+        """Forget: weigh everything learned so far by `keep` in (0, 1]."""
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{k}={v!r}" for k, v in self.params().items())
+        return f"{type(self).__name__}({inner})"
+
+
+def _spec_value(value: Any) -> Any:
+    match value:
+        case Component():
+            return value.spec()
+        case dict():
+            return {k: _spec_value(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_spec_value(v) for v in value]
+    return msgspec.to_builtins(value, order="deterministic")

@@ -1,0 +1,1 @@
+"""Embeddings: text -> a vector. One file per method; file name = catalogue name."""

@@ -1,0 +1,123 @@
+"""Hashed words, word lengths and character trigrams, each with a fixed random row of signs: an embedding without training.
+
+Three bags of features are counted into B buckets each, and projected by one fixed matrix of signs S (B x size):
+
+    v = sum over bags b of  weight_b * (c_b S) / |c_b|,      embedding = v / |v|
+
+which is a random projection with entries of plus or minus one (Achlioptas 2003, "Database-friendly random projections") of hashed
+counts (Weinberger et al. 2009, arXiv:0902.2206). What differs: the three bags are scaled to equal length before they are
+weighed, so that a long text's trigrams do not drown its words; and **digits are masked**, so that `12+345` and `67+890` read the
+same while the lengths of the numbers are kept: it matters most for short prompts that differ in their numbers. Words are runs of
+letters and digits, single other signs, and single characters of Chinese and Japanese. Word pairs were tried
+and brought nothing for forecasting quality; square roots of the counts helped some forecasts and hurt others, and are not exact.
+
+The counts are whole numbers and so are their projections: those sums are exact in any order, and the rest is done elementwise
+in float64. The same text gives the same bytes on every machine, process and numpy.
+
+Of a long text only the first and the last `READ` characters are read. About 90 µs for 300 characters, well under 1 ms at most.
+
+Shapes: B buckets, N features of a text, U buckets in use, E size.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlead.embeddings.base import Embedder
+from fairlead.errors import ConfigError
+
+READ: Final = 1_000
+BUCKETS: Final = 4_096
+
+_WORD: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
+_MASK: Final = bytes.maketrans(b"0123456789", b"0" * 10)
+_MIX_1: Final = np.uint32(0x9E3779B1)
+_MIX_2: Final = np.uint32(0x85EBCA77)
+_LENGTHS: Final = 16
+
+UInts = NDArray[np.uint32]
+
+
+class Hashing(Embedder):
+    """Embedding of hashed words, word lengths and character trigrams.
+
+    Args:
+        size: length of the vector; a multiple of 64, at most 1024.
+        words: weight of the words.
+        lengths: weight of the words' lengths (up to 16), which tell short from long numbers and words.
+        trigrams: weight of the character trigrams (of the bytes in UTF-8).
+        seed: of the matrix of signs.
+
+    Raises:
+        ConfigError: at the first use, for a size that is not such a multiple.
+    """
+
+    def __init__(
+        self, *, size: int = 128, words: float = 1.0, lengths: float = 0.5, trigrams: float = 0.5, seed: int = 0
+    ) -> None:
+        self._size = size
+        self.words = words
+        self.lengths = lengths
+        self.trigrams = trigrams
+        self.seed = seed
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return self._size
+
+    def embed(self, text: str) -> NDArray[np.float32]:
+        """Return the unit vector of `text`, shape (size,); zeros for a text of white space alone."""
+        signs_BE = signs(self._size, self.seed)
+        if len(text) > 2 * READ:
+            text = text[:READ] + " " + text[-READ:]
+        text = text.lower()
+        found = [w.encode("utf-8", "surrogatepass").translate(_MASK) for w in _WORD.findall(text)]
+        v_E = np.zeros(self._size)
+        if not found:
+            return v_E.astype(np.float32)
+        if self.words:
+            v_E += self.words * _bag(np.array([zlib.crc32(w) for w in found], np.uint32), signs_BE)
+        if self.lengths:
+            lengths_N = np.array([min(len(w), _LENGTHS) for w in found], np.uint32)
+            v_E += self.lengths * _bag((lengths_N + np.uint32(1_000_003)) * _MIX_1, signs_BE)
+        if self.trigrams:
+            data = b" " + b" ".join(found) + b" "
+            byte_N = np.frombuffer(data, np.uint8).astype(np.uint32)
+            v_E += self.trigrams * _bag((byte_N[:-2] * _MIX_1 + byte_N[1:-1]) * _MIX_1 + byte_N[2:], signs_BE)
+        # fsum rounds once whatever the order, where a vectorised sum differs between processors.
+        norm = math.sqrt(math.fsum((v_E * v_E).tolist()))
+        return (v_E / norm if norm > 0.0 else v_E).astype(np.float32)
+
+
+def _bag(hash_N: UInts, signs_BE: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Project the counts of some hashed features, divided by the length of the vector of counts."""
+    hash_N = (hash_N ^ (hash_N >> np.uint32(15))) * _MIX_2
+    hash_N ^= hash_N >> np.uint32(13)
+    count_B = np.bincount(hash_N & np.uint32(BUCKETS - 1), minlength=BUCKETS)
+    used_U = np.flatnonzero(count_B)
+    count_U = count_B[used_U]
+    # Exact in float32: sums of at most some 8,000 (four bytes a character) ones, far below 2**24.
+    sum_E = count_U.astype(np.float32) @ signs_BE[used_U]
+    return sum_E.astype(np.float64) / math.sqrt(int(count_U @ count_U))
+
+
+@lru_cache(maxsize=8)
+def signs(size: int, seed: int) -> NDArray[np.float32]:
+    """Return the matrix of signs, shape (BUCKETS, size).
+
+    The bits come from PCG64's raw stream, which numpy promises to keep; its distributions it does not.
+    """
+    if size <= 0 or size % 64 or size > 1024:
+        raise ConfigError(f"size is {size}; use a multiple of 64, at most 1024", path="$.size")
+    raw = np.random.PCG64(seed).random_raw(BUCKETS * size // 64).astype("<u8")
+    signs_BE = np.unpackbits(raw.view(np.uint8)).reshape(BUCKETS, size).astype(np.float32) * 2.0 - 1.0
+    signs_BE.flags.writeable = False
+    return np.asarray(signs_BE, np.float32)

@@ -1,0 +1,75 @@
+"""A decision in words and numbers: what a dry run shows. Not for the hot path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fairlead.objective import Objective
+from fairlead.plans.base import to_data
+from fairlead.policies.base import Policy
+from fairlead.policies.utility import Utility, tipping_points
+from fairlead.types import Decision, Option, Query, Signals
+
+
+def explain(query: Query, signals: Signals, decision: Decision, policy: Policy) -> dict[str, Any]:
+    """Return a decision with its options, reasons, signals and what would change it, as builtin data."""
+    objective = policy.params().get("objective")
+    weighed = objective if isinstance(policy, Utility) and isinstance(objective, Objective) else None
+    return {
+        "id": query.id,
+        "route": query.route,
+        "policy": decision.policy,
+        "version": decision.version,
+        "policy_digest": decision.policy_digest,
+        "pool_digest": decision.pool_digest,
+        "chosen": decision.plan.targets()[0],
+        "plan": to_data(decision.plan),
+        "propensity": decision.propensity,
+        "options": [_option(o, weighed, i == decision.chosen) for i, o in enumerate(decision.options)],
+        "reasons": decision.reasons,
+        "what_would_change_it": would_change(decision, weighed),
+        "eligible": decision.eligible,
+        "excluded": decision.excluded,
+        "signals": {name: _reading(r) for name, r in signals.readings.items()},
+        "seconds": decision.seconds,
+    }
+
+
+def would_change(decision: Decision, objective: Objective | None) -> list[str]:
+    """Say what would have to be otherwise for another choice. `objective`: what forecasts were weighed by, if they were."""
+    out = [str(tip) for tip in tipping_points(decision.options, objective)] if objective is not None else []
+    chosen = decision.options[decision.chosen]
+    others = [o for i, o in enumerate(decision.options) if i != decision.chosen]
+    drawn = [o for o in others if o.probability > 0.0]
+    for option in drawn[:3]:
+        out.append(f"another draw: {_name(option)} is chosen in {option.probability:.1%} of cases like this one")
+    if chosen.probability >= 1.0 and others and not out:
+        out.append(f"the next best is {_name(others[0])}; under this policy it never takes a case like this one")
+    out += [f"{name} could be chosen if it were eligible; it is not: {why}" for name, why in decision.excluded.items()]
+    return out
+
+
+def _name(option: Option) -> str:
+    return " + ".join(option.plan.targets())
+
+
+def _option(option: Option, objective: Objective | None, chosen: bool) -> dict[str, Any]:
+    forecast = option.forecast
+    return {
+        "target": _name(option),
+        "targets": option.plan.targets(),
+        "chosen": chosen,
+        "plan": to_data(option.plan),
+        "probability": option.probability,
+        "forecast": None if forecast is None else msgspec.to_builtins(forecast),
+        "utility": objective.utility(forecast) if objective is not None and forecast is not None else None,
+    }
+
+
+def _reading(reading: Any) -> dict[str, Any]:
+    out: dict[str, Any] = msgspec.to_builtins(reading)
+    if reading.vector:
+        out["vector"] = f"{len(reading.vector) // 4} numbers"
+    return out

@@ -1,0 +1,429 @@
+"""The gateway: a router behind HTTP, as one ASGI application.
+
+======================================  ==================================================================
+``POST /v1/chat/completions``           the OpenAI chat API; `model` is a route or a target (`chat.py`)
+``GET /v1/models``                      the routes and the targets
+``POST /v1/feedback``                   a judgement of an answer
+``POST /v1/route``                      a dry run: what would be decided, and why; calls nobody, keeps nothing
+``GET /v1/traces``, ``/v1/traces/{id}`` what was decided, answered and judged
+``GET /v1/stats``, ``/``                sums for the page, and the page
+``GET /healthz``, ``/readyz``           the process is up; it can answer
+``GET /metrics``                        Prometheus
+======================================  ==================================================================
+
+The chat path is matched before Starlette sees the request; the rest is Starlette's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import itertools
+import logging
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.resources import files
+from time import perf_counter
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fairlead import rewards
+from fairlead.config import Config, GatewayConfig
+from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
+from fairlead.explain import explain
+from fairlead.gateway import read as reading
+from fairlead.gateway.chat import Chat, Exchange, busy, fallbacks, header_map
+from fairlead.gateway.door import Door
+from fairlead.gateway.metrics import CONTENT_TYPE, Metrics
+from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
+from fairlead.gateway.stats import SEED, Stats
+from fairlead.router import Router
+from fairlead.sqlite import SQLiteStore
+from fairlead.types import Feedback, Trace
+from fairlead.version import VERSION
+
+log = logging.getLogger(__name__)
+
+CHAT: Final = "/v1/chat/completions"
+MOST_TRACES: Final = 1000
+MOST_CORRECTED: Final = 20_000
+"""Characters: comparing two texts takes the product of their lengths."""
+
+
+class Judgement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/feedback``."""
+
+    id: str | None = None
+    response_id: str | None = None
+    value: Annotated[float, Meta(ge=0, le=1)] | None = None
+    label: str | None = None
+    correction: str | None = None
+    source: Annotated[str, Meta(min_length=1, max_length=200)] = "user"
+    confidence: Annotated[float, Meta(ge=0, le=1)] = 1.0
+
+
+class Gateway:
+    """A router and its HTTP edge. Use it with ``async with``, or let its server's lifespan events open and close it.
+
+    Args:
+        router: not yet started.
+        settings: of the HTTP edge.
+        text: whether the page may show prompts.
+
+    Raises:
+        ConfigError: if others than this machine could come in without a key.
+    """
+
+    def __init__(self, *, router: Router, settings: GatewayConfig, text: bool = True) -> None:
+        self.router, self.settings = router, settings
+        self.door = Door(keys=settings.keys, host=settings.host)
+        self.targets = {t.name: t for t in router.pool}
+        self.metrics = Metrics()
+        try:
+            self.stats = Stats(pool=router.pool, routes=router.policies, strongest=settings.strongest, text=text)
+        except UnknownName as e:
+            raise ConfigError(str(e), path="$.gateway.strongest") from e
+        self.opened = False
+        self.began = time.time()
+        self._chat = Chat(self)
+        self._page, self._page_headers = page()
+        self._rest = self._routes()
+        learner, store = router.learner, router.store
+        watch = self.metrics.watch
+        watch("fairlead_learned", "Judged answers learned since the start.", lambda: learner.learned)
+        watch("fairlead_quarantined", "Judged answers that did harm and were not learned.", lambda: learner.quarantined)
+        if isinstance(store, SQLiteStore):
+            watch("fairlead_store_failures", "What the store could not write.", lambda: store.failures)
+
+    @classmethod
+    def of(cls, config: Config) -> Gateway:
+        """Make the gateway of a config."""
+        return cls(router=config.router(), settings=config.gateway, text=config.file.store.text)
+
+    # ------------------------------------------------------------------------------------------------ its life
+
+    async def __aenter__(self) -> Gateway:
+        await self.router.start()
+        self.stats = await asyncio.to_thread(self._seeded)
+        self.opened = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.opened = False
+        await self.router.stop()
+
+    def _seeded(self) -> Stats:
+        """Count the newest traces of the store, so that a restart does not blank the page."""
+        store, stats = self.router.store, self.stats
+        traces = list(itertools.islice(store.traces(newest_first=True, limit=SEED), SEED))
+        for trace in reversed(traces):
+            stats.add(trace, status=200 if trace.outcome.error is None else 500)
+            for feedback in store.feedback(trace.id):
+                stats.judge(feedback)
+        if traces:
+            stats.since = traces[-1].at
+        return stats
+
+    # ------------------------------------------------------------------------------------------------ ASGI
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection event."""
+        if scope["type"] == "http":
+            if scope["path"] == CHAT:
+                await self._chat(scope, receive, send)
+                return
+            try:
+                self.enter(scope)
+            except Refused as refused:
+                await respond(send, refused.status, refused.body, refused.headers, head=scope["method"] == "HEAD")
+                return
+        await self._rest(scope, receive, send)
+
+    def enter(self, scope: Any) -> dict[bytes, bytes]:
+        """Let a request in and return its headers. Raises `Refused`."""
+        headers = header_map(scope)
+        self.door.check(scope["path"], headers)
+        return headers
+
+    def note(self, trace: Trace, exchange: Exchange, status: int) -> None:
+        """Count a request that was answered."""
+        seconds = perf_counter() - exchange.start
+        overhead = max(0.0, seconds - busy(trace))
+        self.metrics.note(
+            trace,
+            status=status,
+            seconds=seconds,
+            overhead=overhead,
+            first_byte=exchange.first_byte,
+            fallbacks=fallbacks(trace),
+        )
+        self.stats.add(trace, status=status, overhead_seconds=overhead)
+
+    def nobody(self, e: NoEligibleTarget) -> Refused:
+        """Say that nobody may answer, and when somebody may again."""
+        rests = [r for name in e.excluded if (r := self.router.pool.health.resting(name)) > 0.0]
+        headers: Headers = [(b"retry-after", str(math.ceil(min(rests))).encode())] if rests else []
+        return Refused(503, str(e), code="no_eligible_target", retry=bool(rests), headers=headers)
+
+    # ------------------------------------------------------------------------------------------------ the rest
+
+    def _routes(self) -> Starlette:
+        async def not_found(request: Request, e: Exception) -> Response:
+            assert isinstance(e, HTTPException)
+            known = ", ".join(sorted({r.path for r in routes} | {CHAT}))
+            message = e.detail
+            if e.status_code == 404:
+                message = f"nothing is at {request.url.path}; known: {known}"
+            elif e.status_code == 405:
+                message = f"{request.url.path} does not answer {request.method}"
+            code = {404: "not_found", 405: "method_not_allowed"}.get(e.status_code, "http_error")
+            return _refusal(Refused(e.status_code, message, code=code), dict(e.headers or {}))
+
+        async def refused(_: Request, e: Exception) -> Response:
+            assert isinstance(e, Refused)
+            return _refusal(e)
+
+        async def failed(request: Request, e: Exception) -> Response:
+            # The wall at the gateway's edge, for all but the chat route, which has its own.
+            log.error("%s failed", request.url.path, exc_info=e)
+            return _refusal(Refused(500, "the gateway failed; its log tells more", code="internal_error"))
+
+        endpoints: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+            ("GET", "/", self.page),
+            ("GET", "/healthz", self.health),
+            ("GET", "/readyz", self.ready),
+            ("GET", "/metrics", self.scrape),
+            ("GET", "/v1/models", self.models),
+            ("POST", "/v1/feedback", self.feedback),
+            ("POST", "/v1/route", self.dry_run),
+            ("GET", "/v1/stats", self.show_stats),
+            ("GET", "/v1/traces", self.traces),
+            ("GET", "/v1/traces/{id}", self.trace),
+        ]
+        routes = [Route(path, _failing(endpoint), methods=[method]) for method, path, endpoint in endpoints]
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            async with self:
+                yield
+
+        app = Starlette(
+            routes=routes,
+            exception_handlers={HTTPException: not_found, Refused: refused, Exception: failed},
+            lifespan=lifespan,
+        )
+        app.router.redirect_slashes = False
+        return app
+
+    async def page(self, _: Request) -> Response:
+        """Send the page."""
+        return Response(self._page, media_type="text/html; charset=utf-8", headers=self._page_headers)
+
+    async def health(self, _: Request) -> Response:
+        """Say that the process is up."""
+        return _json({"status": "ok", "version": VERSION})
+
+    async def ready(self, _: Request) -> Response:
+        """Say whether requests can be answered: the store is open and not every target rests."""
+        resting = {t.name: r for t in self.router.pool if (r := self.router.pool.health.resting(t.name)) > 0.0}
+        ready = self.opened and len(resting) < len(self.router.pool)
+        shown = {"status": "ready" if ready else "not ready", "resting_seconds": resting}
+        return _json(shown, status=200 if ready else 503)
+
+    async def scrape(self, _: Request) -> Response:
+        """Send the metrics."""
+        return Response(await asyncio.to_thread(self.metrics.text), media_type=CONTENT_TYPE.decode())
+
+    async def models(self, _: Request) -> Response:
+        """List routes and targets in the shape of OpenAI's list of models."""
+        made = int(self.began)
+        routes = [
+            {"id": name, "object": "model", "created": made, "owned_by": "fairlead", "kind": "route"}
+            for name in self.router.policies
+        ]
+        targets = [
+            {"id": t.name, "object": "model", "created": made, "owned_by": "fairlead", "kind": t.kind}
+            for t in self.router.pool
+        ]
+        return _json({"object": "list", "data": routes + targets})
+
+    async def feedback(self, request: Request) -> Response:
+        """Take a judgement."""
+        body = await self._body(request)
+        try:
+            judgement = msgspec.json.decode(body, type=Judgement)
+        except msgspec.ValidationError as e:
+            raise of_validation(e) from e
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+            raise Refused(400, f"the body is not valid JSON: {e}", code="invalid_json") from e
+        feedback = await self._judged(judgement)
+        receipt = await self.router.feedback(feedback)
+        self.metrics.feedback.labels(receipt.status).inc()
+        if receipt.status == "unknown":
+            raise _no_trace(feedback.trace_id)
+        self.stats.judge(feedback)
+        return _json({**msgspec.to_builtins(receipt), "value": feedback.value})
+
+    async def _judged(self, judgement: Judgement) -> Feedback:
+        """Turn what was sent into a value in [0, 1]."""
+        id, label, correction, value = (
+            judgement.id or judgement.response_id,
+            judgement.label,
+            judgement.correction,
+            judgement.value,
+        )
+        if not id:
+            raise Refused(
+                400, "id is missing: the id of the answer, as the reply and x-fairlead-id have it", param="id"
+            )
+        if label is not None:
+            try:
+                worth = rewards.of_label(label)
+            except FairleadError as e:
+                raise Refused(400, str(e), param="label", code="unknown_label") from e
+            value = worth if value is None else value
+        elif correction is not None and value is None:
+            trace = await self.router.store.get(id)
+            if trace is None:
+                self.metrics.feedback.labels("unknown").inc()
+                raise _no_trace(id)
+            if not trace.text_kept or max(len(correction), len(trace.outcome.text)) > MOST_CORRECTED:
+                why = "is too long to be compared" if trace.text_kept else "was not kept (store.text is off)"
+                raise Refused(400, f"the answer {why}: send a value in [0, 1] with the correction", param="value")
+            value = await asyncio.to_thread(rewards.of_correction, trace.outcome.text, correction)
+        if value is None:
+            raise Refused(
+                400, "send a value in [0, 1], a label (up, down, correct, wrong …) or a correction", param="value"
+            )
+        return Feedback(
+            trace_id=id,
+            value=value,
+            kind="label" if label is not None else "correction" if correction is not None else "value",
+            source=judgement.source,
+            confidence=judgement.confidence,
+            label=label,
+            correction=correction,
+            at=time.time(),
+        )
+
+    async def dry_run(self, request: Request) -> Response:
+        """Decide, without calling anybody or keeping anything."""
+        headers = header_map(request.scope)
+        asked = reading.read(await self._body(request), headers, self.router.serving, self.targets)
+        query = msgspec.structs.replace(asked.query, arrival=self.router.arrivals + 1)
+        serving = self.router.serving[query.route]
+        try:
+            signals, decision = self.router.decide(query)
+        except NoEligibleTarget as e:
+            raise self.nobody(e) from e
+        return _json(explain(query, signals, decision, serving.policy))
+
+    async def show_stats(self, _: Request) -> Response:
+        """Send what the page shows."""
+        router = self.router
+        shown = self.stats.show()
+        shown["version"] = VERSION
+        shown["up_seconds"] = time.time() - self.began
+        shown["traces"] = router.store.count()
+        shown["routes"] = [
+            {
+                "name": name,
+                "policy": policy.type_name(),
+                "version": router.serving[name].version if name in router.serving else None,
+                "requests": shown["by_route"].get(name, 0),
+            }
+            for name, policy in router.policies.items()
+        ]
+        shown["learned"] = router.learner.learned
+        shown["quarantined"] = router.learner.quarantined
+        return _json(shown)
+
+    async def traces(self, request: Request) -> Response:
+        """List the newest traces, newest first."""
+        text = request.query_params.get("limit", "50")
+        if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= MOST_TRACES:
+            raise Refused(400, f"limit must be a whole number from 1 to {MOST_TRACES}", param="limit")
+        limit = int(text)
+        store = self.router.store
+        found = await asyncio.to_thread(lambda: list(store.traces(newest_first=True, limit=limit)))
+        return _json({"object": "list", "data": found})
+
+    async def trace(self, request: Request) -> Response:
+        """Send one trace with all judgements of it, and its decision explained as a dry run is."""
+        id = request.path_params["id"]
+        store = self.router.store
+        trace = await store.get(id)
+        if trace is None:
+            raise _no_trace(id)
+        shown = {"trace": trace, "feedback": await asyncio.to_thread(store.feedback, id)}
+        serving = self.router.serving.get(trace.query.route)
+        if serving is not None:
+            shown["explanation"] = explain(trace.query, trace.signals, trace.decision, serving.policy)
+        return _json(shown)
+
+    async def _body(self, request: Request) -> bytes:
+        return await reading.read_body(request.receive, header_map(request.scope), self.settings.max_body_bytes)
+
+
+def page() -> tuple[bytes, dict[str, str]]:
+    """Return the page and its headers. Its own script and style are the only ones that the browser may run."""
+    html = (files("fairlead.gateway") / "page.html").read_bytes()
+
+    def source(tag: str) -> str:
+        found = re.findall(rb"<%b>(.*?)</%b>" % (tag.encode(), tag.encode()), html, re.DOTALL)
+        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(f).digest()).decode()}'" for f in found)
+
+    policy = (
+        f"default-src 'none'; script-src {source('script')}; style-src {source('style')}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return html, {
+        "content-security-policy": policy,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-cache",
+    }
+
+
+def _failing(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Turn what the store or the router raises on purpose into a refusal."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Refused:
+            raise
+        except StoreError as e:
+            log.error("%s: %s", request.url.path, e)
+            raise Refused(503, str(e), code="store_unavailable") from e
+        except FairleadError as e:
+            log.error("%s: %s", request.url.path, e)
+            raise Refused(500, str(e), code="internal_error") from e
+
+    return answer
+
+
+def _no_trace(id: str) -> Refused:
+    return Refused(404, f"no trace has the id {id[:200]!r}", code="trace_not_found", param="id")
+
+
+def _json(data: Any, *, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(data), status_code=status, media_type="application/json")
+
+
+def _refusal(refused: Refused, headers: dict[str, str] | None = None) -> Response:
+    own = {k.decode(): v.decode() for k, v in refused.headers}
+    return Response(
+        refused.body, status_code=refused.status, media_type="application/json", headers={**own, **(headers or {})}
+    )

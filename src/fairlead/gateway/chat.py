@@ -1,0 +1,231 @@
+"""``POST /v1/chat/completions``: the hot route, plain ASGI.
+
+One request in order: let in, read, decide, run, answer, count. What the client sees of the decision is in the headers; a stream's
+go out with its first byte, so they hold what is known by then (the spend comes in a closing comment line of the stream). The last
+byte goes out only when the trace is with the operating system.
+
+A client that leaves cancels the run: a second task waits for the disconnect. It costs about 10 µs a request, and spares the tokens of
+an answer that nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
+from fairlead.gateway import read as reading
+from fairlead.gateway.refusal import Headers, Refused, of_failure, respond
+from fairlead.plans.fallback import Fallback
+from fairlead.targets import wire
+from fairlead.types import Decision, Outcome, Query, Trace
+from fairlead.worlds.live import LiveRun
+
+if TYPE_CHECKING:
+    from fairlead.gateway.app import Gateway
+
+log = logging.getLogger(__name__)
+
+DONE: Final = b"data: [DONE]\n\n"
+_SSE: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+
+class Chat:
+    """The endpoint, as an ASGI callable."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        gateway = self.gateway
+        exchange = Exchange(send)
+        try:
+            headers = gateway.enter(scope)
+            if scope["method"] != "POST":
+                raise Refused(
+                    405, "only POST is answered here", code="method_not_allowed", headers=[(b"allow", b"POST")]
+                )
+            body = await reading.read_body(receive, headers, gateway.settings.max_body_bytes)
+            exchange.start = perf_counter()
+            asked = reading.read(body, headers, gateway.router.serving, gateway.targets)
+        except Refused as refused:
+            gateway.metrics.refused.labels(str(refused.status)).inc()
+            await exchange.refuse(refused)
+            return
+        exchange.query, exchange.stream = asked.query, asked.stream
+        task = asyncio.current_task()
+        watcher = asyncio.ensure_future(watch(receive, task, exchange))
+        try:
+            await self._answer(exchange)
+        except asyncio.CancelledError:
+            if not exchange.gone or task is None:
+                raise
+            task.uncancel()
+            gateway.metrics.refused.labels("499").inc()
+        finally:
+            exchange.over = True
+            watcher.cancel()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        gateway, query = self.gateway, exchange.query
+        sink = exchange.pass_on if exchange.stream else None
+        try:
+            outcome, trace = await gateway.router.handle(query, sink=sink, begun=exchange.begin)
+        except NoEligibleTarget as e:
+            refused = gateway.nobody(e)
+        except StoreError as e:
+            log.error("%s was answered, but its trace could not be kept: %s", query.id, e)
+            message = f"the answer is withheld, since its trace could not be kept ({e})"
+            refused = Refused(500, message, code="trace_not_kept")
+        except FairleadError as e:
+            log.error("%s could not be handled: %s", query.id, e)
+            refused = Refused(500, str(e), code="internal_error")
+        except Exception:
+            # The wall at the gateway's edge: whatever breaks, the client gets an answer and the log the story.
+            log.exception("%s could not be handled", query.id)
+            refused = Refused(500, "the gateway failed; its log tells more", code="internal_error")
+        else:
+            status = await self._close(exchange, outcome, trace)
+            gateway.note(trace, exchange, status)
+            return
+        gateway.metrics.refused.labels(str(refused.status)).inc()
+        await exchange.refuse(refused)
+
+    async def _close(self, exchange: Exchange, outcome: Outcome, trace: Trace) -> int:
+        """Send what is not sent yet; return the status."""
+        query = exchange.query
+        if outcome.error is not None:
+            refused = of_failure(outcome.error)
+            await exchange.refuse(refused, trace)
+            return refused.status
+        created = int(time.time())
+        if not exchange.stream:
+            body = outcome.reply or wire.completion(outcome, id=query.id, created=created)
+            await respond(exchange.send, 200, body, exchange.headers(trace))
+            return 200
+        if not exchange.streaming:
+            # Answers that had to be judged first (a vote, an early step of a cascade) come at once.
+            usage = reading.include_usage(query)
+            await exchange.pass_on(wire.chunks(outcome, id=query.id, created=created, include_usage=usage), trace)
+        spent = b"" if trace.usd is None else b": x-fairlead-cost-usd %s\n\n" % usd(trace.usd)
+        await exchange.send({"type": "http.response.body", "body": spent + DONE})
+        return 200
+
+
+class Exchange:
+    """One request on its way: what is known of it so far, and what was sent."""
+
+    __slots__ = ("decision", "first_byte", "gone", "over", "query", "run", "send", "start", "stream", "streaming")
+
+    query: Query
+
+    def __init__(self, send: Any) -> None:
+        self.send = send
+        self.start = perf_counter()
+        self.stream = self.streaming = self.gone = self.over = False
+        self.decision: Decision | None = None
+        self.run: LiveRun | None = None
+        self.first_byte: float | None = None
+
+    def begin(self, decision: Decision, run: LiveRun) -> None:
+        """Learn what was decided, before anybody is called."""
+        self.decision, self.run = decision, run
+
+    async def pass_on(self, events: bytes, trace: Trace | None = None) -> None:
+        """Send some of a stream, its head before the first."""
+        if not self.streaming:
+            self.streaming = True
+            self.first_byte = perf_counter() - self.start
+            headers = [*_SSE, *self.headers(trace)]
+            await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.send({"type": "http.response.body", "body": events, "more_body": True})
+
+    async def refuse(self, refused: Refused, trace: Trace | None = None) -> None:
+        """Send an error: as a status if nothing is out yet, else as the stream's last event, with no ``[DONE]`` behind it."""
+        if self.streaming:
+            await self.send({"type": "http.response.body", "body": b"data: " + refused.body + b"\n\n"})
+            return
+        await respond(self.send, refused.status, refused.body, [*refused.headers, *self.headers(trace)])
+
+    def headers(self, trace: Trace | None) -> Headers:
+        """Write what is known of the decision."""
+        decision, run = self.decision, self.run
+        if decision is None or run is None:
+            return []
+        seconds = perf_counter() - self.start
+        if trace is not None:
+            target, skipped, own = trace.outcome.target, fallbacks(trace), seconds - busy(trace)
+        else:
+            # The first byte of a stream: all time since the run began is taken for its calls'.
+            target, path = run.answering or ("", (0,))
+            skipped = path[0] if isinstance(run.plan, Fallback) else 0
+            own = seconds - (perf_counter() - run.start)
+        out = [
+            (b"x-fairlead-id", self.query.id.encode()),
+            (b"x-fairlead-policy", clean(decision.policy)),
+            (b"x-fairlead-version", b"%d" % decision.version),
+            (b"x-fairlead-propensity", b"%.6g" % decision.propensity),
+            (b"x-fairlead-overhead-ms", b"%.3f" % (1e3 * max(own, 0.0))),
+        ]
+        if target:
+            out.append((b"x-fairlead-target", clean(target)))
+        if trace is not None and trace.usd is not None:
+            out.append((b"x-fairlead-cost-usd", usd(trace.usd)))
+        if skipped:
+            out.append((b"x-fairlead-fallbacks", b"%d" % skipped))
+        return out
+
+
+async def watch(receive: Any, task: asyncio.Task[Any] | None, exchange: Exchange) -> None:
+    """Cancel `task` when the client leaves before its answer is whole."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    if not exchange.over and task is not None:
+        exchange.gone = True
+        task.cancel()
+
+
+def fallbacks(trace: Trace) -> int:
+    """Count the plans that failed before the one that answered."""
+    if not isinstance(trace.plan, Fallback):
+        return 0
+    return max((s.path[0] for s in trace.steps), default=0)
+
+
+def busy(trace: Trace) -> float:
+    """Seconds in which at least one call was under way."""
+    steps = trace.steps
+    if len(steps) == 1:
+        return steps[0].outcome.seconds
+    total, until = 0.0, -math.inf
+    for start, end in sorted((s.start_seconds, s.start_seconds + s.outcome.seconds) for s in steps if s.call):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def usd(amount: float) -> bytes:
+    """Write an amount without an exponent, to a billionth of a dollar."""
+    return (b"%.9f" % amount).rstrip(b"0").rstrip(b".") or b"0"
+
+
+@lru_cache(maxsize=4096)
+def clean(text: str) -> bytes:
+    """Make `text` fit for a header: what is not printable ASCII is percent-encoded."""
+    return quote(text, safe="!#$&'()*+,-./:;<=>?@[]^_`{|}~ ").encode()
+
+
+def header_map(scope: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Return a request's headers by lower-case name. Raises `Refused` (431) if they are too large together."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    if sum(map(len, headers.values())) > reading.HEADER_BYTES:
+        raise Refused(431, f"the headers have more than {reading.HEADER_BYTES} bytes", code="headers_too_large")
+    return headers

@@ -1,0 +1,85 @@
+"""The lab's models as an upstream that speaks the OpenAI chat format: for trying Fairlead, or any other client, without a key.
+
+``POST /v1/chat/completions`` (streamed or not; ``n``, ``seed``, ``stop``, ``temperature``, ``logprobs``) and ``GET /v1/models``. Anyone who
+can reach the port may ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Self
+
+import msgspec
+
+from fairlead.gateway import read as reading
+from fairlead.gateway.chat import DONE, Exchange, header_map, watch
+from fairlead.gateway.refusal import Refused, of_failure, respond
+from fairlead.lab.pool import TARGETS
+from fairlead.targets import wire
+from fairlead.targets.local import Local
+from fairlead.types import Call
+
+MOST_BYTES = 1_000_000
+
+
+class LabServer:
+    """An ASGI application. Use it with ``async with``, which reads the weights."""
+
+    def __init__(self) -> None:
+        self.drivers = {t.name: Local(name=t.name, model=t.model, mode=t.mode) for t in TARGETS}
+
+    async def __aenter__(self) -> Self:
+        for driver in self.drivers.values():
+            await driver.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for driver in self.drivers.values():
+            await driver.stop()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(send)
+        try:
+            match scope["method"], scope["path"]:
+                case "POST", "/v1/chat/completions":
+                    await self._chat(scope, receive, exchange)
+                case "GET", "/v1/models":
+                    made = [
+                        {"id": n, "object": "model", "created": 0, "owned_by": "fairlead-lab"} for n in self.drivers
+                    ]
+                    await respond(send, 200, msgspec.json.encode({"object": "list", "data": made}), [])
+                case method, path:
+                    raise Refused(
+                        404, f"nothing answers {method} {path}; try POST /v1/chat/completions", code="not_found"
+                    )
+        except Refused as refused:
+            await exchange.refuse(refused)
+
+    async def _chat(self, scope: Any, receive: Any, exchange: Exchange) -> None:
+        headers = header_map(scope)
+        body = await reading.read_body(receive, headers, MOST_BYTES)
+        asked = reading.read(body, headers, self.drivers, self.drivers)
+        query = asked.query
+        task = asyncio.current_task()
+        watcher = asyncio.ensure_future(watch(receive, task, exchange))
+        try:
+            sink = exchange.pass_on if asked.stream else None
+            outcome = await self.drivers[query.route].ask(Call(target=query.route), query, sink)
+            if outcome.error is not None:
+                raise of_failure(outcome.error)
+            if exchange.streaming:
+                await exchange.send({"type": "http.response.body", "body": DONE})
+            else:
+                reply = outcome.reply or wire.completion(outcome, id=query.id, created=int(time.time()))
+                await respond(exchange.send, 200, reply, [])
+        except asyncio.CancelledError:
+            if not exchange.gone or task is None:
+                raise
+            task.uncancel()
+        finally:
+            exchange.over = True
+            watcher.cancel()

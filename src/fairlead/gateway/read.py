@@ -1,0 +1,242 @@
+"""From a request's bytes to a `Query`: decode what routing reads, keep the rest as it came.
+
+The top level is split into undecoded fields, of which ``messages`` is read in a typed view; all else is forwarded byte for byte.
+What the asker wants of Fairlead itself comes in ``x-fairlead-*`` headers or in a ``fairlead`` object of the body, which is not
+forwarded; where both say something, the body wins. About 10 µs for 1 kB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from fairlead.errors import suggest
+from fairlead.gateway.refusal import Refused, of_validation
+from fairlead.targets import wire
+from fairlead.types import Constraints, Identity, Message, Query, new_id
+
+HEADER_BYTES: Final = 64 * 1024
+_PREFIX: Final = b"x-fairlead-"
+
+
+class Wishes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a request may ask of Fairlead, in headers or in its body."""
+
+    tenant: str | None = None
+    user: str | None = None
+    session: str | None = None
+    episode: str | None = None
+    step: Annotated[int, Meta(ge=0)] = 0
+    max_usd: Annotated[float, Meta(ge=0)] | None = None
+    deadline_seconds: Annotated[float, Meta(gt=0)] | None = None
+    max_calls: Annotated[int, Meta(ge=1)] | None = None
+    allow: tuple[str, ...] | None = None
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """A request, read."""
+
+    query: Query
+    stream: bool
+
+
+class _Named(Struct):
+    name: str | None = None
+
+
+class _Tool(Struct):
+    type: str = "function"
+    function: _Named | None = None
+    custom: _Named | None = None
+
+
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_messages = msgspec.json.Decoder(tuple[Message, ...])
+_string = msgspec.json.Decoder(str | None)
+_flag = msgspec.json.Decoder(bool | None)
+_tools = msgspec.json.Decoder(tuple[_Tool, ...] | None)
+_functions = msgspec.json.Decoder(tuple[_Named, ...] | None)
+_wishes = msgspec.json.Decoder(dict[str, Any])
+_NOBODY: Final = Identity()
+_NOTHING: Final = Constraints()
+_NAMES: Final = {b"x-fairlead-" + f.replace("_", "-").encode(): f for f in Wishes.__struct_fields__}
+
+
+async def read_body(receive: Any, headers: dict[bytes, bytes], limit: int) -> bytes:
+    """Read the whole body.
+
+    Raises:
+        Refused: 413 as soon as it is known to be larger than `limit`; 400 if the client leaves before its end.
+    """
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        parts, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise _too_large(limit)
+        body = b"".join(parts)
+    if message["type"] == "http.disconnect":
+        raise Refused(400, "the request broke off before its end", code="incomplete_body")
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+def read(body: bytes, headers: dict[bytes, bytes], known: Collection[str], targets: Collection[str]) -> Asked:
+    """Read a chat request.
+
+    Args:
+        body: as it came.
+        headers: lower-case names.
+        known: what ``model`` may be: routes and targets.
+        targets: what ``allow`` may hold.
+
+    Raises:
+        Refused: 400 with the path of what is wrong; 404 for an unknown model.
+    """
+    fields = split(body)
+    field = ""
+    try:
+        for field in ("messages", "model"):
+            if field not in fields:
+                hint = 'an array of messages, such as [{"role": "user", "content": "…"}]'
+                hint = hint if field == "messages" else '"auto", or a name that GET /v1/models lists'
+                raise Refused(400, f"{field} is missing: {hint}", code="missing_required_parameter", param=field)
+        field = "messages"
+        messages = _messages.decode(fields[field])
+        if not messages:
+            raise Refused(400, "messages: at least one is needed", code="empty_array", param=field)
+        field = "model"
+        route = _route(_string.decode(fields[field]) or "", known)
+        field = "stream"
+        stream = field in fields and _flag.decode(fields[field]) is True
+        tools: tuple[str, ...] = ()
+        for field, names in (("tools", _tool_names), ("functions", _function_names)):
+            if field in fields:
+                tools += names(fields[field])
+        field = "user"
+        user = _string.decode(fields[field]) if field in fields else None
+    except msgspec.ValidationError as e:
+        raise of_validation(e, field) from e
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise Refused(400, f"{field}: not valid JSON: {e}", code="invalid_json", param=field) from e
+    identity, constraints = _NOBODY, _NOTHING
+    own = fields.pop("fairlead", None)
+    if own is not None or any(k.startswith(_PREFIX) for k in headers):
+        identity, constraints = _of_wishes(_read_wishes(headers, own), user, targets)
+    elif user:
+        identity = Identity(user=user)
+    query = Query(
+        id=new_id(),
+        messages=messages,
+        route=route,
+        tools=tools,
+        body=fields,
+        identity=identity,
+        constraints=constraints,
+    )
+    return Asked(query=query, stream=stream)
+
+
+def split(body: bytes) -> dict[str, Raw]:
+    """Split a JSON object into its undecoded fields. Raises `Refused`."""
+    try:
+        return _fields.decode(body)
+    except msgspec.ValidationError as e:
+        raise of_validation(e) from e
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise Refused(400, f"the body is not valid JSON: {e}", code="invalid_json") from e
+
+
+def include_usage(query: Query) -> bool:
+    """Whether the client asked for the usage event of a stream."""
+    return wire.wants_usage(query.body)
+
+
+def _route(model: str, known: Collection[str]) -> str:
+    if model in known:
+        return model
+    short = model.removeprefix("fairlead/")
+    if short in known:
+        return short
+    message = f"no model is called {model!r}; {suggest(short, known)}"
+    raise Refused(404, message, code="model_not_found", param="model")
+
+
+def _tool_names(raw: Raw) -> tuple[str, ...]:
+    found = _tools.decode(raw) or ()
+    return tuple((t.function or t.custom or _Named()).name or t.type for t in found)
+
+
+def _function_names(raw: Raw) -> tuple[str, ...]:
+    return tuple(f.name or "function" for f in _functions.decode(raw) or ())
+
+
+def _read_wishes(headers: dict[bytes, bytes], own: Raw | None) -> Wishes:
+    said: dict[str, Any] = {}
+    for key, value in headers.items():
+        field = _NAMES.get(key)
+        if field is None:
+            if key.startswith(_PREFIX):
+                names = [n.decode() for n in _NAMES]
+                raise Refused(400, f"unknown header {key.decode('latin-1')!r}; {suggest(key.decode('latin-1'), names)}")
+            continue
+        text = value.decode("utf-8", "replace")
+        item: Any = [n for n in (p.strip() for p in text.split(",")) if n] if field == "allow" else text
+        try:
+            read = msgspec.convert({field: item}, Wishes, strict=False)
+        except msgspec.ValidationError as e:
+            refused = of_validation(e)
+            name = key.decode()
+            raise Refused(400, f"{name}: {refused.message}", code="invalid_header", param=name) from e
+        said[field] = getattr(read, field)
+    if own is not None:
+        try:
+            said |= _wishes.decode(own)
+        except msgspec.ValidationError as e:
+            raise of_validation(e, "fairlead") from e
+    try:
+        wishes = msgspec.convert(said, Wishes)
+    except msgspec.ValidationError as e:
+        raise of_validation(e, "fairlead") from e
+    for field in ("max_usd", "deadline_seconds"):
+        value = getattr(wishes, field)
+        if value is not None and not math.isfinite(value):
+            raise Refused(400, f"{field} must be a finite number", code="invalid_value", param=field)
+    return wishes
+
+
+def _of_wishes(wishes: Wishes, user: str | None, targets: Collection[str]) -> tuple[Identity, Constraints]:
+    for name in wishes.allow or ():
+        if name not in targets:
+            message = f"allow: no target is called {name!r}; {suggest(name, targets)}"
+            raise Refused(400, message, code="unknown_target", param="allow")
+    identity = Identity(
+        tenant=wishes.tenant,
+        user=wishes.user or user,
+        session=wishes.session,
+        episode=wishes.episode,
+        step=wishes.step,
+    )
+    constraints = Constraints(
+        allow=wishes.allow,
+        max_usd=wishes.max_usd,
+        deadline_seconds=wishes.deadline_seconds,
+        max_calls=wishes.max_calls,
+    )
+    return identity, constraints
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"the body has more than {limit} bytes (gateway.max_body_bytes)", code="body_too_large")

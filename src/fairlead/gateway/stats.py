@@ -1,0 +1,219 @@
+"""What the page shows, kept as requests go by: a few sums, never a scan.
+
+Savings are estimated at equal token counts: each routed answer's tokens at the strongest target's price, s, against what was really
+spent, c. The share saved is 1 - sum(c) / sum(s); its standard error is that of a ratio of two means (the delta method):
+
+    r = sum(c) / sum(s),   se(r)^2 = n / (n - 1) * sum((c - r s)^2) / sum(s)^2
+
+and the 95% interval is normal, 1 - r -+ 1.96 se. A stronger model may answer at another length: the estimate does not know. Requests
+for a target by its own name were not routed and do not count. Quality is the mean judgement with a Wilson interval.
+
+Memory is bounded: `RECENT` rows, `JUDGED` judgements, 60 minutes. 5 µs a request.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Collection
+from typing import Any, Final
+
+from fairlead.gateway.chat import fallbacks
+from fairlead.pool import Pool
+from fairlead.types import Feedback, Trace
+
+RECENT: Final = 40
+SEED: Final = 2000
+"""How many of the store's newest traces are counted at the start."""
+JUDGED: Final = 20_000
+PROMPT: Final = 160
+
+
+class _Sums:
+    """What is summed of one target."""
+
+    __slots__ = ("failures", "input", "judged", "output", "quality", "requests", "seconds", "usd")
+
+    def __init__(self) -> None:
+        self.requests = self.failures = self.input = self.output = self.judged = 0
+        self.usd = self.seconds = self.quality = 0.0
+
+
+class Stats:
+    """Sums over the traces of one gateway.
+
+    Args:
+        pool: who can act.
+        routes: names of routes; other names are targets asked for directly.
+        strongest: what savings are measured against; None: the highest output price.
+        text: whether prompts may be shown.
+    """
+
+    def __init__(self, *, pool: Pool, routes: Collection[str], strongest: str | None, text: bool) -> None:
+        self.pool, self.routes, self.text = pool, frozenset(routes), text
+        priced = [t for t in pool if t.profile.output_usd_per_mtok is not None]
+        self.strongest: str | None
+        if strongest is not None:
+            self.strongest = pool[strongest].name
+        else:
+            top = max(priced, key=lambda t: t.profile.output_usd_per_mtok or 0.0, default=None)
+            self.strongest = top.name if top is not None else None
+        self.since = time.time()
+        self.targets = {t.name: _Sums() for t in pool}
+        self.by_route: dict[str, int] = {}
+        self.requests = self.failures = self.fallbacks = self.unpriced = 0
+        self.usd = 0.0
+        self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self.minutes: OrderedDict[int, int] = OrderedDict()
+        self._judged: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
+        self._answered: OrderedDict[str, str] = OrderedDict()
+        # n, sum c, sum s, sum c^2, sum s^2, sum cs
+        self._saved = [0.0] * 6
+
+    def add(self, trace: Trace, *, status: int = 200, overhead_seconds: float | None = None) -> None:
+        """Count one trace."""
+        outcome, route = trace.outcome, trace.query.route
+        usd, tokens = trace.usd, outcome.tokens
+        ok = outcome.error is None
+        self.requests += 1
+        self.by_route[route] = self.by_route.get(route, 0) + 1
+        self.fallbacks += fallbacks(trace)
+        self.usd += usd or 0.0
+        sums = self.targets.get(outcome.target)
+        if sums is not None:
+            sums.requests += 1
+            sums.seconds += trace.seconds
+            sums.usd += usd or 0.0
+            if tokens is not None:
+                sums.input += tokens.input
+                sums.output += tokens.output
+            sums.failures += not ok
+            self._answered[trace.id] = outcome.target
+            if len(self._answered) > JUDGED:
+                self._answered.popitem(last=False)
+        self.failures += not ok
+        minute = int(trace.at // 60)
+        self.minutes[minute] = self.minutes.get(minute, 0) + 1
+        while len(self.minutes) > 61:
+            self.minutes.popitem(last=False)
+        if ok and route in self.routes:
+            self._save(trace)
+        self.recent.append(
+            {
+                "id": trace.id,
+                "at": trace.at,
+                "route": route,
+                "target": outcome.target,
+                "chosen": trace.decision.plan.targets()[0],
+                "propensity": trace.decision.propensity,
+                "usd": usd,
+                "seconds": trace.seconds,
+                "overhead_ms": None if overhead_seconds is None else 1e3 * overhead_seconds,
+                "status": status,
+                "error": None if outcome.error is None else outcome.error.kind,
+                "prompt": trace.query.text[:PROMPT] if self.text and trace.text_kept else None,
+                "feedback": None,
+            }
+        )
+
+    def _save(self, trace: Trace) -> None:
+        tokens = trace.outcome.tokens
+        if self.strongest is None or tokens is None or trace.usd is None:
+            self.unpriced += 1
+            return
+        s = self.pool[self.strongest].profile.usd(tokens)
+        if s is None:
+            self.unpriced += 1
+            return
+        c = trace.usd
+        for i, v in enumerate((1.0, c, s, c * c, s * s, c * s)):
+            self._saved[i] += v
+
+    def judge(self, feedback: Feedback) -> None:
+        """Count one judgement; a source's later one on the same answer takes the place of its earlier one."""
+        key = (feedback.trace_id, feedback.source)
+        target = self._answered.get(feedback.trace_id)
+        if target is None:
+            return
+        sums = self.targets[target]
+        before = self._judged.get(key)
+        if before is not None:
+            sums.judged -= 1
+            sums.quality -= before[1]
+        sums.judged += 1
+        sums.quality += feedback.value
+        self._judged[key] = (target, feedback.value)
+        if len(self._judged) > JUDGED:
+            self._judged.popitem(last=False)
+        for row in self.recent:
+            if row["id"] == feedback.trace_id:
+                row["feedback"] = feedback.value
+
+    def savings(self) -> dict[str, Any]:
+        """Return what was saved against asking the strongest target every time, with its 95% interval."""
+        n, c, s, cc, ss, cs = self._saved
+        out: dict[str, Any] = {
+            "strongest": self.strongest,
+            "n": int(n),
+            "usd": s - c,
+            "share": None,
+            "low": None,
+            "high": None,
+        }
+        if s > 0.0:
+            r = c / s
+            out["share"] = 1.0 - r
+            if n >= 2:
+                spread = max(0.0, cc - 2.0 * r * cs + r * r * ss)
+                half = 1.96 * math.sqrt(n / (n - 1.0) * spread) / s
+                out["low"], out["high"] = 1.0 - r - half, 1.0 - r + half
+        return out
+
+    def show(self) -> dict[str, Any]:
+        """Return everything as builtin data."""
+        answered = sum(s.requests for s in self.targets.values())
+        targets = []
+        for target in self.pool:
+            s = self.targets[target.name]
+            low, high = wilson(s.quality, s.judged)
+            targets.append(
+                {
+                    "name": target.name,
+                    "requests": s.requests,
+                    "share": s.requests / answered if answered else 0.0,
+                    "usd": s.usd,
+                    "tokens": s.input + s.output,
+                    "failures": s.failures,
+                    "seconds": s.seconds / s.requests if s.requests else None,
+                    "judged": s.judged,
+                    "quality": s.quality / s.judged if s.judged else None,
+                    "quality_low": low,
+                    "quality_high": high,
+                    "resting_seconds": self.pool.health.resting(target.name),
+                }
+            )
+        now = int(time.time() // 60)
+        return {
+            "since": self.since,
+            "requests": self.requests,
+            "failures": self.failures,
+            "fallbacks": self.fallbacks,
+            "usd": self.usd,
+            "unpriced": self.unpriced,
+            "by_route": self.by_route,
+            "targets": targets,
+            "savings": self.savings(),
+            "minutes": [self.minutes.get(m, 0) for m in range(now - 59, now + 1)],
+            "recent": list(reversed(self.recent)),
+        }
+
+
+def wilson(total: float, n: int) -> tuple[float | None, float | None]:
+    """Return Wilson's 95% interval of a mean of n values in [0, 1] that sum to `total` (for values within, it is on the wide side)."""
+    if not n:
+        return None, None
+    z2, p = 1.96**2, min(1.0, max(0.0, total / n))
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)

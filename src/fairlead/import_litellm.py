@@ -1,0 +1,164 @@
+"""Read a LiteLLM proxy config's `model_list` as targets. Nothing is dropped silently: what has no counterpart is told in a note.
+
+Keys are taken as references (``os.environ/NAME`` becomes ``${NAME}``). A key that is written out is never copied: its target gets a
+reference to a variable named after it, and a note says so. Fallback lists and router settings have no counterpart: routes do that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from fairlead.discover import Found, plain_name
+from fairlead.errors import ConfigError
+from fairlead.secret import Secret
+from fairlead.types import Profile
+
+# LiteLLM's provider prefix -> wire format, base URL, variable of the key.
+PROVIDERS: Final[dict[str, tuple[str, str | None, str | None]]] = {
+    "openai": ("openai_chat", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "anthropic": ("anthropic_messages", "https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+    "hosted_vllm": ("openai_chat", None, None),
+    "openai_like": ("openai_chat", None, None),
+    "lm_studio": ("openai_chat", "http://127.0.0.1:1234/v1", None),
+    "ollama": ("openai_chat", "http://127.0.0.1:11434", None),
+    "ollama_chat": ("openai_chat", "http://127.0.0.1:11434", None),
+    "openrouter": ("openai_chat", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "groq": ("openai_chat", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "together_ai": ("openai_chat", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
+    "mistral": ("openai_chat", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "deepseek": ("openai_chat", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+}
+
+_PRICES: Final = {
+    "input_cost_per_token": "input_usd_per_mtok",
+    "cache_read_input_token_cost": "cached_input_usd_per_mtok",
+    "output_cost_per_token": "output_usd_per_mtok",
+}
+_SIZES: Final = {"max_input_tokens": "context_tokens", "max_output_tokens": "max_output_tokens"}
+
+
+def read(path: str | Path) -> tuple[list[Found], list[str]]:
+    """Return (targets, notes on what was changed or left out).
+
+    Raises:
+        ConfigError: if the file cannot be read or has no `model_list`.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e.strerror}") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        # The parser's own message may quote the line it stopped at, key and all.
+        raise ConfigError(f"{path} is not YAML") from e
+    return convert(data)
+
+
+def convert(data: Any) -> tuple[list[Found], list[str]]:
+    """Return (targets, notes) of a config that has been read. Raises `ConfigError` if it has no `model_list`."""
+    models = data.get("model_list") if isinstance(data, Mapping) else None
+    if not isinstance(models, list):
+        raise ConfigError("this is not a LiteLLM proxy config: it has no model_list", path="$.model_list")
+    found: list[Found] = []
+    notes = [f"{key}: left out, it has no counterpart here" for key in data if key != "model_list"]
+    for i, entry in enumerate(models):
+        at = f"model_list[{i}]"
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("litellm_params"), Mapping):
+            notes.append(f"{at}: left out, it has no litellm_params")
+            continue
+        target = _target(entry, at, {f.name for f in found}, notes)
+        if target is not None:
+            found.append(target)
+    return found, notes
+
+
+def _target(entry: Mapping[str, Any], at: str, taken: set[str], notes: list[str]) -> Found | None:
+    given = dict(entry["litellm_params"])
+    info = dict(entry.get("model_info") or {})
+    full = str(given.pop("model", ""))
+    provider, slash, model = full.partition("/")
+    if not slash:
+        provider, model = ("anthropic" if full.startswith("claude") else "openai"), full
+    if provider not in PROVIDERS or not model:
+        notes.append(f"{at}: left out, no wire format is known for {full!r}; known: {', '.join(PROVIDERS)}")
+        return None
+    kind, base_url, variable = PROVIDERS[provider]
+    name = plain_name(str(entry.get("model_name") or model))
+    if name in taken:
+        name = next(n for k in range(2, 10_000) if (n := f"{name}-{k}") not in taken)
+        notes.append(f"{at}: its name is taken, so it is called {name}")
+    own_url = given.pop("api_base", None) or given.pop("base_url", None)
+    given.pop("base_url", None)
+    if own_url is not None:
+        base_url = _url(str(own_url), at, notes)
+    if base_url is None:
+        notes.append(f"{at}: left out, {provider} needs an api_base" + (" that is a plain URL" if own_url else ""))
+        return None
+    base_url = base_url.rstrip("/")
+    if provider in ("ollama", "ollama_chat") and not base_url.endswith("/v1"):
+        base_url += "/v1"
+    key = given.pop("api_key", None)
+    if key is not None:
+        variable = _variable(str(key), name, at, notes)
+    elif own_url is not None and variable is not None:
+        notes.append(
+            f"{at}: it has its own api_base and no api_key, so none is sent there; add api_key if it wants one"
+        )
+        variable = None
+    profile: dict[str, Any] = {}
+    for source in (info, given):
+        for theirs, ours in _PRICES.items():
+            if (price := _number(source, theirs, at, notes)) is not None:
+                profile[ours] = round(price * 1e6, 9)
+        for theirs, ours in _SIZES.items():
+            if (size := _number(source, theirs, at, notes)) is not None:
+                profile[ours] = int(size)
+    info.pop("id", None)
+    for key_left in sorted(given):
+        notes.append(f"{at}.litellm_params.{key_left}: left out, it has no counterpart here")
+    for key_left in sorted(info):
+        notes.append(f"{at}.model_info.{key_left}: left out, it has no counterpart here")
+    for key_left in sorted(set(entry) - {"model_name", "litellm_params", "model_info"}):
+        notes.append(f"{at}.{key_left}: left out, it has no counterpart here")
+    return Found(
+        name=name,
+        type=kind,
+        model=model,
+        base_url=base_url,
+        key=variable,
+        profile=Profile(**profile),
+        source=f"{at} of the LiteLLM config",
+    )
+
+
+def _variable(key: str, name: str, at: str, notes: list[str]) -> str:
+    try:
+        return Secret(key).name
+    except ConfigError:
+        variable = re.sub(r"\W", "_", name).upper() + "_API_KEY"
+        if variable[0].isdigit():
+            variable = "_" + variable
+        notes.append(f"{at}: its api_key is written out and was not copied; export it as {variable}")
+        return variable
+
+
+def _url(url: str, at: str, notes: list[str]) -> str | None:
+    if url.startswith("os.environ/") or not url.startswith(("http://", "https://")) or "@" in url:
+        notes.append(f"{at}: its api_base is not a plain URL; write it into the config")
+        return None
+    return url
+
+
+def _number(source: dict[str, Any], key: str, at: str, notes: list[str]) -> float | None:
+    value = source.pop(key, None)
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        notes.append(f"{at}: {key} is not a number")
+        return None

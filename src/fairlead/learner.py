@@ -1,0 +1,131 @@
+"""Learning, off the request path.
+
+One background thread takes (trace, reward) pairs, teaches a *copy* of the serving policy, checks it, keeps a snapshot in the store
+and only then swaps it in whole. Serving reads an immutable policy and is never in a half-learned state.
+
+A batch that makes a policy raise or leaves a non-finite number in its state is taken apart: the pairs that do harm are quarantined
+(logged and counted), the rest is learned. The last good snapshot serves on all the while.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from fairlead.component import finite
+from fairlead.policies.base import Policy
+from fairlead.types import Reward, Trace
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Lesson: TypeAlias = tuple[str, Trace, Reward]
+
+log = logging.getLogger(__name__)
+
+
+class Learner:
+    """Teaches policies in the background.
+
+    Args:
+        serving: returns the policy that serves a route now.
+        publish: takes (route, policy, note), keeps a snapshot and swaps the policy in. Called in the learner's thread.
+        batch: publish after this many lessons at the latest …
+        seconds: … or this long after the first one.
+    """
+
+    def __init__(
+        self,
+        *,
+        serving: Callable[[str], Policy],
+        publish: Callable[[str, Policy, str], None],
+        batch: int = 32,
+        seconds: float = 1.0,
+    ) -> None:
+        self.serving, self.publish, self.batch, self.seconds = serving, publish, batch, seconds
+        self.learned = 0
+        self.quarantined = 0
+        self._lessons: queue.SimpleQueue[Lesson | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._idle = threading.Event()
+        self._idle.set()
+
+    def start(self) -> None:
+        """Begin to learn."""
+        self._thread = threading.Thread(target=self._work, name="fairlead-learner", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Learn what is waiting, then end."""
+        if self._thread is not None:
+            self._lessons.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def submit(self, route: str, trace: Trace, reward: Reward) -> None:
+        """Hand over one lesson; returns at once."""
+        self._idle.clear()
+        self._lessons.put((route, trace, reward))
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Block until everything submitted so far is learned and published. Not for the event loop."""
+        return self._idle.wait(timeout_seconds)
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            first = self._lessons.get()
+            if first is None:
+                break
+            lessons, until = [first], monotonic() + self.seconds
+            while len(lessons) < self.batch and (left := until - monotonic()) > 0:
+                try:
+                    lesson = self._lessons.get(timeout=left)
+                except queue.Empty:
+                    break
+                if lesson is None:
+                    ended = True
+                    break
+                lessons.append(lesson)
+            for route in dict.fromkeys(route for route, _, _ in lessons):
+                self._teach(route, [(t, r) for name, t, r in lessons if name == route])
+            if self._lessons.empty():
+                self._idle.set()
+        self._idle.set()
+
+    def _teach(self, route: str, pairs: list[tuple[Trace, Reward]]) -> None:
+        try:
+            policy, good = self.serving(route).copy(), pairs
+            problem = _learn(policy, pairs)
+            if problem is not None:
+                # Find the lessons that do harm, one by one, each tried on a copy of what is known to be good.
+                policy, good = self.serving(route).copy(), []
+                for pair in pairs:
+                    trial = policy.copy()
+                    problem = _learn(trial, [pair])
+                    if problem is None:
+                        policy, good = trial, [*good, pair]
+                    else:
+                        self.quarantined += 1
+                        log.error("route %s: the lesson of trace %s is quarantined: %s", route, pair[0].id, problem)
+            if good:
+                self.publish(route, policy, f"learned from {len(good)} answers")
+                self.learned += len(good)
+        except Exception:
+            # The wall of background learning: whatever breaks here, the last good policy serves on.
+            self.quarantined += len(pairs)
+            log.exception("route %s: %d lessons could not be learned", route, len(pairs))
+
+
+def _learn(policy: Policy, pairs: list[tuple[Trace, Reward]]) -> str | None:
+    """Teach `policy`; return what went wrong."""
+    try:
+        for trace, reward in pairs:
+            policy.learn(trace, reward)
+    except Exception as e:  # noqa: BLE001 - part of the wall of background learning; the caller logs it
+        return f"{type(e).__name__}: {e}"
+    return None if finite(policy.state()) else "the state is not finite"

@@ -1,0 +1,35 @@
+"""What is wanted, as one number: quality less what it took, each weighed.
+
+    utility = quality - usd_weight * usd - seconds_weight * seconds - joules_weight * joules
+
+Weights are in quality per unit: `usd_weight=100` says that one cent is worth one point of quality (0.01 * 100 = 1.0) …
+`Forecast` and `Reward` carry the same fields, so what is expected and what happened are weighed by the same line.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from fairlead.types import Forecast, Reward
+
+
+class Objective(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Weights of quality, spend, time and energy. An unknown quantity with a weight counts as `unknown` says."""
+
+    usd_weight: float = 0.0
+    seconds_weight: float = 0.0
+    joules_weight: float = 0.0
+    unknown: float = 0.0
+    """Utility taken off for each weighed quantity that is not known."""
+
+    def utility(self, what: Forecast | Reward) -> float:
+        """Weigh a forecast or a reward. Unbounded below; at most 1."""
+        u = what.quality
+        for weight, amount in (
+            (self.usd_weight, what.usd),
+            (self.seconds_weight, what.seconds),
+            (self.joules_weight, what.joules),
+        ):
+            if weight:
+                u -= self.unknown if amount is None else weight * amount
+        return u

@@ -1,0 +1,50 @@
+"""Plans as data: how they are written in JSON or YAML, and read back.
+
+A plan is written as ``{"kind": name, …}``; nested plans likewise; a bare string is short for a single call to that target.
+Kinds are an open family: `decode` looks them up in the catalogue.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fairlead import catalog
+from fairlead.errors import ConfigError, UnknownName
+from fairlead.types import Plan
+
+
+def to_data(plan: Plan) -> Any:
+    """Return `plan` as builtin data."""
+    return msgspec.to_builtins(plan)
+
+
+def decode(data: Any, *, path: str = "$") -> Plan:
+    """Make a plan from builtin data.
+
+    Raises:
+        ConfigError: with the path of what is wrong.
+    """
+    if isinstance(data, Plan):
+        return data
+    if isinstance(data, str):
+        data = {"kind": "single", "target": data}
+    if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
+        raise ConfigError('a plan is a target\'s name or an object with a "kind"', path=path)
+    try:
+        kind = catalog.find("plans", data["kind"])
+    except UnknownName as e:
+        raise ConfigError(str(e), path=f"{path}.kind") from e
+    try:
+        plan: Plan = msgspec.convert(data, kind, dec_hook=hook)
+    except msgspec.ValidationError as e:
+        raise ConfigError(str(e), path=path) from e
+    return plan
+
+
+def hook(kind: type[Any], data: Any) -> Any:
+    """Decode hook for msgspec: fields typed `Plan` are looked up by kind."""
+    if kind is Plan:
+        return decode(data)
+    raise NotImplementedError(f"cannot decode a {kind}")

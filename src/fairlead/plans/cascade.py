@@ -1,0 +1,80 @@
+"""Try steps in order, cheap ones first; keep the first answer that passes a test, else escalate.
+
+FrugalGPT (Chen, Zaharia, Zou, 2023, arXiv 2305.05176) with a test in place of its learned scorer; the tests are in `accept.py`. With
+`Agreement` it is a cascade by self-consistency, with a `Vote` as a step and `Confidence` as the test one by ensemble agreement.
+
+Every call of every step is charged. A step that fails is escalated like one that is not accepted, except for a request that is
+itself at fault. If a limit ends the cascade, or the last step fails before it has streamed anything, the best answer so far
+stands: the one of the latest step that gave one, since later steps are taken to be stronger.
+
+Checked in tests/plans/test_cascade.py: thresholds, escalation, charges, limits, failures, streaming of the last step alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from msgspec import Struct
+
+from fairlead.errors import LimitReached
+from fairlead.plans.accept import LOGPROBS, Accept, Agreement, FirstEntropy, MeanLogprob
+from fairlead.plans.single import Single
+from fairlead.plans.vote import draws, elect
+from fairlead.types import Call, Do, Outcome, Plan, Query, Steps
+
+
+class Cascade(Struct, Plan, frozen=True, kw_only=True, tag="cascade", tag_field="kind", forbid_unknown_fields=True):
+    """Run `steps` in order until `accept` passes; the last step's answer needs no test.
+
+    A step that is a single call is asked for what the test needs (log-probabilities, further draws). For other plans as steps the
+    test sees what their answer brings; `Agreement` works on single calls only.
+    """
+
+    steps: tuple[Plan, ...]
+    accept: Accept
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError("a cascade needs at least one step")
+        if isinstance(self.accept, Agreement) and not all(isinstance(s, Single) for s in self.steps[:-1]):
+            raise ValueError("agreement tests single calls; use a vote as the step, and confidence as the test")
+
+    def run(self, query: Query) -> Steps:
+        """Escalate until an answer is accepted, the steps are used up, or a limit is reached."""
+        best: Outcome | None = None
+        first: Outcome | None = None
+        last = self.steps[-1]
+        try:
+            for step in self.steps[:-1]:
+                outcome = yield from self._ask(step)
+                if outcome.ok:
+                    best = outcome
+                    if self.accept.accepts(outcome):
+                        return outcome
+                elif outcome.error is not None and outcome.error.kind == "bad_request":
+                    return best or outcome
+                first = first or outcome
+            (outcome,) = yield Do(branches=(last,), final=True)
+        except LimitReached:
+            if best is None:
+                raise
+            return best
+        if outcome.ok or outcome.streamed:
+            return outcome
+        return best or first or outcome
+
+    def targets(self) -> tuple[str, ...]:
+        """Targets of all steps, in order."""
+        return tuple(dict.fromkeys(t for step in self.steps for t in step.targets()))
+
+    def _ask(self, step: Plan) -> Generator[Do, tuple[Outcome, ...], Outcome]:
+        """Run one step so that its answer can be tested."""
+        accept = self.accept
+        if isinstance(accept, Agreement):
+            outcomes = yield Do(branches=tuple(draws(step, accept.samples, accept.temperature)))
+            return elect(outcomes, [1.0] * accept.samples, accept.answers)
+        if isinstance(step, Single) and isinstance(accept, MeanLogprob | FirstEntropy):
+            (outcome,) = yield Do(branches=(Call(target=step.target, params=LOGPROBS),))
+            return outcome
+        (outcome,) = yield Do(branches=(step,))
+        return outcome

@@ -1,0 +1,138 @@
+"""Policies: which plan to run, with what probability.
+
+A policy *proposes*: options with probabilities that sum to 1, best first. It never samples. `decide` is final: it filters by
+eligibility, asks for a proposal, samples with the query's own number, and records the propensity, so that no method can
+forget it and every log is fit for off-policy evaluation.
+
+`propose` is a pure function of the signals, the constraints, identity and arrival number of the query, the eligible targets,
+and the policy's own state. It must not read the text: a decision is replayed from a record that may not hold it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import isclose
+from time import perf_counter
+from typing import ClassVar, final
+
+from fairlead.component import Component
+from fairlead.errors import FairleadError, NoEligibleTarget
+from fairlead.plans.single import Single
+from fairlead.pool import Eligibility, Pool
+from fairlead.types import Decision, Forecast, Option, Query, Reward, Signals, Target, Trace
+
+
+class Proposal:
+    """Options with probabilities, best first, and the reasons for them in plain words."""
+
+    __slots__ = ("options", "reasons")
+
+    def __init__(self, options: Sequence[Option], *reasons: str) -> None:
+        self.options = tuple(options)
+        self.reasons = reasons
+
+
+class Policy(Component, ABC):
+    """Chooses among eligible targets. Members implement `propose`, and `learn` if they learn."""
+
+    family: ClassVar[str] = "policies"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the signals that `propose` reads."""
+        return ()
+
+    @abstractmethod
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        """Return options over `targets` (never empty), in order of preference, with probabilities that sum to 1."""
+
+    def learn(self, trace: Trace, reward: Reward) -> None:
+        """Update the state from what one decision brought. Runs on a copy, off the request path."""
+
+    @final
+    def decide(
+        self,
+        query: Query,
+        signals: Signals,
+        pool: Pool,
+        *,
+        seed: int = 0,
+        eligible: Eligibility | None = None,
+    ) -> Decision:
+        """Choose a plan.
+
+        Args:
+            query: what to route.
+            signals: at least the readings named in `needs`.
+            pool: every target; only eligible ones are proposed.
+            seed: with the query's id, gives the one random number that is used.
+            eligible: who may act, if it is already known (a replay reads it off the record).
+
+        Raises:
+            NoEligibleTarget: if nobody may act.
+            FairleadError: if the proposal is not a distribution.
+        """
+        start = perf_counter()
+        if eligible is None:
+            eligible = pool.eligible(query)
+        if not eligible.targets:
+            raise NoEligibleTarget(eligible.excluded)
+        proposal = self.propose(query, signals, eligible.targets)
+        total = 0.0
+        for option in proposal.options:
+            if not option.probability >= 0.0:
+                raise FairleadError(f"{self.type_name()} proposed a probability of {option.probability}")
+            total += option.probability
+        if not isclose(total, 1.0, abs_tol=1e-6):
+            raise FairleadError(f"{self.type_name()} proposed probabilities that sum to {total}, not 1")
+        chosen = pick([o.probability / total for o in proposal.options], uniform(seed, query.id))
+        return Decision(
+            options=proposal.options,
+            chosen=chosen,
+            propensity=proposal.options[chosen].probability / total,
+            reasons=proposal.reasons,
+            policy=self.type_name(),
+            pool_digest=pool.digest,
+            seed=seed,
+            eligible=tuple(t.name for t in eligible.targets),
+            excluded=eligible.excluded,
+            seconds=perf_counter() - start,
+        )
+
+
+def uniform(seed: int, id: str) -> float:
+    """Return the query's own number in [0, 1): a hash of (seed, id), the same on every machine."""
+    h = hashlib.blake2b(id.encode(), digest_size=8, key=seed.to_bytes(8, "big", signed=True))
+    return int.from_bytes(h.digest(), "big") / 2.0**64
+
+
+def pick(probabilities: Sequence[float], u: float) -> int:
+    """Return the index at which the running sum of `probabilities` passes `u`."""
+    last = 0
+    for i, p in enumerate(probabilities):
+        if p > 0.0:
+            last = i
+            u -= p
+            if u < 0.0:
+                return i
+    return last
+
+
+def preferred(ranked: Sequence[tuple[Target, float, Forecast | None]], *, explore: float = 0.0) -> list[Option]:
+    """Turn (target, score, forecast) into options of single calls: the best score takes all but `explore`.
+
+    `explore` is spread evenly over all targets, the best included. Equal best scores share alike. Best first; ties by name.
+    """
+    order = sorted(ranked, key=lambda r: (-r[1], r[0].name))
+    best = order[0][1]
+    ties = sum(1 for _, score, _ in order if score == best)
+    return [
+        Option(
+            plan=Single(target=target.name),
+            probability=explore / len(order) + ((1.0 - explore) / ties if score == best else 0.0),
+            forecast=forecast,
+        )
+        for target, score, forecast in order
+    ]

@@ -1,0 +1,32 @@
+"""One plan for everything: a baseline, and the safe default. Ours, no paper. 2 µs."""
+
+from __future__ import annotations
+
+from fairlead.plans.single import Single
+from fairlead.policies.base import Policy, Proposal
+from fairlead.types import Option, Plan, Query, Signals, Target
+
+
+class Fixed(Policy):
+    """Always propose `plan` (a bare name is a single call to that target).
+
+    While one of the plan's targets may not answer, the first of its targets that may is asked alone, or failing that the first
+    eligible target by name; the reasons say so.
+    """
+
+    def __init__(self, *, plan: Plan | str) -> None:
+        self.plan = plan
+
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        """Return the plan, or what stands in for it."""
+        plan = Single(target=self.plan) if isinstance(self.plan, str) else self.plan
+        wanted = plan.targets()
+        eligible = {t.name for t in targets}
+        if eligible.issuperset(wanted):
+            return Proposal([Option(plan=plan, probability=1.0)], "fixed plan")
+        missing = ", ".join(name for name in wanted if name not in eligible)
+        instead = next((name for name in wanted if name in eligible), None) or min(eligible)
+        return Proposal(
+            [Option(plan=Single(target=instead), probability=1.0)],
+            f"the fixed plan needs {missing}, not eligible now; {instead} stands in",
+        )

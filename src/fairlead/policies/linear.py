@@ -1,0 +1,199 @@
+"""Policies with a linear model per arm: ridge regression, one observation at a time. What `lin_ucb` and `thompson` share.
+
+    A = ridge I + sum x x^T        b = sum y x        theta = A^-1 b
+
+A^-1 is kept up to date by the Sherman–Morrison formula, in D² steps, and recomputed from A every 1000 observations so that rounding
+does not pile up. An arm is a dict of arrays, so that it is state as it stands; functions return new arms and change none, so a
+snapshot that serves is never written to. An arm nobody has observed is not kept: it is the prior, A = ridge I, b = 0. Arms go by name,
+and may join and leave.
+
+Shapes: D features, K arms.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any, ClassVar, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlead.component import State, pack
+from fairlead.errors import StateError
+from fairlead.objective import Objective
+from fairlead.policies.base import Policy
+from fairlead.predictors.features import Features
+from fairlead.types import Reward, Signals, Target, Trace
+
+Floats: TypeAlias = NDArray[np.float64]
+Arm: TypeAlias = dict[str, Any]
+Arms: TypeAlias = dict[str, Arm]
+
+REFRESH = 1000
+"""Observations of an arm between two recomputations of its inverse."""
+
+
+def fresh(size: int, ridge: float) -> Arm:
+    """Return an arm that has seen nothing."""
+    return {"A": ridge * np.eye(size), "A_inv": np.eye(size) / ridge, "b": np.zeros(size), "n": 0}
+
+
+def observe(arm: Arm, x_D: Floats, y: float) -> Arm:
+    """Return `arm` after one more observation.
+
+    Raises:
+        StateError: if `y` or a feature is not finite, or the arm was made for another number of features.
+    """
+    if arm["b"].shape != x_D.shape:
+        raise StateError(f"an arm with {arm['b'].size} features cannot learn from {x_D.size}; start it afresh")
+    if not isfinite(y) or not np.isfinite(x_D).all():
+        raise StateError("an observation that is not finite was refused")
+    A_DD = arm["A"] + np.outer(x_D, x_D)
+    n = arm["n"] + 1
+    if n % REFRESH == 0:
+        A_inv_DD = np.linalg.inv(A_DD)
+    else:
+        u_D = arm["A_inv"] @ x_D
+        A_inv_DD = arm["A_inv"] - np.outer(u_D, u_D) / (1.0 + x_D @ u_D)
+    return {"A": A_DD, "A_inv": A_inv_DD, "b": arm["b"] + y * x_D, "n": n}
+
+
+def merged(ours: Arms, theirs: Mapping[str, Arm], ridge: float) -> Arms:
+    """Return what both have seen; the prior counts once.
+
+    Raises:
+        StateError: if the two were made for different numbers of features.
+    """
+    out = dict(ours)
+    for name, their in theirs.items():
+        our = out.get(name)
+        if our is None:
+            out[name] = their
+            continue
+        if our["b"].shape != their["b"].shape:
+            raise StateError(f"{name}: arms with {our['b'].size} and {their['b'].size} features cannot be merged")
+        A_DD = our["A"] + their["A"] - ridge * np.eye(our["b"].size)
+        b_D, n = our["b"] + their["b"], our["n"] + their["n"]
+        out[name] = {"A": A_DD, "A_inv": np.linalg.inv(A_DD), "b": b_D, "n": n}
+    return out
+
+
+def decayed(arms: Arms, keep: float, ridge: float) -> Arms:
+    """Return arms in which every observation weighs `keep` of what it did; the prior keeps its weight."""
+    out = {}
+    for name, arm in arms.items():
+        A_DD = keep * arm["A"] + (1.0 - keep) * ridge * np.eye(arm["b"].size)
+        out[name] = {"A": A_DD, "A_inv": np.linalg.inv(A_DD), "b": keep * arm["b"], "n": arm["n"]}
+    return out
+
+
+def credited(trace: Trace) -> str | None:
+    """Return the arm that a reward belongs to: the target whose answer was given, or the one decided on if none answered.
+
+    None for a plan over several targets: whose answer it kept depended on the answers, and to learn from that would flatter the arms
+    that are kept only when they do well.
+    """
+    decided = trace.decision.plan.targets()
+    return (trace.outcome.target or decided[0]) if len(decided) == 1 else None
+
+
+class Bank:
+    """The arms of one set of targets, stacked for one product per decision. Built from state; never part of it."""
+
+    __slots__ = ("A_inv_KD_D", "names", "ridge", "seen", "size", "theta_KD")
+
+    def __init__(self, arms: Mapping[str, Arm], names: Sequence[str], ridge: float) -> None:
+        self.names = tuple(names)
+        self.ridge = ridge
+        self.seen = np.array([name in arms for name in names])
+        here = [arms[name] for name in names if name in arms]
+        self.size = here[0]["b"].size if here else 0
+        if here:
+            self.A_inv_KD_D = np.concatenate([arm["A_inv"] for arm in here])
+            self.theta_KD = np.stack([arm["A_inv"] @ arm["b"] for arm in here])
+
+    def read(self, x_D: Floats) -> tuple[Floats, Floats]:
+        """Return theta^T x and x^T A^-1 x of every arm; both of shape (K,). 5 µs and up, by K and D.
+
+        Raises:
+            StateError: if the arms were made for another number of features.
+        """
+        mean_K = np.zeros(len(self.names))
+        spread_K = np.full(len(self.names), float(x_D @ x_D) / self.ridge)
+        if self.size:
+            if self.size != x_D.size:
+                raise StateError(f"arms with {self.size} features cannot read {x_D.size}; the signals have changed")
+            mean_K[self.seen] = self.theta_KD @ x_D
+            spread_K[self.seen] = np.maximum((self.A_inv_KD_D @ x_D).reshape(-1, self.size) @ x_D, 0.0)
+        return mean_K, spread_K
+
+
+class LinearPolicy(Policy, ABC):
+    """A linear model of the utility per arm. Members say what the prior weighs, and propose."""
+
+    mergeable: ClassVar[bool] = True
+    features: Features
+    objective: Objective
+    arms_: Arms
+    _bank: Bank | None = None
+
+    @property
+    @abstractmethod
+    def prior_weight(self) -> float:
+        """The ridge: what the prior weighs, in units of observations of a unit vector."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Signals that the features are made of."""
+        return self.features.needs
+
+    def learn(self, trace: Trace, reward: Reward) -> None:
+        """Update the arm that answered with the reward's utility. A failure teaches whatever reward the caller makes of it.
+
+        Raises:
+            StateError: if the reward or a feature is not finite; nothing is learned then.
+        """
+        name = credited(trace)
+        if name is None:
+            return
+        if not self.arms_:
+            self.features.begin(trace.signals)
+        x_D = self.features.read(trace.signals)
+        arm = self.arms_.get(name) or fresh(x_D.size, self.prior_weight)
+        self.arms_ = {**self.arms_, name: observe(arm, x_D, self.objective.utility(reward))}
+        self._bank = None
+
+    def load(self, state: State) -> None:
+        """Take over learned state."""
+        super().load(state)
+        self._bank = None
+
+    def merge(self, other: Self) -> None:
+        """Add up A and b arm by arm; the prior counts once.
+
+        Raises:
+            StateError: if both have learned, on features that are laid out differently.
+        """
+        if not other.arms_:
+            return
+        if not self.arms_:
+            self.features.load(other.features.state())
+        elif pack(self.features.state()) != pack(other.features.state()):
+            raise StateError("learners whose features are laid out differently cannot be merged; elect one instead")
+        self.arms_ = merged(self.arms_, other.arms_, self.prior_weight)
+        self._bank = None
+
+    def decay(self, keep: float) -> None:
+        """Weigh all observations by `keep`; the prior keeps its weight."""
+        self.arms_ = decayed(self.arms_, keep, self.prior_weight)
+        self._bank = None
+
+    def read(self, signals: Signals, order: Sequence[Target]) -> tuple[Floats, Floats]:
+        """Return theta^T x and x^T A^-1 x for each target in `order`."""
+        names = tuple(t.name for t in order)
+        bank = self._bank
+        if bank is None or bank.names != names:
+            bank = self._bank = Bank(self.arms_, names, self.prior_weight)
+        return bank.read(self.features.read(signals))

@@ -1,0 +1,302 @@
+"""Ordered rules over signals: the first that holds, and can be followed, decides. Ours, no paper. About 2 µs a rule.
+
+A rule reads ``{name, when, use, required}``::
+
+    rules:
+      - name: long
+        when: {length.tokens: {gt: 4000}}
+        use: big
+      - name: code
+        when: {all: [{marks.code: true}, {not: {language: {in: [han, kana]}}}]}
+        use: {policy: careful}
+    default: small
+    policies: {careful: …}
+
+A condition maps a key, ``signal`` or ``signal.part``, to the value it must equal or to tests on it (``eq ne gt ge lt le in``); several
+keys, or several tests, must all hold; ``all``, ``any`` and ``not`` nest. Logic has two values, so De Morgan's laws hold: what was
+not read, or is not a number, is neither greater nor less than anything, and unequal to everything but null. A truth value never equals
+a number.
+
+`use` and `default` name a target, give a plan, or name one of `policies`. A rule whose plan needs a target that may not act is
+passed over, and the reasons say so; a `required` rule then refuses the query instead (a rule about privacy, say, must not be passed
+over).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
+
+from fairlead.errors import ConfigError, NoEligibleTarget, UnknownName, suggest
+from fairlead.plans import base as plans
+from fairlead.plans.single import Single
+from fairlead.policies.base import Policy, Proposal
+from fairlead.types import Option, Plan, Query, Reward, Scalar, Signals, Target, Trace
+
+
+class Test(Struct, frozen=True):
+    """A leaf: the value at `key` stands in the relation `op` to `value`."""
+
+    __test__ = False
+    key: str
+    op: str
+    value: Any
+
+
+class All(Struct, frozen=True):
+    """Every part holds."""
+
+    parts: tuple[Condition, ...]
+
+
+class AnyOf(Struct, frozen=True):
+    """Some part holds."""
+
+    parts: tuple[Condition, ...]
+
+
+class Not(Struct, frozen=True):
+    """The part does not hold."""
+
+    part: Condition
+
+
+Condition: TypeAlias = Test | All | AnyOf | Not
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """One rule as `Rules` understood it: `use` is a plan, or the name of a policy."""
+
+    name: str
+    when: Condition
+    use: Plan | str
+    required: bool = False
+
+
+_NUMERIC: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "lt": operator.lt,
+    "le": operator.le,
+}
+_OPERATORS: Final = (*_NUMERIC, "eq", "ne", "in")
+_FIELDS: Final = ("name", "when", "use", "required")
+
+
+def parse(data: Any, *, path: str = "$") -> Condition:
+    """Make a condition from builtin data.
+
+    Raises:
+        ConfigError: with the path of what is wrong.
+    """
+    if not isinstance(data, dict) or not data:
+        raise ConfigError("a condition is an object with at least one key, like {length.tokens: {gt: 4000}}", path=path)
+    parts: list[Condition] = []
+    for key, value in data.items():
+        at = f"{path}.{key}"
+        if key in ("all", "any"):
+            if not isinstance(value, list | tuple) or not value:
+                raise ConfigError(f"{key!r} takes a list of one or more conditions", path=at)
+            inner = tuple(parse(v, path=f"{at}[{i}]") for i, v in enumerate(value))
+            parts.append(All(inner) if key == "all" else AnyOf(inner))
+        elif key == "not":
+            parts.append(Not(parse(value, path=at)))
+        elif not isinstance(key, str) or not all(key.partition(".")[::2] if "." in key else (key,)):
+            raise ConfigError("a key is a signal's name, or signal.part", path=at)
+        else:
+            parts += _tests(key, value, at)
+    return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+
+def holds(condition: Condition, signals: Signals) -> bool:
+    """Say whether `condition` is true of `signals`."""
+    match condition:
+        case Test(key, op, value):
+            return _passes(signals.get(key), op, value)
+        case All(parts):
+            return all(holds(p, signals) for p in parts)
+        case AnyOf(parts):
+            return any(holds(p, signals) for p in parts)
+        case Not(part):
+            return not holds(part, signals)
+
+
+def keys(condition: Condition) -> tuple[str, ...]:
+    """Name the keys that `condition` reads, each once, in the order written."""
+    match condition:
+        case Test(key):
+            return (key,)
+        case All(parts) | AnyOf(parts):
+            return tuple(dict.fromkeys(k for p in parts for k in keys(p)))
+        case Not(part):
+            return keys(part)
+
+
+class Rules(Policy):
+    """The first rule that holds and can be followed decides, with certainty; else the default.
+
+    Args:
+        rules: rules in order, as data.
+        default: what to use if none applies. If its targets may not act, the first eligible target by name stands in, and the reasons say so.
+        policies: policies that `use` and `default` may name, by name. They learn from the queries that were theirs.
+
+    Raises:
+        ConfigError: by `needs` and the first decision, with the path of what is wrong.
+        NoEligibleTarget: by a decision, if a required rule holds and cannot be followed.
+    """
+
+    def __init__(
+        self, *, rules: Sequence[dict[str, Any]] = (), default: Any, policies: dict[str, Policy] | None = None
+    ) -> None:
+        self.rules = rules
+        self.default = default
+        self.policies = {} if policies is None else policies
+
+    @cached_property
+    def parsed(self) -> tuple[Rule, ...]:
+        """The rules, understood."""
+        if not isinstance(self.rules, list | tuple):
+            raise ConfigError("rules is a list of rules", path="$.rules")
+        return tuple(self._rule(data, i) for i, data in enumerate(self.rules))
+
+    @cached_property
+    def otherwise(self) -> Plan | str:
+        """The default, understood."""
+        return self._use(self.default, "$.default")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Signals that the rules name, and what the policies need."""
+        _ = self.otherwise
+        mine = (key.partition(".")[0] for rule in self.parsed for key in keys(rule.when))
+        return tuple(dict.fromkeys([*mine, *(n for p in self.policies.values() for n in p.needs)]))
+
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        """Follow the first rule that holds."""
+        use, reasons = self._choose(signals, [t.name for t in targets])
+        if isinstance(use, str):
+            proposal = self.policies[use].propose(query, signals, targets)
+            return Proposal(proposal.options, *reasons, *proposal.reasons)
+        return Proposal([Option(plan=use, probability=1.0)], *reasons)
+
+    def learn(self, trace: Trace, reward: Reward) -> None:
+        """Pass it on to the policy that the query was left to, if it was left to one."""
+        try:
+            use, _ = self._choose(trace.signals, trace.decision.eligible)
+        except NoEligibleTarget:
+            return
+        if isinstance(use, str):
+            self.policies[use].learn(trace, reward)
+
+    def decay(self, keep: float) -> None:
+        """Pass it on to all policies."""
+        for policy in self.policies.values():
+            policy.decay(keep)
+
+    def _choose(self, signals: Signals, eligible: Sequence[str]) -> tuple[Plan | str, list[str]]:
+        """Return the plan, or the name of the policy, and the reasons for it."""
+        reasons: list[str] = []
+        for rule in self.parsed:
+            if not holds(rule.when, signals):
+                continue
+            missing = _missing(rule.use, eligible)
+            values = ", ".join(f"{k}={signals.get(k)!r}" for k in keys(rule.when))
+            if not missing:
+                return rule.use, [*reasons, f"rule {rule.name!r} holds: {values}"]
+            why = f"not eligible for rule {rule.name!r} ({values})"
+            if rule.required:
+                raise NoEligibleTarget(dict.fromkeys(missing, why + ", which is required"))
+            reasons.append(f"rule {rule.name!r} holds ({values}) but is passed over: {', '.join(missing)} not eligible")
+        missing = _missing(self.otherwise, eligible)
+        if not missing:
+            return self.otherwise, [*reasons, "no rule applies: the default"]
+        # By name, since the order in which targets are listed must not matter.
+        stand_in = min(eligible)
+        reasons.append(f"the default needs {', '.join(missing)}, not eligible: {stand_in} stands in, first by name")
+        return Single(target=stand_in), reasons
+
+    def _rule(self, data: Any, i: int) -> Rule:
+        path = f"$.rules[{i}]"
+        if not isinstance(data, dict):
+            raise ConfigError("a rule is an object with when and use", path=path)
+        for key in data:
+            if key not in _FIELDS:
+                raise ConfigError(f"unknown key; {suggest(str(key), _FIELDS)}", path=f"{path}.{key}")
+        for key in ("when", "use"):
+            if key not in data:
+                raise ConfigError(f"a rule needs {key!r}", path=path)
+        name, required = data.get("name", f"#{i + 1}"), data.get("required", False)
+        if not isinstance(name, str):
+            raise ConfigError("a name is a string", path=f"{path}.name")
+        if not isinstance(required, bool):
+            raise ConfigError("required is true or false", path=f"{path}.required")
+        when, use = parse(data["when"], path=f"{path}.when"), self._use(data["use"], f"{path}.use")
+        return Rule(name=name, when=when, use=use, required=required)
+
+    def _use(self, data: Any, path: str) -> Plan | str:
+        if isinstance(data, dict) and "policy" in data:
+            name = data["policy"]
+            if len(data) > 1 or not isinstance(name, str):
+                raise ConfigError("write {policy: name}, and the policy itself under policies", path=path)
+            if name not in self.policies:
+                raise ConfigError(str(UnknownName("policy in policies", name, self.policies)), path=f"{path}.policy")
+            return name
+        return plans.decode(data, path=path)
+
+
+def _tests(key: str, value: Any, path: str) -> list[Condition]:
+    if not isinstance(value, dict):
+        _check_scalar(value, path, "use {in: [ … ]} for one of several values")
+        return [Test(key, "eq", value)]
+    if not value:
+        raise ConfigError(f"give a value or a test: {', '.join(_OPERATORS)}", path=path)
+    for op, operand in value.items():
+        at = f"{path}.{op}"
+        if op not in _OPERATORS:
+            raise ConfigError(f"unknown test {op!r}; {suggest(str(op), _OPERATORS)}", path=at)
+        if op in _NUMERIC and not _is_number(operand):
+            raise ConfigError(f"{op!r} compares with a number", path=at)
+        if op == "in":
+            if not isinstance(operand, list | tuple) or not operand:
+                raise ConfigError("'in' takes a list of one or more values", path=at)
+            for i, v in enumerate(operand):
+                _check_scalar(v, f"{at}[{i}]", "values are plain")
+        elif op in ("eq", "ne"):
+            _check_scalar(operand, at, "values are plain")
+    return [Test(key, op, tuple(v) if op == "in" else v) for op, v in value.items()]
+
+
+def _check_scalar(value: Any, path: str, advice: str) -> None:
+    if not isinstance(value, bool | int | float | str | None):
+        raise ConfigError(f"this is neither a string, a number, true, false nor null; {advice}", path=path)
+
+
+def _passes(found: Scalar, op: str, value: Any) -> bool:
+    match op:
+        case "eq":
+            return _equal(found, value)
+        case "ne":
+            return not _equal(found, value)
+        case "in":
+            return any(_equal(found, v) for v in value)
+    return _is_number(found) and _NUMERIC[op](found, value)
+
+
+def _equal(a: Scalar, b: Scalar) -> bool:
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _missing(use: Plan | str, eligible: Iterable[str]) -> list[str]:
+    """Name the targets of a plan that may not act; a policy chooses among those that may."""
+    if isinstance(use, str):
+        return []
+    known = set(eligible)
+    return [t for t in use.targets() if t not in known]

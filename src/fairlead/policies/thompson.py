@@ -1,0 +1,120 @@
+"""Linear Thompson sampling, with its propensities computed and not sampled.
+
+    u = theta^T x + noise,  noise ~ N(0, sigma^2),  theta ~ N(0, prior_var I)
+    score_k ~ N(x^T mu_k, sigma^2 x^T A_k^-1 x),  ridge = sigma^2 / prior_var,  mu = A^-1 b
+    P(k) = integral over z of  f_k(z)  prod_{j != k} F_j(z)  dz
+
+Agrawal, Goyal, 2013, arXiv 1209.3352; sigma = 0.25 and prior_var = 2 are those of the code of GreenServ (2026, arXiv 2601.17551), which
+however scales the covariance by sigma^2 twice. Ours: arms are independent, so the probability that an arm is the best is a
+one-dimensional integral; the policy states it, and `decide` samples from exactly those numbers. So the propensity on the
+record is the true one, and an arm's share can be read off a single decision. Arms go by name, and may join and leave.
+
+Checked in tests/policies/test_thompson.py: two arms in closed form, many by simulation, identical arms alike, narrow arms, merge.
+Cost per decision: reading the features, K D² multiplications, and K times 129 values of the normal distribution (60 µs for 12 arms).
+
+Shapes: K arms, N nodes, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from fairlead.objective import Objective
+from fairlead.plans.single import Single
+from fairlead.policies.base import Proposal, preferred
+from fairlead.policies.linear import Arms, Floats, LinearPolicy
+from fairlead.predictors.features import Features
+from fairlead.types import Forecast, Option, Query, Signals, Target
+
+
+class Thompson(LinearPolicy):
+    """Choose each target with the probability that it is the best, as far as is known.
+
+    An option's forecast holds the expected *utility* as its quality, kept within [0, 1], and the posterior's standard deviation.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: Features | None = None,
+        objective: Objective = Objective(),  # noqa: B008 - frozen
+        sigma: float = 0.25,
+        prior_var: float = 2.0,
+        explore: float = 0.0,
+    ) -> None:
+        self.features = features or Features(signals=("length", "marks"), bias=True)
+        self.objective = objective
+        self.sigma = sigma
+        self.prior_var = prior_var
+        self.explore = explore
+        self.arms_: Arms = {}
+
+    @property
+    def prior_weight(self) -> float:
+        """What the prior weighs, in units of observations."""
+        return self.sigma**2 / self.prior_var
+
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        """State for each target the probability that it is the best."""
+        order = sorted(targets, key=lambda t: t.name)
+        if not self.arms_:
+            return Proposal(preferred([(t, 0.0, None) for t in order]), "nothing learned yet: all alike")
+        mean_K, spread_K = self.read(signals, order)
+        sd_K = self.sigma * np.sqrt(spread_K)
+        best_K = chances(mean_K, sd_K)
+        share = self.explore / len(order)
+        options = [
+            Option(
+                plan=Single(target=t.name),
+                probability=share + (1.0 - self.explore) * chance,
+                forecast=Forecast(quality=min(1.0, max(0.0, mean)), quality_sd=sd),
+            )
+            for t, chance, mean, sd in zip(order, best_K.tolist(), mean_K.tolist(), sd_K.tolist(), strict=True)
+        ]
+        options.sort(key=lambda o: -o.probability)  # stable: ties stay in order of names
+        reasons = [f"{o.plan.targets()[0]}: chosen with probability {o.probability:.3f}" for o in options[:2]]
+        return Proposal(options, *reasons)
+
+
+def chances(mean_K: Floats, sd_K: Floats) -> Floats:
+    """Return for each of K independent normal variables the probability that it is the largest; they sum to 1.
+
+    The mass that each variable has between two nodes is taken times the mean chance there that all others are below. Half of the
+    129 nodes are spread evenly over where the largest can be, half lie at quantiles of the four variables that reach highest, so
+    that narrow ones are resolved. Within 0.01 of the exact value for any means and widths, far closer as a rule.
+    """
+    K = mean_K.size
+    if K == 1:
+        return np.ones(1)
+    sd_K = np.maximum(sd_K, 1e-12)
+    low, high = float(np.max(mean_K - 6.0 * sd_K)), float(np.max(mean_K + 6.0 * sd_K))
+    tops = np.argsort(-(mean_K + 2.0 * sd_K), kind="stable")[:4]
+    quantiles = (mean_K[tops, None] + sd_K[tops, None] * _spread()).ravel()
+    z_N = np.sort(np.concatenate([np.linspace(low, high, 65), np.clip(quantiles, low, high)]))
+    F_KN = _normal_cdf((z_N - mean_K[:, None]) / sd_K[:, None])
+    F_KN[:, 0], F_KN[:, -1] = 0.0, 1.0
+    log_KN = np.log(np.maximum(F_KN, 1e-300))
+    others_KN = np.exp(np.minimum(log_KN.sum(axis=0) - log_KN, 0.0))
+    chance_K = (np.diff(F_KN, axis=1) * (others_KN[:, 1:] + others_KN[:, :-1])).sum(axis=1)
+    share_K: Floats = chance_K / chance_K.sum()
+    return share_K
+
+
+@cache
+def _spread() -> Floats:
+    return np.linspace(-3.5, 3.5, 16)
+
+
+@cache
+def _table() -> tuple[Floats, Floats]:
+    x = np.linspace(-8.0, 8.0, 4097)
+    return x, np.array([0.5 * math.erfc(-v / math.sqrt(2.0)) for v in x])
+
+
+def _normal_cdf(z: Floats) -> Floats:
+    """Read the standard normal distribution function off a table; within 5e-7."""
+    below: Floats = np.interp(z, *_table())
+    return below

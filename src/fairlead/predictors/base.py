@@ -1,0 +1,188 @@
+"""Predictors: what each target would bring, forecast before anybody is called. Predictors know, policies choose.
+
+A member forecasts *quality* from a feature vector; the base class adds cost and latency (`costs.py`), reads the features off the
+signals (`features.py`), and keeps the order of targets out of the result. Fit on an outcome table with scikit-learn if that helps;
+serve with a few numpy lines.
+
+Where a method learns online it needs no fit: before the first outcome every target is forecast from its profile's prior.
+
+Shapes: Q queries, T targets known from the fit, D features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlead.component import Component
+from fairlead.errors import NotFitted, StateError, TableError
+from fairlead.predictors import calibration as calibrating
+from fairlead.predictors.costs import CostModel
+from fairlead.predictors.features import Features
+from fairlead.types import Forecast, Reward, Signals, Target, Trace
+
+if TYPE_CHECKING:
+    from fairlead.table import OutcomeTable
+
+Floats = NDArray[np.float64]
+
+
+class Predictor(Component, ABC):
+    """Forecasts quality, cost and latency of each target for one query.
+
+    Members take `features` (a `Features`) among their keyword arguments and implement `_fit` and `_quality`. Those that learn
+    online set `online = True` and implement `_begin` (state before any outcome), `_grow` (one more target) and `_update`. Learned
+    attributes end in an underscore.
+
+    A target that the fit has not seen is forecast from its profile's prior quality with `unknown_sd`; policies may see by the
+    large `quality_sd` that nothing is known.
+    """
+
+    family: ClassVar[str] = "predictors"
+    unknown_sd: ClassVar[float] = 0.5
+    online: ClassVar[bool] = False
+    """Whether `update` learns, with or without a fit before."""
+    calibration: calibrating.Method = "none"
+    features: Features
+    targets_: list[str]
+    """Names of the targets seen in the fit, sorted, then those met online: the order of all T-shaped arrays."""
+    costs_: dict[str, Floats]
+    """Cost model per target, as `CostModel` keeps it."""
+    calibration_: Floats
+    """Map of each target's forecasts, as `calibration.learn` gives it; absent if there is none."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the signals that the features are made of."""
+        return self.features.needs
+
+    @final
+    def fit(self, table: OutcomeTable) -> None:
+        """Learn from recorded outcomes; `table.signals` must hold a reading of each query (`table.observed(observer)`).
+
+        Raises:
+            TableError: if the table has no signals, no queries or no scored answers.
+        """
+        signals = table.observations(self.needs)
+        self.targets_ = sorted(table.models)
+        table = table.with_models(self.targets_)
+        if np.isnan(table.quality_QM).all():
+            raise TableError("the table has no scored answers to learn from; fill its column `quality`")
+        self.features.fit(signals)
+        x_QD = self.features.read_all(signals)
+        self.costs_ = CostModel.fit(table)
+        vars(self).pop("calibration_", None)
+        if self.calibration != "none":
+            self.calibration_ = self._calibrate(x_QD, table)
+        self._fit(x_QD, table.quality_QM, table)
+
+    @final
+    def predict(self, signals: Signals, targets: Sequence[Target]) -> list[Forecast]:
+        """Forecast each of `targets`, in their order, for the query that `signals` were read from.
+
+        Raises:
+            NotFitted: before `fit` or `load`.
+        """
+        index: dict[str, int] = {}
+        costs: dict[str, Floats] = {}
+        quality_T = sd_T = np.zeros(0)
+        if hasattr(self, "targets_"):
+            quality_T, sd_T = self._quality(self.features.read(signals))
+            if hasattr(self, "calibration_"):
+                quality_T = calibrating.apply(self.calibration_, quality_T)
+            index = {name: i for i, name in enumerate(self.targets_)}
+            costs = self.costs_
+        elif not self.online:
+            raise NotFitted(f"{self.type_name()} has not been fitted; run `fairlead train` or call fit(table) first")
+        size = self.features.characters(signals)
+        out = []
+        for target in targets:
+            usd, usd_sd, seconds = CostModel.predict(costs.get(target.name), size, target.profile)
+            i = index.get(target.name)
+            if i is None:
+                prior = target.profile.quality
+                quality, sd = (0.5 if prior is None else prior), self.unknown_sd
+            else:
+                quality, sd = float(quality_T[i]), float(sd_T[i])
+            joules = target.profile.joules_per_token
+            out.append(
+                Forecast(
+                    quality=min(1.0, max(0.0, quality)),
+                    quality_sd=sd,
+                    usd=usd,
+                    usd_sd=usd_sd,
+                    seconds=seconds,
+                    joules=None if joules is None else joules * size / 4,
+                )
+            )
+        return out
+
+    @final
+    def update(self, trace: Trace, reward: Reward) -> None:
+        """Learn from one more outcome, where the method can. Runs on a copy, off the request path.
+
+        Left out are failures, and plans over several targets: whose answer was kept depended on the answers, so learning from it
+        would flatter the targets that give up early.
+        """
+        targets = trace.decision.plan.targets()
+        if not self.online or len(targets) != 1 or not trace.outcome.ok:
+            return
+        if not hasattr(self, "targets_"):
+            self.features.begin(trace.signals)
+            self.targets_, self.costs_ = [], {}
+            self._begin()
+        t = self._index(trace.outcome.target or targets[0])
+        self._update(self.features.read(trace.signals), t, reward.quality)
+
+    def _index(self, name: str) -> int:
+        """Return where `name` stands among the targets, adding it if it is new."""
+        if name not in self.targets_:
+            self.targets_ = [*self.targets_, name]
+            if hasattr(self, "calibration_"):
+                self.calibration_ = np.vstack([self.calibration_, np.linspace(0.0, 1.0, calibrating.KNOTS)])
+            self._grow()
+        return self.targets_.index(name)
+
+    def _calibrate(self, x_QD: Floats, table: OutcomeTable) -> Floats:
+        """Learn the map of each target from forecasts of queries held out."""
+        quality_QT = table.quality_QM
+        blank = self.copy()
+
+        def fit_predict(train: NDArray[np.int64], test: NDArray[np.int64]) -> Floats:
+            other = blank.copy()
+            other._fit(x_QD[train], quality_QT[train], table.take(train))
+            return np.asarray([other._quality(x_D)[0] for x_D in x_QD[test]])
+
+        held_out = calibrating.out_of_fold(fit_predict, table.groups, len(self.targets_))
+        return calibrating.learn(self.calibration, held_out, quality_QT)
+
+    @abstractmethod
+    def _fit(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
+        """Learn quality from features. NaN in `quality_QT` is an answer nobody scored. Leave out what is not known."""
+
+    @abstractmethod
+    def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
+        """Return calibrated expected quality and its standard deviation per known target, each shape (T,)."""
+
+    def _begin(self) -> None:
+        """Set the state before any outcome, with no target known."""
+        raise StateError(f"{self.type_name()} does not learn online")
+
+    def _grow(self) -> None:
+        """Add one target to all T-shaped arrays."""
+        raise StateError(f"{self.type_name()} does not learn online")
+
+    def _update(self, x_D: Floats, t: int, quality: float) -> None:
+        """Learn that target `t` answered a query with features `x_D` that well."""
+        raise StateError(f"{self.type_name()} does not learn online")
+
+
+def standard_error(mean_T: Floats, count_T: Floats) -> Floats:
+    """Return the standard deviation of means of `count_T` values in [0, 1]: at most sqrt(m (1 - m) / (n + 1)), never zero."""
+    m_T = (mean_T * count_T + 0.5) / (count_T + 1.0)
+    out: Floats = np.sqrt(m_T * (1.0 - m_T) / (count_T + 1.0))
+    return out

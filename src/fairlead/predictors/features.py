@@ -1,0 +1,236 @@
+"""Readings -> one row of numbers. Ours, no paper. About 8 µs for 20 columns and a 128-dimensional embedding.
+
+The layout (which column is what) is learned once and then fixed, in the order: for each signal its value and its parts by name,
+then the vectors, then the bias. Columns are of four kinds:
+
+    flag      a truth value: 0 or 1
+    count     a whole number: sign(x) log(1 + |x|)
+    number    any other number: sign(x) log(1 + |x|), which hardly bends what lies in [0, 1]
+    category  a string: one column for each of the most frequent values seen
+
+`fit` then standardises the columns, and scales each vector as a whole (all its numbers by one factor, so that its geometry stays)
+to the total variance of all other columns together: neither block drowns the other, in a distance or under a ridge. `begin` fixes
+the layout from a single reading, for policies that learn from the first query on; there is nothing to standardise by, so counts
+are divided by `COUNT_SCALE` and the rest is left as it is.
+
+Shapes: Q queries, C columns before the vectors, D features in all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlead.component import Component
+from fairlead.errors import NotFitted, StateError, TableError
+from fairlead.types import Reading, Scalar, Signals
+
+COUNT_SCALE: Final = 8.0
+"""log(1 + 3,000) is about 8: counts up to some thousands come to lie in [0, 1]."""
+_TINY: Final = 1e-9
+
+Floats = NDArray[np.float64]
+
+
+class Features(Component):
+    """Turns the readings of a query into a row of D numbers.
+
+    Args:
+        signals: names of the signals to use. `length` is always needed, for `characters`.
+        scale: whether `fit` standardises; if not, the scales are those of `begin`.
+        bias: whether the last feature is a constant 1.
+        categories: how many values of one string signal get a column, most frequent first (ties by name).
+
+    A signal that was not read, or a number that is not there, counts as its mean. A string that has no column, or None, is none
+    of the categories: 0 in each of their columns.
+    """
+
+    family: ClassVar[str] = "features"
+
+    layout_: list[list[Any]]
+    """[signal, part, kind, categories] for each column or group of columns."""
+    vectors_: list[list[Any]]
+    """[signal, size] for each vector."""
+    means_: Floats
+    scales_: Floats
+
+    def __init__(
+        self,
+        *,
+        signals: tuple[str, ...] = ("embedding", "length", "marks"),
+        scale: bool = True,
+        bias: bool = False,
+        categories: int = 32,
+    ) -> None:
+        self.signals = signals
+        self.scale = scale
+        self.bias = bias
+        self.categories = categories
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the signals that `read` and `characters` read."""
+        return tuple(dict.fromkeys((*self.signals, "length")))
+
+    @property
+    def size(self) -> int:
+        """D, the number of features, bias included.
+
+        Raises:
+            NotFitted: before `fit` or `begin`.
+        """
+        self._check_fitted()
+        return len(self.means_) + self.bias
+
+    def fit(self, signals: Sequence[Signals]) -> None:
+        """Learn the layout and the scales from the readings of many queries.
+
+        Raises:
+            TableError: if there are none, if one of the signals was never read, or if a vector changes its size.
+        """
+        self._lay_out(signals, strings=True)
+        if not self.scale:
+            return
+        x_QD = self._raw_all(signals)
+        known_QD = np.isfinite(x_QD)
+        n_D = np.maximum(known_QD.sum(axis=0), 1)
+        x_QD = np.where(known_QD, x_QD, 0.0)
+        means_D = x_QD.sum(axis=0) / n_D
+        var_D = (np.where(known_QD, x_QD - means_D, 0.0) ** 2).sum(axis=0) / n_D
+        # A column that never changed keeps its unit: it is centred, and has nothing to be scaled by.
+        scales_D = np.where(var_D > _TINY, np.sqrt(var_D), 1.0)
+        c = self._columns()
+        others = int((var_D[:c] > _TINY).sum())
+        at = c
+        for _, size in self.vectors_:
+            total = float(var_D[at : at + size].sum())
+            scales_D[at : at + size] = math.sqrt(total / (others or size)) if total > _TINY else 1.0
+            at += size
+        self.means_, self.scales_ = means_D, scales_D
+
+    def begin(self, signals: Signals) -> None:
+        """Fix the layout from one reading, with means of 0 and fixed scales.
+
+        Strings are left out, since one reading does not show which others there may be.
+
+        Raises:
+            TableError: if one of the signals was not read.
+        """
+        self._lay_out([signals], strings=False)
+
+    def read(self, signals: Signals) -> Floats:
+        """Return the features of one query, shape (D,).
+
+        Raises:
+            NotFitted: before `fit` or `begin`.
+            StateError: if a vector is not of the size it had then.
+        """
+        self._check_fitted()
+        x_D = (self._raw(signals) - self.means_) / self.scales_
+        x_D[np.isnan(x_D)] = 0.0
+        return np.append(x_D, 1.0) if self.bias else x_D
+
+    def read_all(self, signals: Sequence[Signals]) -> Floats:
+        """Return the features of many queries, shape (Q, D); errors as in `read`."""
+        self._check_fitted()
+        x_QD = (self._raw_all(signals) - self.means_) / self.scales_
+        x_QD[np.isnan(x_QD)] = 0.0
+        return np.hstack([x_QD, np.ones((len(x_QD), 1))]) if self.bias else x_QD
+
+    @staticmethod
+    def characters(signals: Signals) -> float:
+        """Return the characters of the last user message, for cost models; 0 if `length` was not read."""
+        value = signals.get("length")
+        return float(value) if isinstance(value, int | float) else 0.0
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "means_"):
+            raise NotFitted("the features have no layout yet; call fit(signals), or begin(signals) to learn online")
+
+    def _lay_out(self, signals: Sequence[Signals], *, strings: bool) -> None:
+        if not signals:
+            raise TableError("features need the readings of at least one query; observe some queries first")
+        layout: list[list[Any]] = []
+        vectors: list[list[Any]] = []
+        for name in self.signals:
+            readings = [s.readings[name] for s in signals if name in s.readings]
+            if not readings:
+                raise TableError(
+                    f"no query has a reading of the signal {name!r}; observe it, or leave it out of signals"
+                )
+            values: dict[str, list[Scalar]] = {"": [r.value for r in readings]}
+            for part in sorted({p for r in readings for p in r.parts}):
+                values[part] = [r.parts.get(part) for r in readings]
+            for part, seen in values.items():
+                kind, categories = _kind(seen, self.categories if strings else 0)
+                if kind != "category" or categories:
+                    layout.append([name, part, kind, categories])
+            sizes = {len(r.vector) // 4 for r in readings if r.vector}
+            if len(sizes) > 1:
+                raise TableError(f"the vectors of {name!r} differ in size: {sorted(sizes)}; embed all queries alike")
+            vectors += [[name, size] for size in sizes]
+        self.layout_, self.vectors_ = [e for e in layout if e[2] != "none"], vectors
+        d = self._columns() + sum(size for _, size in vectors)
+        self.means_, self.scales_ = np.zeros(d), np.ones(d)
+        at = 0
+        for _, _, kind, categories in self.layout_:
+            self.scales_[at] = COUNT_SCALE if kind == "count" else 1.0
+            at += len(categories) if kind == "category" else 1
+
+    def _columns(self) -> int:
+        return sum(len(categories) if kind == "category" else 1 for _, _, kind, categories in self.layout_)
+
+    def _raw(self, signals: Signals) -> Floats:
+        """Return the row before centring and scaling, NaN where nothing is known, shape (C + vectors,)."""
+        readings = signals.readings
+        row: list[float] = []
+        for name, part, kind, categories in self.layout_:
+            reading = readings.get(name)
+            value = None if reading is None else reading.parts.get(part) if part else reading.value
+            if kind == "category":
+                row += [math.nan] * len(categories) if reading is None else [float(value == c) for c in categories]
+            else:
+                row.append(_number(value, kind))
+        if not self.vectors_:
+            return np.array(row, np.float64)
+        blocks = [np.array(row, np.float64)]
+        blocks += [_vector(readings.get(name), name, size) for name, size in self.vectors_]
+        return np.concatenate(blocks)
+
+    def _raw_all(self, signals: Sequence[Signals]) -> Floats:
+        return np.array([self._raw(s) for s in signals]).reshape(len(signals), len(self.means_))
+
+
+def _kind(values: Sequence[Scalar], categories: int) -> tuple[str, list[str]]:
+    """Name the kind of column that holds `values`, and its categories if it is one; "none" if nothing is known."""
+    known = [v for v in values if v is not None]
+    strings = Counter(v for v in known if isinstance(v, str))
+    if strings:
+        return "category", sorted(sorted(strings), key=lambda s: -strings[s])[:categories]
+    if not known:
+        return "none", []
+    if all(isinstance(v, bool) for v in known):
+        return "flag", []
+    return ("count" if all(isinstance(v, int) for v in known) else "number"), []
+
+
+def _number(value: Scalar, kind: str) -> float:
+    if value is None or isinstance(value, str) or not -1e300 < value < 1e300:
+        return math.nan
+    if kind == "flag":
+        return float(bool(value))
+    return math.copysign(math.log1p(abs(value)), value)
+
+
+def _vector(reading: Reading | None, name: str, size: int) -> Floats:
+    if reading is None or not reading.vector:
+        return np.full(size, math.nan)
+    vector = np.frombuffer(reading.vector, "<f4")
+    if len(vector) != size:
+        raise StateError(f"the vector of {name!r} has {len(vector)} numbers where {size} were learned; fit again")
+    return vector.astype(np.float64)

@@ -1,0 +1,168 @@
+"""Quality of each target on the most similar queries seen. After Hu et al. (RouterBench, 2024, arXiv:2403.12031), kNN router.
+
+    quality = (sum over the k nearest of their quality + m * mean of the target) / (answers scored among them + m)
+
+Differs from the paper: k and the pull m towards the target's mean are chosen at the fit by leave-one-out squared error (few hundred
+to few thousand queries tell targets apart only a little, so most of the gain is in not believing five neighbours); unscored answers
+are left out, not filled in; the spread of the forecast is reported; and new outcomes are appended as they come, the oldest dropped.
+
+Shapes: N queries kept, T targets, D features. With N = 5,000 and D = 128 a forecast takes about 0.15 ms.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlead.predictors.base import Floats, Predictor, standard_error
+from fairlead.predictors.calibration import Method
+from fairlead.predictors.features import Features
+
+if TYPE_CHECKING:
+    from fairlead.table import OutcomeTable
+
+log = logging.getLogger(__name__)
+
+K_GRID = (10, 20, 40, 80, 160)
+PULL_GRID = (0.0, 5.0, 20.0, 80.0, 320.0)
+_CHECKED = 1500
+"""Queries on which k and the pull are chosen."""
+
+
+class KNN(Predictor):
+    """Forecasts from the nearest queries by cosine.
+
+    Args:
+        features: what is read of a query; None: `Features()`.
+        k: number of neighbours; None: chosen at the fit (40 before any).
+        pull: weight of the target's own mean, in answers; None: chosen at the fit (20 before any).
+        memory: most queries kept.
+        calibration: map of the forecasts, learned from held-out queries at the fit.
+    """
+
+    online: ClassVar[bool] = True
+    x_: NDArray[np.float32]
+    """Unit feature vectors, (N, D)."""
+    quality_: NDArray[np.float32]
+    """Their quality per target, (N, T), NaN where nobody scored."""
+    mean_: Floats
+    """Mean quality per target, (T,)."""
+    k_: int
+    pull_: float
+
+    def __init__(
+        self,
+        *,
+        features: Features | None = None,
+        k: int | None = None,
+        pull: float | None = None,
+        memory: int = 5000,
+        calibration: Method = "none",
+    ) -> None:
+        self.features = features or Features()
+        self.k = k
+        self.pull = pull
+        self.memory = memory
+        self.calibration = calibration
+
+    def _fit(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
+        n = len(x_QD)
+        if n > self.memory:
+            log.warning("knn keeps %d of %d queries; raise `memory` to keep more", self.memory, n)
+            kept = np.linspace(0, n - 1, self.memory).astype(np.int64)
+            x_QD, quality_QT = x_QD[kept], quality_QT[kept]
+        self.x_ = _unit(x_QD).astype(np.float32)
+        self.quality_ = quality_QT.astype(np.float32)
+        self._average()
+        self.k_ = 40 if self.k is None else self.k
+        self.pull_ = 20.0 if self.pull is None else self.pull
+        if self.k is None or self.pull is None:
+            self._choose()
+
+    def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
+        n = len(self.x_)
+        if not n:
+            return self.mean_, np.full(len(self.mean_), self.unknown_sd)
+        near = self.x_ @ _unit(x_D[None])[0].astype(np.float32)
+        k = min(self.k_, n)
+        rows = np.argpartition(near, n - k)[n - k :] if k < n else slice(None)
+        y_kT = self.quality_[rows]
+        known = ~np.isnan(y_kT)
+        count_T = known.sum(axis=0)
+        total_T = np.where(known, y_kT, 0.0).sum(axis=0, dtype=np.float64)
+        weight_T = np.maximum(count_T + self.pull_, 1e-9)
+        quality_T = np.where(count_T + self.pull_ > 0, (total_T + self.pull_ * self.mean_) / weight_T, self.mean_)
+        seen_T = np.minimum(count_T + self.pull_, self.seen_)
+        return quality_T, standard_error(quality_T, seen_T)
+
+    def _choose(self) -> None:
+        """Pick k and the pull by squared error, leaving each query out of its own neighbours."""
+        n = len(self.x_)
+        rows = np.linspace(0, n - 1, min(n, _CHECKED)).astype(np.int64)
+        ks = [k for k in (K_GRID if self.k is None else (self.k,)) if k < n] or [max(1, n - 1)]
+        pulls = PULL_GRID if self.pull is None else (self.pull,)
+        near = self.x_[rows] @ self.x_.T
+        near[np.arange(len(rows)), rows] = -np.inf
+        most = min(max(ks), n - 1)
+        if most < 1:
+            return
+        top = np.argpartition(near, n - most, axis=1)[:, n - most :]
+        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(near, top, axis=1), axis=1), axis=1)
+        y_RkT = self.quality_[top]
+        known = ~np.isnan(y_RkT)
+        count = np.cumsum(known, axis=1)
+        total = np.cumsum(np.where(known, y_RkT, 0.0), axis=1, dtype=np.float64)
+        truth = self.quality_[rows]
+        best = np.inf
+        for k in ks:
+            c, s = count[:, min(k, most) - 1], total[:, min(k, most) - 1]
+            for pull in pulls:
+                forecast = np.where(c + pull > 0, (s + pull * self.mean_) / np.maximum(c + pull, 1e-9), self.mean_)
+                error = float(np.nanmean((forecast - truth) ** 2))
+                if error < best:
+                    best, self.k_, self.pull_ = error, k, pull
+
+    def _average(self) -> None:
+        """The mean starts at one half, worth one answer, so that one bad answer does not damn a target."""
+        known = ~np.isnan(self.quality_)
+        self.seen_: Floats = known.sum(axis=0).astype(np.float64)
+        total = np.where(known, self.quality_, 0.0).sum(axis=0, dtype=np.float64)
+        self.mean_ = (total + 0.5) / (self.seen_ + 1.0)
+
+    def _begin(self) -> None:
+        self.x_ = np.zeros((0, 0), dtype=np.float32)
+        self.quality_ = np.zeros((0, 0), dtype=np.float32)
+        self.mean_, self.seen_ = np.zeros(0), np.zeros(0)
+        self.k_ = 40 if self.k is None else self.k
+        self.pull_ = 20.0 if self.pull is None else self.pull
+
+    def _grow(self) -> None:
+        self.quality_ = np.column_stack([self.quality_, np.full(len(self.quality_), np.nan, dtype=np.float32)])
+        self.mean_, self.seen_ = np.append(self.mean_, 0.5), np.append(self.seen_, 0.0)
+
+    def _update(self, x_D: Floats, t: int, quality: float) -> None:
+        x = _unit(x_D[None]).astype(np.float32)
+        y = np.full((1, len(self.targets_)), np.nan, dtype=np.float32)
+        y[0, t] = quality
+        if not len(self.x_):
+            self.x_, self.quality_ = x, y
+        else:
+            drop = max(0, len(self.x_) + 1 - self.memory)
+            self.x_ = np.concatenate([self.x_[drop:], x])
+            self.quality_ = np.concatenate([self.quality_[drop:], y])
+        self._average()
+
+    def decay(self, keep: float) -> None:
+        """Forget the oldest queries, so that a share `keep` of them stays."""
+        drop = len(self.x_) - int(np.ceil(keep * len(self.x_)))
+        self.x_, self.quality_ = self.x_[drop:], self.quality_[drop:]
+        self._average()
+
+
+def _unit(x: Floats) -> Floats:
+    norm = np.sqrt((x * x).sum(axis=1, keepdims=True))
+    out: Floats = x / np.maximum(norm, 1e-12)
+    return out

@@ -1,0 +1,122 @@
+"""Proof of one decision: made again from the record alone, and its plan run again on its own outcomes. Ours, no paper.
+
+The store keeps the policy (spec and learned state) and the pool that each trace names by digest, and the trace holds the signals, who
+was eligible and the seed. So the decision is repeated to the last bit: options, probabilities and forecasts, choice and propensity.
+The plan then runs in the replay world on the outcomes of the trace and must give the same answer. No target is called.
+
+What it cannot show: that a target would answer the same again, or that the signals were read rightly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from fairlead import chain
+from fairlead.build import build
+from fairlead.errors import FairleadError, StoreError
+from fairlead.policies.base import Policy
+from fairlead.pool import Eligibility, Pool
+from fairlead.store import Store
+from fairlead.types import Decision, Outcome, Trace
+from fairlead.worlds.replay import Recorded, replay
+
+ANSWER = ("target", "model", "text", "finish", "tool_calls", "tokens", "error", "cancelled")
+"""Fields of an answer that a replay must give back."""
+
+
+class Replayed(Struct, frozen=True, kw_only=True):
+    """What came of a replay. `differences` is empty if everything is the same."""
+
+    trace_id: str
+    decision: Decision
+    """Decided again."""
+    outcome: Outcome
+    """Answered again, by the plan that ran, from the recorded outcomes."""
+    differences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What could not be compared, and why."""
+
+    @property
+    def same(self) -> bool:
+        """Whether the record was reproduced."""
+        return not self.differences
+
+
+def replay_decision(trace: Trace, store: Store) -> Replayed:
+    """Decide and answer again from the record alone. Blocks: reads the store.
+
+    Raises:
+        StoreError: if the policy or the pool of this decision is not in the store, or cannot be built by this installation.
+    """
+    recorded = trace.decision
+    policy = _policy(recorded, store)
+    pool = Pool(targets=store.load_pool(recorded.pool_digest))
+    try:
+        eligible = Eligibility(targets=tuple(pool[name] for name in recorded.eligible), excluded=recorded.excluded)
+        decision = policy.decide(trace.query, trace.signals, pool, seed=recorded.seed, eligible=eligible)
+    except FairleadError as e:
+        raise StoreError(f"the decision of {trace.id} cannot be made again: {e}") from e
+    differences = _decisions(recorded, decision)
+    if policy.digest() != recorded.policy_digest:
+        differences.append(f"policy: its digest is {policy.digest()}, recorded {recorded.policy_digest}")
+    if pool.digest != recorded.pool_digest:
+        differences.append(f"pool: its digest is {pool.digest}, recorded {recorded.pool_digest}")
+
+    notes: list[str] = []
+    plan = trace.plan if trace.plan is not None else recorded.plan
+    run = replay(plan, trace.query, Recorded(trace.steps))
+    answers = _answers(trace.outcome, run.outcome)
+    paths = [s.path for s in trace.steps], [s.path for s in run.steps]
+    if paths[0] != paths[1]:
+        answers.append(f"steps: the plan made {len(paths[1])}, recorded {len(paths[0])}")
+    if trace.outcome.error is not None and trace.outcome.error.kind == "client_gone":
+        notes.append("the client went away while the plan ran, so its answer is not compared")
+    elif answers and not trace.text_kept:
+        notes.append("the text was not kept, so a plan that reads it goes another way: its answer is not compared")
+    else:
+        differences += answers
+    return Replayed(
+        trace_id=trace.id, decision=decision, outcome=run.outcome, differences=tuple(differences), notes=tuple(notes)
+    )
+
+
+def _policy(recorded: Decision, store: Store) -> Policy:
+    spec, state = store.load_policy(recorded.policy_digest)
+    try:
+        policy: Any = build("policies", spec)
+        policy.load(state)
+    except FairleadError as e:
+        raise StoreError(f"the policy {recorded.policy_digest} cannot be built here: {e}") from e
+    assert isinstance(policy, Policy)
+    return policy
+
+
+def _decisions(recorded: Decision, again: Decision) -> list[str]:
+    """Compare what was proposed and what was chosen, number by number."""
+    out = []
+    for i in range(max(len(recorded.options), len(again.options))):
+        then = recorded.options[i] if i < len(recorded.options) else None
+        now = again.options[i] if i < len(again.options) else None
+        if chain.encode(then) != chain.encode(now):
+            out.append(f"option {i + 1}: {_show(now)}, recorded {_show(then)}")
+    for name in ("chosen", "propensity", "reasons"):
+        then, now = getattr(recorded, name), getattr(again, name)
+        if chain.encode(then) != chain.encode(now):
+            out.append(f"{name}: {now!r}, recorded {then!r}")
+    return out
+
+
+def _answers(recorded: Outcome, again: Outcome) -> list[str]:
+    out = []
+    for name in ANSWER:
+        then, now = getattr(recorded, name), getattr(again, name)
+        if chain.encode(then) != chain.encode(now):
+            out.append(f"answer.{name}: {_show(now)}, recorded {_show(then)}")
+    return out
+
+
+def _show(value: Any) -> str:
+    text = "nothing" if value is None else chain.encode(value).decode()
+    return text if len(text) <= 120 else text[:117] + "..."

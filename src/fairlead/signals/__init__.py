@@ -1,0 +1,1 @@
+"""Signals: facts observed about a query before any model is called. One file each; file name = catalogue name."""

@@ -1,0 +1,29 @@
+"""The embedding of a query, for predictors and policies that compare texts. Ours, no paper. Costs what its embedder costs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fairlead.embeddings.base import Embedder
+from fairlead.embeddings.hashing import Hashing
+from fairlead.signals.base import Signal
+from fairlead.types import Query, Reading
+
+
+class Embedding(Signal):
+    """Vector of the last user message; no value, no parts.
+
+    Args:
+        embedder: what turns text into the vector; by default `Hashing()`.
+    """
+
+    def __init__(self, *, embedder: Embedder = Hashing()) -> None:  # noqa: B008 - it is never changed
+        self.embedder = embedder
+
+    def _read(self, query: Query) -> Reading:
+        return Reading(vector=self.embedder.embed(query.text).astype("<f4", copy=False).tobytes())
+
+
+def vector(reading: Reading) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Return the vector of `reading`, shape (size,); empty if it has none."""
+    return np.frombuffer(reading.vector, "<f4")

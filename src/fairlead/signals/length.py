@@ -1,0 +1,40 @@
+"""How long a query is. Ours, no paper. About 6 µs for 300 characters.
+
+Characters, lines and the token estimate count everything. Words and the share of digits are read off the first `READ`
+characters alone (the words of a longer text are scaled up), so that a megabyte costs little more than a page.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fairlead.pool import estimate_tokens
+from fairlead.signals.base import Signal
+from fairlead.types import Query, Reading
+
+READ: Final = 20_000
+_DIGITS: Final = "0123456789"
+
+
+class Length(Signal):
+    """Value: characters of the last user message.
+
+    Parts: `characters_all` (all messages), `tokens` (estimate for all messages, see `fairlead.pool.estimate_tokens`), `words`,
+    `longest_word` (characters), `lines`, and `digits` (share of the characters that are 0-9).
+    """
+
+    def _read(self, query: Query) -> Reading:
+        text = query.text
+        head = text[:READ]
+        words = head.split()
+        return Reading(
+            value=len(text),
+            parts={
+                "characters_all": sum(len(m.text) for m in query.messages),
+                "tokens": estimate_tokens(query),
+                "words": len(words) if len(text) <= READ else round(len(words) * len(text) / READ),
+                "longest_word": max(map(len, words), default=0),
+                "lines": text.count("\n") + 1 if text else 0,
+                "digits": sum(map(head.count, _DIGITS)) / len(head) if head else 0.0,
+            },
+        )

@@ -1,0 +1,1 @@
+"""Drivers for targets. One file per wire format; file name = catalogue name."""

@@ -1,0 +1,437 @@
+"""The nouns. Frozen, keyword-only structs that every other module speaks in.
+
+Units live in names: `usd`, `seconds`, `joules`, `tokens`. Quality and probabilities lie in [0, 1].
+None means "not known" and is never read as zero.
+
+The one effect of a plan, `Do`, lives here too: a plan is a generator that yields `Do`s and is sent outcomes. It does no I/O
+and sees no clock, so what is tested on recorded outcomes is what serves (see `fairlead.worlds`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Raw, Struct
+
+Scalar: TypeAlias = bool | int | float | str | None
+Sink: TypeAlias = Callable[[bytes], Awaitable[None]]
+"""Where a streamed answer goes: whole server-sent events in the OpenAI chat format, without the closing ``[DONE]``."""
+
+
+# ---------------------------------------------------------------------------------------------------- what is asked
+
+
+class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One part of a message's content: text, or something else named by its type (image_url, input_audio, file …)."""
+
+    type: str = "text"
+    text: str = ""
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of a conversation, as far as routing reads it. The full bytes stay in `Query.body`."""
+
+    role: str
+    content: str | tuple[Part, ...] | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined by newlines."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(p.text for p in self.content or () if p.text)
+
+
+class Identity(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who asks, and in which longer story: tenant, user, session, episode (one task of an agent) and step in it."""
+
+    tenant: str | None = None
+    user: str | None = None
+    session: str | None = None
+    episode: str | None = None
+    step: int = 0
+
+
+class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the asker insists on. None: no wish."""
+
+    allow: tuple[str, ...] | None = None
+    """Only these targets may act."""
+    max_usd: float | None = None
+    """Spend for the whole plan, all calls together."""
+    deadline_seconds: float | None = None
+    """Time for the whole plan."""
+    max_calls: int | None = None
+
+
+class Query(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing to route.
+
+    `body` is the request as it came, field by field, undecoded: drivers forward it untouched but for the model's name.
+    `messages` is the typed view that signals read. `arrival` numbers the queries of one router, for policies that take turns.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    route: str = "auto"
+    tools: tuple[str, ...] = ()
+    body: dict[str, Raw] = {}
+    identity: Identity = Identity()
+    constraints: Constraints = Constraints()
+    arrival: int = 0
+
+    @classmethod
+    def ask(cls, text: str, *, id: str | None = None, constraints: Constraints | None = None, **body: Any) -> Query:
+        """Make a query from one user message; further keywords become fields of the request body."""
+        messages = (Message(role="user", content=text),)
+        fields = {"messages": messages, **body}
+        return cls(
+            id=id or new_id(),
+            messages=messages,
+            body={k: Raw(msgspec.json.encode(v)) for k, v in fields.items()},
+            constraints=constraints or Constraints(),
+        )
+
+    @property
+    def text(self) -> str:
+        """The text of the last user message, or of the last message if no user spoke."""
+        for m in reversed(self.messages):
+            if m.role == "user":
+                return m.text
+        return self.messages[-1].text if self.messages else ""
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """The kinds of content parts, as ``text``, ``image``, ``audio`` or ``file``."""
+        found = {"text"}
+        for m in self.messages:
+            if not isinstance(m.content, str):
+                found.update(_MODALITY.get(p.type, p.type) for p in m.content or ())
+        return frozenset(found)
+
+
+_MODALITY = {
+    "text": "text",
+    "image_url": "image",
+    "input_image": "image",
+    "input_audio": "audio",
+    "file": "file",
+}
+
+
+def new_id() -> str:
+    """Return a fresh id: it names the query, its decision, its trace and its response."""
+    return "chatcmpl-" + secrets.token_hex(12)
+
+
+class Reading(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one signal says about a query: a value, or named parts, or a vector; how sure; and the time it took to read."""
+
+    value: Scalar = None
+    parts: dict[str, bool | int | float | str] = {}
+    vector: bytes = b""
+    """Little-endian float32; `numpy.frombuffer(vector, "<f4")`."""
+    confidence: float = 1.0
+    seconds: float = 0.0
+
+
+class Signals(Struct, frozen=True, kw_only=True):
+    """Named readings of one query."""
+
+    readings: dict[str, Reading] = {}
+
+    def get(self, key: str) -> Scalar:
+        """Return the value at ``signal`` or ``signal.part``; None if it was not read."""
+        name, _, part = key.partition(".")
+        reading = self.readings.get(name)
+        if reading is None:
+            return None
+        return reading.parts.get(part) if part else reading.value
+
+
+# ------------------------------------------------------------------------------------------------------ who can act
+
+
+_TEXT_ONLY = frozenset({"text"})
+_NO_TAGS: frozenset[str] = frozenset()
+
+
+class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known about a target. None: unknown, never zero."""
+
+    input_usd_per_mtok: float | None = None
+    cached_input_usd_per_mtok: float | None = None
+    output_usd_per_mtok: float | None = None
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    modalities: frozenset[str] = _TEXT_ONLY
+    tools: bool = True
+    first_token_seconds: float | None = None
+    seconds_per_output_token: float | None = None
+    joules_per_token: float | None = None
+    quality: float | None = None
+    """A prior for mean quality over everything, if somebody measured one."""
+    skills: dict[str, float] = {}
+    """Measured mean quality by kind of task."""
+    tags: frozenset[str] = _NO_TAGS
+
+    def __post_init__(self) -> None:
+        # msgspec leaves out a default by identity: equal profiles must be written alike, since digests name them.
+        if self.modalities == _TEXT_ONLY:
+            msgspec.structs.force_setattr(self, "modalities", _TEXT_ONLY)
+        if not self.tags:
+            msgspec.structs.force_setattr(self, "tags", _NO_TAGS)
+
+    def usd(self, tokens: Tokens) -> float | None:
+        """Price `tokens`; None where a needed price is unknown. Cached input falls back to the input price."""
+        if self.input_usd_per_mtok is None or self.output_usd_per_mtok is None:
+            return None
+        cached = self.cached_input_usd_per_mtok
+        if cached is None:
+            cached = self.input_usd_per_mtok
+        return (
+            (tokens.input - tokens.cached_input) * self.input_usd_per_mtok
+            + tokens.cached_input * cached
+            + tokens.output * self.output_usd_per_mtok
+        ) / 1e6
+
+
+class Target(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that can act on a query."""
+
+    name: str
+    kind: Literal["model", "agent", "adapter", "tool", "retriever", "strategy"] = "model"
+    profile: Profile = Profile()
+
+
+# --------------------------------------------------------------------------------------------------- what is called
+
+
+class Tokens(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Token counts of one call. `cached_input` is part of `input`, `reasoning` is part of `output`."""
+
+    input: int = 0
+    cached_input: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+
+FailureKind: TypeAlias = Literal[
+    "auth",
+    "bad_request",
+    "broken_stream",
+    "budget",
+    "client_gone",
+    "context_too_long",
+    "deadline",
+    "internal",
+    "malformed",
+    "not_found",
+    "rate_limited",
+    "timeout",
+    "unavailable",
+]
+
+
+class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a call, or a whole plan, gave no answer. `message` is safe to show: it never holds a secret."""
+
+    kind: FailureKind
+    message: str = ""
+    status: int | None = None
+    retry_after_seconds: float | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another target may well succeed where this one failed."""
+        return self.kind not in ("bad_request", "budget", "client_gone", "deadline")
+
+
+class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call", tag_field="kind"):
+    """One call that a plan asks for. `messages` and `params` replace the query's own where given."""
+
+    target: str
+    purpose: Literal["answer", "probe", "judge", "merge"] = "answer"
+    sample: int = 0
+    """Which draw, so that replays can tell draws apart."""
+    messages: tuple[Message, ...] | None = None
+    params: dict[str, Any] = {}
+    """Fields of the request body to set, such as ``temperature`` or ``logprobs``."""
+
+
+if TYPE_CHECKING:
+    RawCalls: TypeAlias = Raw | None
+else:
+    RawCalls = Any  # msgspec decodes no union with Raw; `chain.decode` makes it Raw again
+
+
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came back from one call, or from a plan (then: the call whose answer it gave)."""
+
+    text: str = ""
+    target: str = ""
+    model: str = ""
+    """The model's name as the target itself reported it."""
+    tokens: Tokens | None = None
+    """None: the target did not say, and no count was made."""
+    usd: float | None = None
+    seconds: float = 0.0
+    first_token_seconds: float | None = None
+    joules: float | None = None
+    logprobs: tuple[float, ...] | None = None
+    """Natural-log probability of each answer token under the model, in order."""
+    first_entropy: float | None = None
+    """Entropy in nats of the first answer token's distribution (over the alternatives that were reported)."""
+    confidence: float | None = None
+    """Confidence in [0, 1] or a log-probability recorded beside the answer, where a source has one and not the tokens."""
+    quality: float | None = None
+    """How good the answer was, where a table recorded it. For evaluation alone: no plan may read it."""
+    finish: str = ""
+    tool_calls: RawCalls = None
+    error: Failure | None = None
+    cancelled: bool = False
+    streamed: bool = False
+    """Some of this answer has already gone to the client."""
+    reply: bytes = b""
+    """The reply's own bytes, to forward untouched. Never stored."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether this is an answer."""
+        return self.error is None and not self.cancelled
+
+
+class Plan:
+    """How to act, as data: a frozen struct that can `run`. Kinds live in `fairlead.plans`, one file each."""
+
+    def run(self, query: Query) -> Steps:
+        """Yield what is wanted done, be sent the outcomes, return the answer."""
+        raise NotImplementedError
+
+    def targets(self) -> tuple[str, ...]:
+        """Name every target that the plan may call, in order of first use."""
+        raise NotImplementedError
+
+
+class Do(Struct, frozen=True, kw_only=True):
+    """The one effect: run `branches` side by side.
+
+    `need`: how many good ones must come back before the rest are cancelled (None: all are waited for, good or bad).
+    `after`: when each starts, in seconds from this step (a branch that is no longer needed never starts, and costs nothing).
+    `final`: the reply *is* the answer, so that a world may stream it to the client.
+    """
+
+    branches: tuple[Call | Plan, ...]
+    need: int | None = None
+    after: tuple[float, ...] | None = None
+    final: bool = False
+
+
+Steps: TypeAlias = Generator[Do, tuple[Outcome, ...], Outcome]
+Path: TypeAlias = tuple[int, ...]
+"""Address of a call in its plan: step, branch, step, branch …; an odd length names a step itself."""
+
+
+class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a plan's record: a call with its outcome, or (call None) a limit that stopped the plan at that step."""
+
+    path: Path
+    outcome: Outcome
+    call: Call | None = None
+    start_seconds: float = 0.0
+
+
+# ---------------------------------------------------------------------------------------------------- what is decided
+
+
+class Forecast(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is expected of one option. `_sd` is one standard deviation of the *expected* value (what more data would shrink)."""
+
+    quality: float
+    quality_sd: float = 0.0
+    usd: float | None = None
+    usd_sd: float = 0.0
+    seconds: float | None = None
+    joules: float | None = None
+
+
+class Option(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A plan that a policy considers, with the probability of choosing it and what it is expected to bring."""
+
+    plan: Plan
+    probability: float
+    forecast: Forecast | None = None
+
+
+class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which options there were, which was chosen, with what probability, and why. Enough to decide again."""
+
+    options: tuple[Option, ...]
+    chosen: int
+    propensity: float
+    reasons: tuple[str, ...] = ()
+    policy: str = ""
+    version: int = 0
+    policy_digest: str = ""
+    pool_digest: str = ""
+    seed: int = 0
+    eligible: tuple[str, ...] = ()
+    excluded: dict[str, str] = {}
+    seconds: float = 0.0
+    """Time to read the signals and decide."""
+
+    @property
+    def plan(self) -> Plan:
+        """The chosen plan."""
+        return self.options[self.chosen].plan
+
+
+class Feedback(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A judgement of an answer, now or days later. `value` in [0, 1]: how good it was."""
+
+    trace_id: str
+    value: float
+    kind: Literal["value", "label", "correction"] = "value"
+    source: str = "user"
+    confidence: float = 1.0
+    label: str | None = None
+    correction: str | None = None
+    at: float = 0.0
+
+
+class Reward(Struct, frozen=True, kw_only=True):
+    """What a decision brought: the judged quality and what it took. Objectives weigh it as they weigh a `Forecast`."""
+
+    quality: float
+    quality_sd: float = 0.0
+    usd: float | None = None
+    seconds: float | None = None
+    joules: float | None = None
+
+
+class Trace(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The whole story of one query. The store chains its canonical bytes to the trace before."""
+
+    id: str
+    at: float
+    """Unix time of arrival."""
+    query: Query
+    signals: Signals
+    decision: Decision
+    plan: Plan | None = None
+    """The plan that ran: the chosen one, wrapped by the router with its fallbacks. None: the chosen one as it was."""
+    steps: tuple[Step, ...] = ()
+    outcome: Outcome
+    usd: float | None = None
+    """All calls together; None if one of them has an unknown price."""
+    seconds: float = 0.0
+    """From arrival to the end of the answer."""
+    fairlead: str = ""
+    """The version of Fairlead that wrote it."""
+    text_kept: bool = True
+    """False: messages and answers were blanked before storing (spaces of the same length stand in their place)."""

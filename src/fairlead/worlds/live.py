@@ -1,0 +1,191 @@
+"""The live world: a plan against real targets, in asyncio.
+
+One `LiveRun` runs one plan. It keeps the record as it goes, so that when the client leaves in mid-run (the task is cancelled) what
+was called and spent until then is still there to be traced. A failed call is an outcome; only cancellation is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from math import inf
+from time import perf_counter
+
+import msgspec
+
+from fairlead.errors import LimitReached
+from fairlead.pool import Health
+from fairlead.targets.base import Driver
+from fairlead.types import Call, Do, Failure, Outcome, Path, Plan, Query, Sink, Step
+from fairlead.worlds.base import PATIENCE, UNLIMITED, Estimate, Limits, Meter, Run, delays, halted
+
+log = logging.getLogger(__name__)
+
+_ABANDONED = ("broken_stream", "deadline", "timeout")
+"""Failures of calls that the provider may have worked on, and charged: without a price they cost what was reserved."""
+
+
+class Live:
+    """The drivers that calls go to, and the health that they report to."""
+
+    def __init__(
+        self, *, drivers: Mapping[str, Driver], health: Health | None = None, estimate: Estimate | None = None
+    ) -> None:
+        self.drivers = drivers
+        self.health = health
+        self.estimate = estimate
+
+    def open(self, plan: Plan, query: Query, *, limits: Limits = UNLIMITED, sink: Sink | None = None) -> LiveRun:
+        """Make a run, not yet begun."""
+        return LiveRun(self, plan, query, limits, sink)
+
+    async def run(self, plan: Plan, query: Query, *, limits: Limits = UNLIMITED, sink: Sink | None = None) -> Run:
+        """Run `plan` to its end."""
+        return await self.open(plan, query, limits=limits, sink=sink).go()
+
+
+class LiveRun:
+    """One plan being run. `steps` grows as calls come back."""
+
+    def __init__(self, world: Live, plan: Plan, query: Query, limits: Limits, sink: Sink | None) -> None:
+        self.world, self.plan, self.query, self.sink = world, plan, query, sink
+        self.meter = Meter(limits, world.estimate)
+        self.deadline_seconds = limits.seconds
+        self.steps: list[Step] = []
+        self.answering: tuple[str, Path] | None = None
+        """The target whose reply goes to the client as it comes, and the address of that call."""
+        self.start = perf_counter()
+
+    async def go(self) -> Run:
+        """Run the plan to its end."""
+        return self.close(await self._drive(self.plan, (), self.sink))
+
+    def close(self, outcome: Outcome) -> Run:
+        """Sum up with `outcome` as the answer; also for a run that was cancelled."""
+        return Run.of(outcome, self.steps, self._elapsed())
+
+    def _elapsed(self) -> float:
+        return perf_counter() - self.start
+
+    async def _drive(self, plan: Plan, path: Path, sink: Sink | None) -> Outcome:
+        steps = plan.run(self.query)
+        outcomes: tuple[Outcome, ...] | None = None
+        n = throws = 0
+        try:
+            while True:
+                do = next(steps) if outcomes is None else steps.send(outcomes)
+                while reached := self.meter.stop(self._elapsed()):
+                    self._note((*path, n), Outcome(error=halted(reached)))
+                    n, throws = n + 1, throws + 1
+                    if throws > PATIENCE:
+                        return Outcome(error=halted(reached))
+                    do = steps.throw(reached)
+                outcomes = await self._do(do, (*path, n), sink)
+                n += 1
+        except StopIteration as stop:
+            answer: Outcome = stop.value
+            return answer
+        except LimitReached as reached:
+            return Outcome(error=halted(reached))
+        except Exception as e:
+            log.exception("plan %s broke", type(plan).__name__)
+            return Outcome(error=Failure(kind="internal", message=f"plan broke: {type(e).__name__}: {e}"))
+        finally:
+            steps.close()
+
+    async def _do(self, do: Do, path: Path, sink: Sink | None) -> tuple[Outcome, ...]:
+        branches, after = do.branches, delays(do)
+        if len(branches) == 1 and not after[0]:
+            return (await self._branch(branches[0], (*path, 0), sink if do.final else None, 0.0),)
+        tasks = [
+            asyncio.ensure_future(self._branch(b, (*path, i), None, delay))
+            for i, (b, delay) in enumerate(zip(branches, after, strict=True))
+        ]
+        pending: set[asyncio.Task[Outcome]] = set(tasks)
+        need = len(tasks) if do.need is None else do.need
+        back = 0
+        try:
+            while pending and back < need:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                back += sum(1 for t in done if do.need is None or (not t.cancelled() and t.result().ok))
+        finally:
+            for t in pending:
+                t.cancel()
+            if pending:
+                await asyncio.gather(*pending, return_exceptions=True)
+            # Noted here and not in the branch, which may be cancelled before it has begun.
+            for i, t in enumerate(tasks):
+                if t.cancelled() and not isinstance(branches[i], Call):
+                    self._note((*path, i), Outcome(cancelled=True))
+        return tuple(Outcome(cancelled=True) if t.cancelled() else t.result() for t in tasks)
+
+    async def _branch(self, branch: Call | Plan, path: Path, sink: Sink | None, delay: float) -> Outcome:
+        if delay:
+            await asyncio.sleep(max(0.0, min(delay, self.deadline_seconds - self._elapsed())))
+        if isinstance(branch, Call):
+            return await self._call(branch, path, sink)
+        return await self._drive(branch, path, sink)
+
+    async def _call(self, call: Call, path: Path, sink: Sink | None) -> Outcome:
+        start = self._elapsed()
+        if sink is not None:
+            self.answering = (call.target, path)
+        reserved = self.meter.reserve(call, self.query)
+        if isinstance(reserved, Failure):
+            outcome = Outcome(target=call.target, error=reserved)
+            self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start))
+            return outcome
+        outcome = Outcome(target=call.target, cancelled=True, usd=reserved or None)
+        try:
+            outcome = await self._ask(call, sink)
+            if reserved and outcome.usd is None and outcome.error is not None and outcome.error.kind in _ABANDONED:
+                outcome = msgspec.structs.replace(outcome, usd=reserved)
+        finally:
+            if outcome.cancelled:
+                outcome = msgspec.structs.replace(outcome, seconds=self._elapsed() - start)
+            self.meter.settle(reserved, outcome)
+            self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start))
+        health = self.world.health
+        if health is not None:
+            if outcome.error is None:
+                health.succeeded(call.target)
+            else:
+                health.failed(call.target, outcome.error)
+        return outcome
+
+    async def _ask(self, call: Call, sink: Sink | None) -> Outcome:
+        driver = self.world.drivers.get(call.target)
+        if driver is None:
+            failure = Failure(kind="not_found", message=f"no target is called {call.target!r}")
+            return Outcome(target=call.target, error=failure)
+        if self.deadline_seconds == inf:
+            return await driver.ask(call, self.query, sink)
+        streamed = False
+        watched = sink
+        if sink is not None:
+            out = sink
+
+            async def watched(events: bytes) -> None:
+                nonlocal streamed
+                streamed = True
+                await out(events)
+
+        start = self._elapsed()
+        left = self.deadline_seconds - start
+        if left <= 0.0:
+            return Outcome(
+                target=call.target, error=Failure(kind="deadline", message=f"no time left for {call.target}")
+            )
+        try:
+            async with asyncio.timeout(left):
+                return await driver.ask(call, self.query, watched)
+        except TimeoutError:
+            message = f"the deadline of {self.deadline_seconds:g} s passed while {call.target} was answering"
+            # Once part of the answer is out the stream is broken: nobody else can take over.
+            failure = Failure(kind="broken_stream" if streamed else "deadline", message=message)
+            seconds = self._elapsed() - start
+            return Outcome(target=call.target, error=failure, streamed=streamed, seconds=seconds)
+
+    def _note(self, path: Path, outcome: Outcome) -> None:
+        self.steps.append(Step(path=path, outcome=outcome, start_seconds=self._elapsed()))

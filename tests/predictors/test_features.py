@@ -1,0 +1,204 @@
+import math
+
+import numpy as np
+import pytest
+
+from fairlead import catalog
+from fairlead.component import finite, pack, unpack
+from fairlead.embeddings.hashing import Hashing
+from fairlead.errors import NotFitted, StateError, TableError
+from fairlead.predictors.features import COUNT_SCALE, Features
+from fairlead.signals.base import Observer
+from fairlead.signals.embedding import Embedding
+from fairlead.signals.language import Language
+from fairlead.signals.length import Length
+from fairlead.signals.marks import Marks
+from fairlead.types import Query, Reading, Scalar, Signals
+
+OBSERVER = Observer(
+    signals={
+        "embedding": Embedding(embedder=Hashing(size=64)),
+        "length": Length(),
+        "marks": Marks(),
+        "language": Language(),
+    }
+)
+TEXTS = [
+    "what is 12+345?",
+    "reverse: abcd",
+    "Расскажи историю",
+    "def f(x):\n    return x",
+    "tell me about the sea " * 20,
+    "你好",
+]
+SIGNALS = [OBSERVER.read(Query.ask(t, id=t), OBSERVER.signals) for t in TEXTS]
+
+
+def one(value: Scalar = None, *, vector: list[float] | None = None, **parts: bool | int | float | str) -> Signals:
+    data = b"" if vector is None else np.array(vector, "<f4").tobytes()
+    return Signals(readings={"s": Reading(value=value, parts=parts, vector=data)})
+
+
+def fitted(readings: list[Signals], **arguments: object) -> Features:
+    features = Features(signals=("s",), **arguments)  # type: ignore[arg-type]
+    features.fit(readings)
+    return features
+
+
+def test_catalogue_and_spec() -> None:
+    assert catalog.find("features", "features") is Features
+    assert Features(bias=True).spec() == {
+        "type": "features",
+        "signals": ["embedding", "length", "marks"],
+        "scale": True,
+        "bias": True,
+        "categories": 32,
+    }
+
+
+def test_needs_always_has_length() -> None:
+    assert Features(signals=("marks",)).needs == ("marks", "length")
+    assert Features(signals=("length", "marks")).needs == ("length", "marks")
+
+
+@pytest.mark.parametrize("act", [lambda f: f.read(SIGNALS[0]), lambda f: f.read_all(SIGNALS), lambda f: f.size])
+def test_not_fitted(act: object) -> None:
+    with pytest.raises(NotFitted, match="fit"):
+        act(Features())  # type: ignore[operator]
+
+
+def test_standardised_and_balanced() -> None:
+    features = Features(signals=("embedding", "length", "marks", "language"))
+    features.fit(SIGNALS)
+    x_QD = features.read_all(SIGNALS)
+    assert x_QD.shape == (len(TEXTS), features.size)
+    assert x_QD.mean(axis=0) == pytest.approx(0.0, abs=1e-9)
+    hand, vector = x_QD[:, :-64].var(axis=0), x_QD[:, -64:].var(axis=0)
+    assert set(np.round(hand, 9)) == {0.0, 1.0}
+    assert vector.sum() == pytest.approx(hand.sum())
+    # One factor for the whole vector: its geometry stays.
+    raw = np.array([np.frombuffer(s.readings["embedding"].vector, "<f4") for s in SIGNALS], np.float64)
+    raw -= raw.mean(axis=0)
+    ratio = x_QD[:, -64:][np.abs(raw) > 1e-6] / raw[np.abs(raw) > 1e-6]
+    assert ratio == pytest.approx(ratio[0])
+
+
+def test_read_is_a_row_of_read_all() -> None:
+    for bias in (False, True):
+        features = Features(bias=bias)
+        features.fit(SIGNALS)
+        for signals, row in zip(SIGNALS, features.read_all(SIGNALS), strict=True):
+            assert np.array_equal(features.read(signals), row)
+            assert len(row) == features.size
+            assert not bias or row[-1] == 1.0
+
+
+def test_the_order_of_queries_and_of_parts_does_not_matter() -> None:
+    turned = [
+        Signals(
+            readings={
+                n: Reading(value=r.value, parts=dict(reversed(r.parts.items())), vector=r.vector)
+                for n, r in reversed(s.readings.items())
+            }
+        )
+        for s in reversed(SIGNALS)
+    ]
+    a, b = Features(), Features()
+    a.fit(SIGNALS)
+    b.fit(turned)
+    assert a.layout_ == b.layout_
+    assert a.read(SIGNALS[1]) == pytest.approx(b.read(turned[-2]), abs=1e-9)
+
+
+def test_state_round_trip() -> None:
+    a, b = (Features(signals=("embedding", "length", "marks", "language"), bias=True) for _ in range(2))
+    a.fit(SIGNALS)
+    assert finite(a.state())
+    b.load(unpack(pack(a.state())))
+    assert a.digest() == b.digest()
+    assert np.array_equal(a.read_all(SIGNALS), b.read_all(SIGNALS))
+    assert np.array_equal(a.copy().read(SIGNALS[0]), a.read(SIGNALS[0]))
+
+
+def test_kinds() -> None:
+    features = fitted([one(3, a=True, b=0.5, c="x"), one(7, a=False, b=1, c="y")])
+    assert features.layout_ == [
+        ["s", "", "count", []],
+        ["s", "a", "flag", []],
+        ["s", "b", "number", []],
+        ["s", "c", "category", ["x", "y"]],
+    ]
+    x_QD = features.read_all([one(3, a=True, b=0.5, c="x"), one(7, a=False, b=1, c="y")])
+    assert x_QD == pytest.approx(np.array([[-1, 1, -1, 1, -1], [1, -1, 1, -1, 1]]))
+
+
+def test_counts_are_compressed_and_keep_their_sign() -> None:
+    features = Features(signals=("s",), scale=False)
+    features.fit([one(-5), one(1_000_000)])
+    assert features.read(one(-5)) == pytest.approx([-math.log(6) / COUNT_SCALE])
+
+
+def test_missing_counts_as_the_mean() -> None:
+    readings = [one(1, a=1.0, vector=[1, 0]), one(5, a=3.0, vector=[0, 1]), one(None, vector=[1, 1])]
+    features = fitted(readings)
+    assert features.read(Signals()) == pytest.approx(np.zeros(features.size))
+    assert features.read(one(1, vector=[1, 0]))[1] == 0.0
+    for odd in (math.nan, math.inf, "text", 10**400):
+        assert features.read(one(odd, a=1.0, vector=[1, 0]))[0] == 0.0
+
+
+def test_an_unknown_category_is_none_of_them() -> None:
+    features = fitted([one("x"), one("y"), one(None)])
+    none = (0.0 - 1 / 3) / math.sqrt(2 / 9)
+    assert features.read(one("z")) == pytest.approx([none, none])
+    assert features.read(one(None)) == pytest.approx([none, none])
+    assert features.read(Signals()) == pytest.approx([0.0, 0.0])
+
+
+def test_only_the_most_frequent_categories_get_a_column() -> None:
+    features = fitted([one(v) for v in ["rare", "b", "b", "a", "a", "c", "c", "c"]], categories=3)
+    assert features.layout_ == [["s", "", "category", ["c", "a", "b"]]]
+
+
+def test_columns_that_never_change_are_harmless() -> None:
+    features = fitted([one(4, a=True, vector=[1, 0])] * 3)
+    assert features.read(one(4, a=True, vector=[1, 0])) == pytest.approx(np.zeros(4))
+    assert np.isfinite(features.read(one(9, a=False, vector=[0, 1]))).all()
+
+
+def test_vector_alone_has_unit_variance_on_average() -> None:
+    rng = np.random.default_rng(0)
+    x_QD = rng.normal(size=(50, 4)) * 1e-2
+    features = fitted([one(vector=list(x)) for x in x_QD])
+    assert features.read_all([one(vector=list(x)) for x in x_QD]).var(axis=0).mean() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_errors() -> None:
+    with pytest.raises(TableError, match="at least one"):
+        Features().fit([])
+    with pytest.raises(TableError, match="'embedding'"):
+        Features().fit([OBSERVER.read(Query.ask("x"), ("length", "marks"))])
+    with pytest.raises(TableError, match="differ in size"):
+        fitted([one(vector=[1, 0]), one(vector=[1, 0, 0])])
+    with pytest.raises(StateError, match="has 3 numbers where 2"):
+        fitted([one(vector=[1, 0])]).read(one(vector=[1, 0, 0]))
+
+
+def test_begin_fixes_the_layout_without_scaling() -> None:
+    features = Features(signals=("embedding", "length", "language"), bias=True)
+    features.begin(SIGNALS[0])
+    x_D = features.read(SIGNALS[0])
+    assert x_D[-65:-1] == pytest.approx(np.frombuffer(SIGNALS[0].readings["embedding"].vector, "<f4"))
+    assert x_D[0] == pytest.approx(math.log1p(len(TEXTS[0])) / COUNT_SCALE)
+    assert "category" not in [kind for _, _, kind, _ in features.layout_]
+    assert (np.abs(x_D) <= 1.0).all()
+    for s in SIGNALS:
+        assert features.read(s).shape == (features.size,)
+    with pytest.raises(TableError, match="'marks'"):
+        Features(signals=("marks",)).begin(Signals())
+
+
+def test_characters() -> None:
+    assert Features.characters(SIGNALS[1]) == len(TEXTS[1])
+    assert Features.characters(Signals()) == 0.0
+    assert Features.characters(Signals(readings={"length": Reading()})) == 0.0

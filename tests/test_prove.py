@@ -1,0 +1,113 @@
+"""A decision is made again from its record alone, and any difference is named."""
+
+import msgspec
+import pytest
+
+from fairlead.errors import StoreError
+from fairlead.plans.fallback import Fallback
+from fairlead.plans.single import Single
+from fairlead.policies.fixed import Fixed
+from fairlead.policies.random import Random
+from fairlead.pool import Pool
+from fairlead.prove import replay_decision
+from fairlead.sqlite import SQLiteStore
+from fairlead.types import Call, Failure, Outcome, Query, Signals, Step, Target, Trace
+
+POOL = Pool(targets=(Target(name="a"), Target(name="b"), Target(name="c")))
+
+
+def a_trace(store: SQLiteStore, policy=None, *, id: str = "t0") -> Trace:
+    """Decide with `policy`, and record that its first target was down and the fallback answered."""
+    policy = policy or Random(weights={"a": 1.0, "b": 2.0})
+    query = Query.ask("hello", id=id)
+    decision = policy.decide(query, Signals(), POOL, seed=7)
+    kept = store.save_policy("auto", policy.spec(), policy.state(), note="x")
+    store.save_pool(POOL.digest, POOL.targets)
+    decision = msgspec.structs.replace(decision, version=kept.version, policy_digest=kept.digest)
+    down = Outcome(target="a", error=Failure(kind="unavailable", message="down"))
+    answer = Outcome(target="c", text="hi", finish="stop", reply=b"the bytes")
+    return Trace(
+        id=id,
+        at=100.0,
+        query=query,
+        signals=Signals(),
+        decision=decision,
+        plan=Fallback(plans=(decision.plan, Single(target="c"))),
+        steps=(
+            Step(path=(0, 0, 0, 0), call=Call(target=decision.plan.target), outcome=down),
+            Step(path=(1, 0, 0, 0), call=Call(target="c"), outcome=answer),
+        ),
+        outcome=answer,
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = SQLiteStore(tmp_path / "s.db")
+    store.start()
+    yield store
+    store.stop()
+
+
+@pytest.mark.parametrize("policy", [Random(), Random(weights={"a": 0.3, "b": 0.7}), Fixed(plan="b")])
+async def test_a_stored_trace_replays_to_the_last_bit(store, policy):
+    for i in range(10):
+        await store.append(a_trace(store, policy, id=f"t{i}"))
+    for trace in store.traces():
+        replayed = replay_decision(trace, store)
+        assert replayed.same, replayed.differences
+        assert replayed.outcome.text == "hi"
+        assert replayed.decision.propensity == trace.decision.propensity
+
+
+async def test_a_forged_record_does_not_replay(store):
+    trace = a_trace(store)
+    change = msgspec.structs.replace
+    d = trace.decision
+    forged = {
+        "chosen": change(trace, decision=change(d, chosen=1 - d.chosen)),
+        "propensity": change(trace, decision=change(d, propensity=0.5)),
+        "option 1": change(trace, decision=change(d, options=(change(d.options[0], probability=0.9), *d.options[1:]))),
+        "option 3": change(trace, decision=change(d, options=d.options[:2])),
+        "answer.text": change(trace, outcome=change(trace.outcome, text="another")),
+        "answer.target": change(trace, steps=trace.steps[:1]),
+        "steps": change(trace, plan=Single(target="a")),
+    }
+    for what, fake in forged.items():
+        replayed = replay_decision(fake, store)
+        assert any(x.startswith(what) for x in replayed.differences), (what, replayed.differences)
+        assert not replayed.same
+
+
+async def test_another_seed_or_eligibility_gives_another_decision(store):
+    trace = a_trace(store)
+    d = trace.decision
+    without = msgspec.structs.replace(trace, decision=msgspec.structs.replace(d, eligible=("a", "c")))
+    assert not replay_decision(without, store).same
+    seeds = [msgspec.structs.replace(trace, decision=msgspec.structs.replace(d, seed=s)) for s in range(20)]
+    assert {replay_decision(t, store).decision.chosen for t in seeds} == {0, 1}
+
+
+async def test_what_the_store_lacks_is_said(store):
+    trace = a_trace(store)
+    lost = msgspec.structs.replace(trace, decision=msgspec.structs.replace(trace.decision, policy_digest="beef"))
+    with pytest.raises(StoreError, match="no policy beef"):
+        replay_decision(lost, store)
+    unknown = store.save_policy("auto", {"type": "uninstalled"}, {}, note="y").digest
+    lost = msgspec.structs.replace(trace, decision=msgspec.structs.replace(trace.decision, policy_digest=unknown))
+    with pytest.raises(StoreError, match="cannot be built here"):
+        replay_decision(lost, store)
+
+
+async def test_without_text_the_decision_still_replays(tmp_path):
+    store = SQLiteStore(tmp_path / "s.db", text=False)
+    store.start()
+    await store.append(a_trace(store))
+    trace = store.read("t0")
+    assert trace.query.text == " " * 5
+    assert replay_decision(trace, store).same
+    other = msgspec.structs.replace(trace, outcome=msgspec.structs.replace(trace.outcome, text="   "))
+    replayed = replay_decision(other, store)
+    assert replayed.same
+    assert "text was not kept" in replayed.notes[0]
+    store.stop()

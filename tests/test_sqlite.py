@@ -1,0 +1,538 @@
+"""The SQLite store: nothing acknowledged is lost, nothing is changed unseen, and feedback is counted once."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import closing
+
+import msgspec
+import numpy as np
+import pytest
+
+from fairlead.component import digest, pack
+from fairlead.errors import ChainBroken, StoreError
+from fairlead.plans.single import Single
+from fairlead.pool import Pool
+from fairlead.sqlite import SQLiteStore
+from fairlead.types import (
+    Call,
+    Decision,
+    Feedback,
+    Message,
+    Option,
+    Outcome,
+    Profile,
+    Query,
+    Signals,
+    Step,
+    Target,
+    Trace,
+)
+
+
+def a_trace(id: str, *, text: str = "hello", answer: str = "hi", at: float = 100.0) -> Trace:
+    plan = Single(target="a")
+    outcome = Outcome(text=answer, target="a", seconds=0.5)
+    return Trace(
+        id=id,
+        at=at,
+        query=Query.ask(text, id=id),
+        signals=Signals(),
+        decision=Decision(options=(Option(plan=plan, probability=1.0),), chosen=0, propensity=1.0),
+        steps=(Step(path=(0, 0), call=Call(target="a"), outcome=outcome),),
+        outcome=outcome,
+        seconds=0.5,
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = SQLiteStore(tmp_path / "s.db")
+    store.start()
+    yield store
+    store.stop()
+
+
+async def fill(store: SQLiteStore, n: int, start: int = 0) -> None:
+    await asyncio.gather(*(store.append(a_trace(f"t{i}")) for i in range(start, start + n)))
+
+
+def raw(path, *statements: str) -> None:
+    """Do to the file what somebody else might, past the guards."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for name in ("traces_stay", "traces_keep", "feedback_stays", "feedback_keeps"):
+            connection.execute(f"DROP TRIGGER IF EXISTS {name}")
+        for statement in statements:
+            connection.execute(statement)
+
+
+def gate(store: SQLiteStore) -> threading.Event:
+    """Hold the writer up until the event is set."""
+    let_go = threading.Event()
+    threading.Thread(target=store._blocking, args=("gate", lambda *_: let_go.wait(10)), daemon=True).start()
+    while store._jobs.qsize():  # until the writer has taken it
+        pass
+    return let_go
+
+
+# -------------------------------------------------------------------------------------------------------- traces
+
+
+async def test_what_is_appended_is_read_back_in_order(store):
+    await fill(store, 600)  # more than two pages
+    assert store.count() == store.verify() == 600
+    assert [t.id for t in store.traces()] == [f"t{i}" for i in range(600)]
+    assert [t.id for t in store.traces(newest_first=True, limit=3)] == ["t599", "t598", "t597"]
+    assert (
+        await store.get("t5")
+        == store.read("t5")
+        == msgspec.structs.replace(a_trace("t5"), query=store.read("t5").query)
+    )
+    assert (await store.get("t5")).query.text == "hello"
+    assert (await store.get("t5")).query.body == {}
+    assert await store.get("nobody") is None
+
+
+async def test_get_finds_a_trace_that_still_waits_and_one_that_left_memory(tmp_path):
+    store = SQLiteStore(tmp_path / "s.db", recent_bytes=1)
+    store.start()
+    let_go = gate(store)
+    future = store.append(a_trace("t0"))
+    assert (await store.get("t0")).id == "t0"
+    assert store.read("t0") is None
+    assert store.count() == 1
+    let_go.set()
+    await future
+    await fill(store, 20, start=1)
+    assert len(store._recent) == 1
+    assert not store._pending
+    assert (await store.get("t0")).outcome.text == "hi"
+    store.stop()
+
+
+async def test_load_is_committed_in_groups_and_idle_at_once(store):
+    before = store.commits
+    await store.append(a_trace("alone"))
+    assert store.commits == before + 1
+    let_go = gate(store)
+    futures = [store.append(a_trace(f"t{i}")) for i in range(300)]
+    let_go.set()
+    await asyncio.gather(*futures)
+    assert store.commits <= before + 4  # the gate, and what came behind it together
+    assert store.verify() == 301
+
+
+async def test_one_wake_up_for_a_whole_batch(store, monkeypatch):
+    loop = asyncio.get_running_loop()
+    woken = []
+    real = loop.call_soon_threadsafe
+    let_go = gate(store)
+    futures = [store.append(a_trace(f"t{i}")) for i in range(50)]
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda f, *a, **k: (woken.append(f), real(f, *a, **k))[1])
+    let_go.set()
+    await asyncio.gather(*futures)
+    assert len(woken) == 1
+
+
+async def test_relaxed_mode_returns_none_and_writes_all(tmp_path):
+    store = SQLiteStore(tmp_path / "s.db", relaxed=True)
+    store.start()
+    assert all(store.append(a_trace(f"t{i}")) is None for i in range(50))
+    store.flush()
+    assert store.verify() == 50
+    store.append(a_trace("last"))
+    store.stop()
+    assert store.count() == 51  # stopping writes what waits
+
+
+async def test_a_known_id_is_refused_and_the_rest_of_its_batch_is_written(store, caplog):
+    let_go = gate(store)
+    futures = [store.append(a_trace(id)) for id in ("a", "b", "a", "c")]
+    let_go.set()
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(r) for r in results] == [type(None), type(None), StoreError, type(None)]
+    assert [t.id for t in store.traces()] == ["a", "b", "c"]
+    assert store.failures == 1
+    assert "trace a was not written" in caplog.text
+    assert store.verify() == 3
+
+
+async def test_a_failing_disk_is_told_and_later_traces_chain_on(store, caplog):
+    await fill(store, 3)
+    raw(
+        store.path,
+        "CREATE TRIGGER full BEFORE INSERT ON traces WHEN new.id LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'disk full'); END",
+    )
+    let_go = gate(store)
+    futures = [store.append(a_trace(id)) for id in ("good1", "bad1", "good2", "bad2")]
+    let_go.set()
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert [isinstance(r, StoreError) for r in results] == [False, True, False, True]
+    assert store.failures == 2
+    assert "trace bad1 was not written" in caplog.text
+    assert await store.get("bad1") is None
+    assert store.count() == 5
+    raw(store.path, "DROP TRIGGER full")
+    await store.append(a_trace("bad1"))
+    assert store.verify() == store.count() == 6
+
+
+async def test_what_cannot_be_encoded_harms_nobody_else(store):
+    bad = msgspec.structs.replace(a_trace("bad"), outcome=Outcome(text="x", seconds=float("nan")))
+    results = await asyncio.gather(store.append(bad), store.append(a_trace("good")), return_exceptions=True)
+    assert isinstance(results[0], StoreError)
+    assert "seconds" in str(results[0])
+    assert store.verify() == 1
+
+
+async def test_a_disk_that_does_not_keep_up_refuses_instead_of_growing(tmp_path):
+    store = SQLiteStore(tmp_path / "s.db", most_waiting=5)
+    store.start()
+    let_go = gate(store)
+    futures = [store.append(a_trace(f"t{i}")) for i in range(8)]
+    assert len(store._pending) == 5
+    let_go.set()
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert [isinstance(r, StoreError) for r in results] == [False] * 5 + [True] * 3
+    assert store.failures == 3
+    store.stop()
+
+
+async def test_after_stop_nothing_is_taken(store):
+    store.stop()
+    with pytest.raises(StoreError, match="stopped"):
+        await store.append(a_trace("late"))
+    with pytest.raises(StoreError, match="stopped"):
+        store.flush()
+
+
+async def test_a_cancelled_wait_does_not_stop_the_writing(store):
+    let_go = gate(store)
+    future = store.append(a_trace("t0"))
+    future.cancel()
+    let_go.set()
+    await store.append(a_trace("t1"))
+    assert [t.id for t in store.traces()] == ["t0", "t1"]
+
+
+# -------------------------------------------------------------------------------------------------------- the chain
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (
+            "UPDATE traces SET body = CAST(replace(CAST(body AS TEXT), 'hi', 'ho') AS BLOB) WHERE seq = 4",
+            r"trace 4 \(t3\)",
+        ),
+        ("UPDATE traces SET body = CAST(body AS TEXT) WHERE seq = 4", r"trace 4 \(t3\)"),
+        ("DELETE FROM traces WHERE seq = 4", "trace 4 missing"),
+        ("DELETE FROM traces WHERE seq BETWEEN 3 AND 5", "trace 3 to 5 missing"),
+        ("DELETE FROM traces WHERE seq > 7", "the last 3 of 10 trace rows are missing"),
+        ("DELETE FROM traces WHERE seq = 1", "trace 1 missing"),
+        ("UPDATE traces SET id = 'other' WHERE seq = 4", "columns"),
+        ("UPDATE traces SET at = 0 WHERE seq = 10", "columns"),
+        ("UPDATE feedback SET body = CAST(replace(CAST(body AS TEXT), '0.25', '0.95') AS BLOB)", r"feedback 1 \(t1\)"),
+        ("DELETE FROM feedback", "the last 1 of 1 feedback rows"),
+        ("UPDATE artifacts SET body = x'93' WHERE kind = 'policy'", "the policy .* was changed"),
+        ("DELETE FROM heads WHERE chain = 'traces'", "heads"),
+    ],
+)
+async def test_tampering_is_found_and_named(store, tamper, message):
+    await fill(store, 10)
+    await store.add_feedback(Feedback(trace_id="t1", value=0.25))
+    store.save_policy("auto", {"type": "fixed"}, {}, note="x")
+    store.stop()
+    assert store.verify() == 10
+    raw(store.path, tamper)
+    with pytest.raises(ChainBroken, match=message):
+        store.verify()
+
+
+async def test_two_swapped_rows_are_found(store):
+    await fill(store, 10)
+    store.stop()
+    raw(
+        store.path,
+        "DROP INDEX traces_id",
+        "UPDATE traces SET seq = -1 WHERE seq = 4",
+        "UPDATE traces SET seq = 4 WHERE seq = 5",
+        "UPDATE traces SET seq = 5 WHERE seq = -1",
+    )
+    with pytest.raises(ChainBroken, match=r"trace 4 \(t4\) does not follow trace 3"):
+        store.verify()
+
+
+async def test_a_cut_tail_stays_visible_after_writing_goes_on(store, caplog):
+    await fill(store, 10)
+    store.stop()
+    raw(store.path, "DELETE FROM traces WHERE seq > 8")
+    store.start()
+    assert "somebody changed the file" in caplog.text
+    await store.append(a_trace("after"))
+    with pytest.raises(ChainBroken, match="trace 9 to 10 missing"):
+        store.verify()
+
+
+async def test_rows_cannot_be_changed_by_accident(store):
+    await fill(store, 1)
+    await store.add_feedback(Feedback(trace_id="t0", value=1.0))
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        for statement in (
+            "UPDATE traces SET at = 0",
+            "DELETE FROM traces",
+            "DELETE FROM feedback",
+            "UPDATE feedback SET at = 0",
+        ):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(statement)
+
+
+async def test_an_old_head_is_found_again_and_a_foreign_one_is_not(store):
+    await fill(store, 3)
+    head = store.head()
+    await fill(store, 3, start=3)
+    assert store.holds(head)
+    assert not store.holds("ab" * 32)
+    with pytest.raises(StoreError, match="hexadecimal"):
+        store.holds("xyz")
+
+
+async def test_verify_sees_one_moment_while_others_write(store):
+    async def write():
+        for i in range(20):
+            await fill(store, 20, start=20 * i)
+
+    writing = asyncio.create_task(write())
+    counts = [await asyncio.to_thread(store.verify) for _ in range(5)]
+    await writing
+    assert counts == sorted(counts)
+    assert store.verify() == 400
+
+
+# -------------------------------------------------------------------------------------------------------- feedback
+
+
+async def test_feedback_is_accepted_once_and_revised(store):
+    let_go = gate(store)
+    written = store.append(a_trace("t0", at=100.0))
+    first = asyncio.ensure_future(store.add_feedback(Feedback(trace_id="t0", value=0.2, at=107.5)))
+    await asyncio.sleep(0)
+    let_go.set()  # the trace itself was still waiting when its feedback came
+    receipt = await first
+    await written
+    assert (receipt.status, receipt.late_seconds) == ("accepted", 7.0)
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.2, at=109.0))).status == "duplicate"
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.9, at=110.0))).status == "revised"
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.9, at=111.0))).status == "duplicate"
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.2, at=112.0))).status == "revised"
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.9, source="judge", at=113.0))).status == "accepted"
+    label = Feedback(trace_id="t0", value=1.0, kind="label", label="good")
+    assert (await store.add_feedback(label)).status == "accepted"
+    assert [(f.source, f.kind, f.value) for f in store.feedback("t0")] == [
+        ("user", "value", 0.2),
+        ("judge", "value", 0.9),
+        ("user", "label", 1.0),
+    ]
+    assert [f.value for f in store.judgements()] == [0.2, 0.9, 0.2, 0.9, 1.0]
+    assert store.feedback("t0")[2].at > 1e9  # stamped on arrival
+    store.verify()
+
+
+async def test_feedback_on_nothing_is_unknown_and_not_kept(store):
+    receipt = await store.add_feedback(Feedback(trace_id="nobody", value=1.0))
+    assert receipt.status == "unknown"
+    assert list(store.judgements()) == []
+
+
+async def test_feedback_days_later_after_a_restart(store):
+    await store.append(a_trace("t0", at=100.0))
+    store.stop()
+    store.start()
+    receipt = await store.add_feedback(Feedback(trace_id="t0", value=1.0, at=100.5 + 3 * 86400))
+    assert (receipt.status, receipt.late_seconds) == ("accepted", 3 * 86400.0)
+    early = await store.add_feedback(Feedback(trace_id="t0", value=1.0, source="fast", at=99.0))
+    assert early.late_seconds == 0.0
+
+
+# -------------------------------------------------------------------------------------------------------- privacy
+
+
+async def test_without_text_no_byte_of_it_reaches_the_disk(tmp_path):
+    store = SQLiteStore(tmp_path / "s.db", text=False)
+    store.start()
+    await store.append(a_trace("t0", text="PURPLE ELEPHANT", answer="GREEN GIRAFFE"))
+    await store.add_feedback(Feedback(trace_id="t0", value=0.0, kind="correction", correction="RED RHINO"))
+
+    def everything() -> bytes:
+        return b"".join(p.read_bytes() for p in tmp_path.iterdir())
+
+    live = everything()
+    got = await store.get("t0")
+    store.stop()
+    for data in (live, everything()):
+        assert b"t0" in data
+        for word in (b"PURPLE", b"ELEPHANT", b"GREEN", b"GIRAFFE", b"RHINO"):
+            assert word not in data
+    assert got.query.messages == (Message(role="user", content=" " * 15),)
+    assert got.outcome.text == " " * 13
+    assert store.verify() == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+async def test_only_the_owner_may_read_the_files(store):
+    await fill(store, 1)
+    for path in store.path.parent.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+# -------------------------------------------------------------------------------------------------------- state
+
+
+def test_policies_get_versions_and_roll_back(store):
+    spec = {"type": "lin_ucb", "alpha": 0.5}
+    one = store.save_policy("auto", spec, {"a_": np.eye(2)}, note="as configured")
+    two = store.save_policy("auto", spec, {"a_": np.eye(2) * 2}, note="learned")
+    other = store.save_policy("chat", spec, {"a_": np.eye(2)}, note="as configured")
+    assert (one.version, two.version, other.version) == (1, 2, 1)
+    assert one.digest == other.digest == digest(pack([spec, {"a_": np.eye(2)}]))
+    assert [s.active for s in store.versions("auto")] == [False, True]
+    back = store.activate("auto", 1)
+    assert (back.version, back.active) == (1, True)
+    assert [s.active for s in store.versions("auto")] == [True, False]
+    assert [s.active for s in store.versions("chat")] == [True]
+    three = store.save_policy("auto", spec, {"a_": np.zeros(1)}, note="trial", activate=False)
+    assert (three.version, three.active) == (3, False)
+    read_spec, state = store.load_policy(two.digest)
+    assert read_spec == spec
+    np.testing.assert_array_equal(state["a_"], np.eye(2) * 2)
+    assert store.routes() == ["auto", "chat"]
+    with pytest.raises(StoreError, match="has no version 9; it has 1 to 3"):
+        store.activate("auto", 9)
+    with pytest.raises(StoreError, match="routes with versions: auto, chat"):
+        store.activate("nobody", 1)
+    with pytest.raises(StoreError, match="holds no policy"):
+        store.load_policy("feedfacefeedface")
+
+
+def test_the_same_policy_kept_again_makes_no_version(store):
+    for _ in range(3):
+        assert store.save_policy("auto", {"type": "fixed"}, {}, note="as configured").version == 1
+    assert store.save_policy("auto", {"type": "fixed"}, {}, note="learned").version == 2
+
+
+def test_pools_keep_their_order_and_digest(store):
+    targets = (
+        Target(name="b", profile=Profile(modalities=frozenset({"text", "image", "audio"}), skills={"math": 0.5})),
+        Target(name="a"),
+    )
+    pool = Pool(targets=targets)
+    store.save_pool(pool.digest, pool.targets)
+    store.save_pool(pool.digest, pool.targets)
+    assert store.load_pool(pool.digest) == targets
+    assert store.verify() == 0
+    store.save_pool("0123456789abcdef", targets)
+    with pytest.raises(ChainBroken, match="the pool 0123456789abcdef"):
+        store.verify()
+
+
+# -------------------------------------------------------------------------------------------------------- opening
+
+
+def test_what_is_no_store_is_refused(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("these are notes, not a database\n" * 100)
+    with pytest.raises(StoreError, match="cannot be read as a store"):
+        SQLiteStore(text).start()
+    foreign = tmp_path / "foreign.db"
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE x(y)")
+    for read_only in (False, True):
+        with pytest.raises(StoreError, match="not a Fairlead store"):
+            SQLiteStore(foreign, read_only=read_only).start()
+    with pytest.raises(StoreError, match="no store at"):
+        SQLiteStore(tmp_path / "missing.db", read_only=True).start()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        SQLiteStore(tmp_path / "file" / "s.db").start()
+
+
+def test_a_newer_schema_is_refused(store):
+    store.stop()
+    raw(store.path, "PRAGMA user_version=99")
+    for read_only in (False, True):
+        with pytest.raises(StoreError, match="newer Fairlead"):
+            SQLiteStore(store.path, read_only=read_only).start()
+
+
+def test_a_second_writer_is_refused_and_a_reader_is_not(store):
+    with pytest.raises(StoreError, match=f"another process .pid {os.getpid()}"):
+        SQLiteStore(store.path).start()
+    reader = SQLiteStore(store.path, read_only=True)
+    reader.start()
+    assert reader.count() == 0
+    with pytest.raises(StoreError, match="reading only"):
+        reader.flush()
+    store.stop()
+    second = SQLiteStore(store.path)
+    second.start()
+    second.stop()
+
+
+CHILD = """
+import asyncio, sys
+sys.path[:0] = {path!r}
+from fairlead.plans.single import Single
+from fairlead.sqlite import SQLiteStore
+from fairlead.types import Decision, Option, Outcome, Query, Signals, Trace
+
+def a_trace(id):
+    options = (Option(plan=Single(target="a"), probability=1.0),)
+    return Trace(id=id, at=1.0, query=Query.ask("x" * 200, id=id), signals=Signals(),
+                 decision=Decision(options=options, chosen=0, propensity=1.0), outcome=Outcome(text="y", target="a"))
+
+async def client(store, name):
+    i = 0
+    while True:
+        id = f"{{name}}-{{i}}"
+        await store.append(a_trace(id))
+        sys.stdout.write(id + "\\n")
+        sys.stdout.flush()
+        i += 1
+
+async def main():
+    store = SQLiteStore({store!r})
+    store.start()
+    await asyncio.gather(*(client(store, f"{round}-c{{n}}") for n in range(8)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
+def test_killed_under_load_everything_acknowledged_is_there(tmp_path):
+    path = tmp_path / "s.db"
+    acknowledged: list[str] = []
+    for round in range(3):
+        code = textwrap.dedent(CHILD).format(path=sys.path, store=str(path), round=round)
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(150 + 100 * round):
+            acknowledged.append(child.stdout.readline().rstrip("\n"))
+        os.kill(child.pid, signal.SIGKILL)
+        rest, _ = child.communicate()
+        acknowledged += rest.split("\n")[:-1]  # a last line without its end was cut by the kill
+        reader = SQLiteStore(path, read_only=True)
+        reader.verify()
+    kept = {t.id for t in SQLiteStore(path, read_only=True).traces()}
+    assert len(acknowledged) >= 750
+    assert not set(acknowledged) - kept
+    store = SQLiteStore(path)
+    store.start()  # a lock dies with its holder
+    assert store.verify() == store.count() == len(kept)
+    store.stop()
