@@ -9,6 +9,7 @@ import msgspec
 from fairlead.objective import Objective
 from fairlead.plans.base import to_data
 from fairlead.policies.base import Policy
+from fairlead.policies.linear import LinearPolicy
 from fairlead.policies.utility import Utility, tipping_points
 from fairlead.types import Decision, Option, Query, Signals
 
@@ -28,6 +29,8 @@ def explain(query: Query, signals: Signals, decision: Decision, policy: Policy) 
         "plan": to_data(decision.plan),
         "propensity": decision.propensity,
         "options": [_option(o, weighed, i == decision.chosen) for i, o in enumerate(decision.options)],
+        # Linear policies forecast quality less what it takes, as one number.
+        "forecast_of": "utility" if isinstance(policy, LinearPolicy) else "quality",
         "reasons": decision.reasons,
         "what_would_change_it": would_change(decision, weighed),
         "eligible": decision.eligible,

@@ -135,16 +135,28 @@ class Pool:
         return Eligibility(targets=tuple(good), excluded=excluded)
 
     def estimate_usd(self, call: Call, query: Query) -> float:
-        """Estimate what a call may cost at most: its input by `estimate_tokens` plus a fifth, its output by ``max_tokens`` or
-        the profile's limit or, failing both, 1,024 tokens. 0.0 where the price is not known.
+        """Estimate generously what a call may cost, so that a budget can be kept by reserving it; 0.0 where no price is known.
+
+        Input: a token for three ASCII characters, three for two others. Output: ``max_tokens`` of the call or the query, or the
+        profile's limit, or 1,024 tokens. A tokenizer that is worse than that, or a picture, can still cost more.
         """
         target = self._by_name.get(call.target)
         if target is None:
             return 0.0
-        asked = [msgspec.json.decode(query.body[k]) for k in ("max_completion_tokens", "max_tokens") if k in query.body]
+        messages = query.messages if call.messages is None else call.messages
+        text = "".join(m.text for m in messages)
+        ascii_only = sum(map(str.isascii, text))
+        asked = [call.params.get(k) for k in _OUTPUT_LIMITS]
+        asked += [msgspec.json.decode(query.body[k]) for k in _OUTPUT_LIMITS if k in query.body]
         limits = [n for n in (*asked, target.profile.max_output_tokens) if isinstance(n, int)]
-        tokens = Tokens(input=math.ceil(1.2 * estimate_tokens(query)), output=min(limits, default=1024))
+        tokens = Tokens(
+            input=math.ceil(ascii_only / 3 + (len(text) - ascii_only) * 1.5) + 8 * len(messages),
+            output=min(limits, default=1024),
+        )
         return target.profile.usd(tokens) or 0.0
+
+
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 def estimate_tokens(query: Query) -> int:

@@ -529,9 +529,9 @@ def _check_run(plan: Plan, query: Query, run: Run, calls: int, when: str) -> Non
     made = [
         s for s in run.steps if s.call is not None and (s.outcome.error is None or s.outcome.error.kind != "budget")
     ]
-    _same(len(made), calls, f"every call must be on the record ({when})")
     stray = {s.call.target for s in made if s.call is not None} - set(plan.targets())
     _true(not stray, f"targets() must name every target that is called, and lacks {sorted(stray)} ({when})")
+    _same(len(made), calls, f"every call must be on the record ({when})")
     spent = math.fsum(s.outcome.usd or 0.0 for s in made)
     _true(run.usd is not None and math.isclose(run.usd, spent, abs_tol=1e-12), f"every call must be charged ({when})")
     again = replay(plan, query, Recorded(run.steps))

@@ -169,7 +169,7 @@ async def test_page_fits_a_phone(tmp_path: Path) -> None:
             await tab.until("document.getElementById('state').textContent === 'live'")
             await tab.js("document.getElementById('prompt').value = 'x'.repeat(400)")
             await tab.js("document.getElementById('ask').click()")
-            await tab.until("document.querySelector('#recent .prompt') && document.querySelector('.chosen')")
+            await tab.until("!!document.querySelector('#recent .prompt') && !!document.querySelector('.chosen')")
             assert await tab.js("document.documentElement.scrollWidth") <= 360
             assert tab.problems == []
 

@@ -295,6 +295,16 @@ def test_a_loser_is_charged_only_for_calls_it_had_begun() -> None:
     assert table.usd == pytest.approx(0.01)
 
 
+def test_calls_that_a_loser_had_not_begun_are_given_back_to_the_limit() -> None:
+    slow = Fallback(plans=(Single(target="a"), Single(target="b")))
+    race = Race(branches=(slow, Single(target="c")))
+    plan = Cascade(steps=(race, Single(target="d")), accept=Predicted(quality=0, above=1))
+    replies = {"a": reply(0.5, error="timeout"), "b": reply(0.1), "c": reply(0.2), "d": reply(text="last")}
+    for limits in (Limits(calls=3), Limits(usd=0.025)):
+        table = replay(plan, QUERY, Dictated(replies), limits=limits, estimate=lambda call, query: 0.01)
+        assert table.outcome.text == "last"
+
+
 def test_a_cancelled_call_is_charged_what_was_reserved() -> None:
     run = live(BOTH, {"a": reply(0.1), "b": reply(0.2)}, Limits(usd=1.0))
     lost = run.steps[1].outcome

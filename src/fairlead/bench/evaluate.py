@@ -169,9 +169,10 @@ def splits(table: OutcomeTable, how: str, *, seed: int = 0) -> list[tuple[Ints, 
         share = 0.0
     if not 0.0 < share < 1.0:
         raise TableError(f"cannot split by {how!r}; use 5-fold, column, or a test share such as 0.2")
-    k = 1000
-    fold_Q = folds(table.groups, k=k, seed=seed)
-    held = fold_Q < max(1, round(share * k))
+    _, group_Q = np.unique(table.groups, return_inverse=True)
+    n = int(group_Q.max()) + 1
+    rank = np.random.default_rng(seed).permutation(n)
+    held = rank[group_Q] < min(max(1, round(share * n)), n - 1)
     return [(np.flatnonzero(~held), np.flatnonzero(held))]
 
 
@@ -203,9 +204,9 @@ def refuse_seen(train: OutcomeTable, test: OutcomeTable) -> None:
 
 def weights(table: OutcomeTable, *, levels: int = LEVELS) -> Floats:
     """Weights of a dollar from "only quality counts" (0) to "only cost counts", spaced to the table's own costs, (L,)."""
-    usd_M = np.nanmean(table.usd_QM, axis=0)
-    if np.isnan(usd_M).all():
+    if np.isnan(table.usd_QM).all():
         return np.zeros(1)
+    usd_M = np.nanmean(table.usd_QM, axis=0)
     span = max(float(np.nanmax(usd_M)), 1e-12)
     low = max(float(np.nanmin(usd_M)), span * 1e-6)
     grid = np.logspace(np.log10(0.01 / span), np.log10(3.0 / low), levels - 1)

@@ -99,6 +99,11 @@ def run(args: argparse.Namespace) -> int:
         if len(both):
             table = table.take(np.setdiff1d(np.arange(len(table)), both))
             notes.append(f"{len(both)} queries were trained on by {args.model} and are left out")
+        unknown = sorted(set(table.models) - set(predictor.targets_))
+        if len(unknown) == len(table.models):
+            raise TableError(f"{args.model} knows none of the table's models; it knows {', '.join(predictor.targets_)}")
+        if unknown:
+            notes.append(f"{args.model} has not seen {', '.join(unknown)}, and forecasts them blindly")
         if args.policy or args.predictor:
             raise TableError("--model judges a trained predictor as it is; bench others in a second run")
         routers, split = [Router(name=predictor.type_name(), trained=predictor)], "none"

@@ -362,6 +362,7 @@ def _plot(figures: dict[str, Any], path: Path) -> None:
         fontsize=8.5,
         color="#0f766e",
     )
+    ax.margins(x=0.1, y=0.12)
     ax.set(xlabel="USD per million answers", ylabel="exactly right", title="Cost and quality on the embedded pool")
     ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
     ax.legend(frameon=False, fontsize=8, loc="lower right")

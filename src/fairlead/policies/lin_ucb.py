@@ -6,8 +6,8 @@ Li, Chu, Langford, Schapire, 2010, arXiv 1003.0146 (disjoint arms); alpha = 0.1 
 Ours: the reward is the objective's utility; arms go by name and may join and leave; equal best scores share the probability; and
 `explore` adds a known probability to every arm, without which the choice is deterministic and the log says nothing of the others.
 
-Checked in tests/policies/test_lin_ucb.py: inverse, merge, learning against random, a better arm that joins late.
-Cost per decision: reading the features, and K D² multiplications (5 µs for 12 arms of 12 features).
+Checked in tests/policies/test_linear.py: inverse, merge, learning against random, a better arm that joins late.
+Cost per decision: reading the features, and K D² multiplications; about 50 µs for 12 arms of 12 features.
 """
 
 from __future__ import annotations

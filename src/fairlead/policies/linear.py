@@ -53,11 +53,17 @@ def observe(arm: Arm, x_D: Floats, y: float) -> Arm:
     A_DD = arm["A"] + np.outer(x_D, x_D)
     n = arm["n"] + 1
     if n % REFRESH == 0:
-        A_inv_DD = np.linalg.inv(A_DD)
+        A_inv_DD = _inverse(A_DD)
     else:
         u_D = arm["A_inv"] @ x_D
         A_inv_DD = arm["A_inv"] - np.outer(u_D, u_D) / (1.0 + x_D @ u_D)
     return {"A": A_DD, "A_inv": A_inv_DD, "b": arm["b"] + y * x_D, "n": n}
+
+
+def _inverse(A_DD: Floats) -> Floats:
+    inverse_DD = np.asarray(np.linalg.inv(A_DD), np.float64)
+    symmetric_DD: Floats = 0.5 * (inverse_DD + inverse_DD.T)
+    return symmetric_DD
 
 
 def merged(ours: Arms, theirs: Mapping[str, Arm], ridge: float) -> Arms:
@@ -76,7 +82,7 @@ def merged(ours: Arms, theirs: Mapping[str, Arm], ridge: float) -> Arms:
             raise StateError(f"{name}: arms with {our['b'].size} and {their['b'].size} features cannot be merged")
         A_DD = our["A"] + their["A"] - ridge * np.eye(our["b"].size)
         b_D, n = our["b"] + their["b"], our["n"] + their["n"]
-        out[name] = {"A": A_DD, "A_inv": np.linalg.inv(A_DD), "b": b_D, "n": n}
+        out[name] = {"A": A_DD, "A_inv": _inverse(A_DD), "b": b_D, "n": n}
     return out
 
 
@@ -85,7 +91,7 @@ def decayed(arms: Arms, keep: float, ridge: float) -> Arms:
     out = {}
     for name, arm in arms.items():
         A_DD = keep * arm["A"] + (1.0 - keep) * ridge * np.eye(arm["b"].size)
-        out[name] = {"A": A_DD, "A_inv": np.linalg.inv(A_DD), "b": keep * arm["b"], "n": arm["n"]}
+        out[name] = {"A": A_DD, "A_inv": _inverse(A_DD), "b": keep * arm["b"], "n": arm["n"]}
     return out
 
 

@@ -24,7 +24,7 @@ from fairlead.predictors.features import Features
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
 
-GRID = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+GRID = (3.0, 30.0, 300.0, 3000.0)
 """Penalties tried: half the squared length of the weights times this is added to the summed log loss."""
 _CHECKED = 2000
 """Most queries used to choose the penalty."""
@@ -112,7 +112,7 @@ def _solve(z_QD: Floats, quality_QT: Floats, l2: float) -> tuple[Floats, Floats]
         fractional = (y > 0.0) & (y < 1.0)
         label = np.concatenate([(y > 0.0).astype(np.float64), np.zeros(int(fractional.sum()))])
         weight = np.concatenate([np.where(fractional, y, 1.0), 1.0 - y[fractional]])
-        model = LogisticRegression(C=1.0 / l2, tol=1e-3, max_iter=300)
+        model = LogisticRegression(C=1.0 / l2, tol=1e-2, max_iter=200)
         model.fit(np.concatenate([z, z[fractional]]), label, sample_weight=weight)
         weights[:, t], bias[t] = model.coef_[0], model.intercept_[0]
     return weights, bias

@@ -20,17 +20,25 @@ _CODE: Final = re.compile(
     r"(?:export )?function \w{0,60}\(|(?:const|let|var) \w{1,60} ?=|SELECT [^\n]{1,200} FROM )|\) ?\{$|;$",
     re.MULTILINE,
 )
-_MATHS: Final = re.compile(
-    r"\\(?:frac|sum|int|sqrt|begin|cdot|times|leq|geq|pi)\b|\$[^$\n]{0,80}[\\^_=+][^$\n]{0,80}\$|"
-    r"\d ?[+*\u00d7\u00f7=^] ?\d|(?<![\d/-])\d{1,12} ?[-\u2212/] ?\d{1,12}(?![\d/-])|"
-    r"\d (?:plus|minus|times|divided by|multiplied by) \d|"
-    r"\b(?:equation|integral|derivative|polynomial|solve for|theorem|prove that|how many|sum of|product of)\b",
-    re.IGNORECASE,
+_CODE_SIGNS: Final = (
+    "`", ";", "{", "def ", "class ", "import ", "#include", "function ", "const ", "let ", "var ", "SELECT ",
+)  # fmt: skip
+_FORMULA: Final = re.compile(
+    r"\\(?:frac|sum|int|sqrt|begin|cdot|times|leq|geq|pi)\b|\$[^$\n]{0,80}[\\^_=+][^$\n]{0,80}\$", re.IGNORECASE
 )
-_CHOICE_A: Final = re.compile(r"(?:^|[\s(])[Aa][).:]\s", re.MULTILINE)
-_CHOICE_B: Final = re.compile(r"(?:^|[\s(])[Bb][).:]\s", re.MULTILINE)
-_ITEM: Final = re.compile(r"^[ \t]{0,8}(?:[-*•]|\d{1,3}[.)])[ \t]", re.MULTILINE)
-_ASKS: Final = re.compile(r"[?\uff1f\u061f]|^\s{0,8}(?:what|who|whom|whose|which|when|where|why|how)\b", re.IGNORECASE)
+# Begins with the digit, though that makes the look-behind longer: only then does the search skip to the next digit by itself.
+_SUM: Final = re.compile(
+    r"\d(?: ?[+*\u00d7\u00f7=^] ?\d| (?i:plus|minus|times|divided by|multiplied by) \d|"
+    r"(?<![\d/-]\d)\d{0,11} ?[-\u2212/] ?\d{1,12}(?![\d/-]))"
+)
+_MATHS_SIGNS: Final = (
+    "equation", "integral", "derivative", "polynomial", "solve for", "theorem", "prove that", "how many", "sum of", "product of",
+)  # fmt: skip
+_MATHS: Final = re.compile(rf"\b(?:{'|'.join(_MATHS_SIGNS)})\b", re.IGNORECASE)
+_CHOICE_A: Final = re.compile(r"[Aa](?<![^\s(].)[).:]\s")
+_CHOICE_B: Final = re.compile(r"[Bb](?<![^\s(].)[).:]\s")
+_ITEM: Final = re.compile(r"[ \t]{0,8}(?:[-*•]|\d{1,3}[.)])[ \t]")
+_ASKS: Final = re.compile(r"\s{0,8}(?:what|who|whom|whose|which|when|where|why|how)\b", re.IGNORECASE)
 _QUOTE: Final = re.compile(r'^[ \t]{0,4}>[ \t]?\S|"[^"\n]{20,400}"|[“«„]', re.MULTILINE)
 _JSON: Final = re.compile(r'"[\w .-]{1,60}"\s{0,4}:\s{0,4}["\d\[{tfn-]')
 _NUMBER: Final = re.compile(r"[0-9]+")
@@ -47,18 +55,29 @@ class Marks(Signal):
         text = query.text
         if len(text) > 2 * READ:
             text = text[:READ] + "\n" + text[-READ:]
+        numbers = _NUMBER.findall(text)
         marks = {
-            "code": bool(_CODE.search(text)),
-            "maths": bool(_MATHS.search(text)),
+            "code": any(sign in text for sign in _CODE_SIGNS) and bool(_CODE.search(text)),
+            "maths": _maths(text, bool(numbers)),
             "multiple_choice": bool(_CHOICE_A.search(text) and _CHOICE_B.search(text)),
-            "list": len(_ITEM.findall(text)) >= 2,
-            "question": bool(_ASKS.search(text)),
-            "quote": bool(_QUOTE.search(text)),
-            "json": bool(_JSON.search(text)),
+            "list": "\n" in text and sum(1 for line in text.split("\n") if _ITEM.match(line)) >= 2,
+            "question": "?" in text or "\uff1f" in text or "\u061f" in text or bool(_ASKS.match(text)),
+            "quote": ('"' in text or ">" in text or not text.isascii()) and bool(_QUOTE.search(text)),
+            "json": '"' in text and bool(_JSON.search(text)),
             "url": "://" in text,
         }
-        numbers = _NUMBER.findall(text)
         return Reading(
             value=sum(marks.values()),
             parts={**marks, "numbers": len(numbers), "longest_number": max(map(len, numbers), default=0)},
         )
+
+
+def _maths(text: str, digits: bool) -> bool:
+    # Letters and digits beyond ASCII have forms of their own that a pattern knows and a plain comparison does not.
+    other = not text.isascii()
+    if (digits or other) and _SUM.search(text):
+        return True
+    if ("\\" in text or "$" in text) and _FORMULA.search(text):
+        return True
+    lower = text.lower()
+    return (other or any(sign in lower for sign in _MATHS_SIGNS)) and bool(_MATHS.search(text))

@@ -1,0 +1,249 @@
+"""The bench: that fast paths equal the real policy and plan, that nobody is judged on what they saw, and that reports add up."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fairlead.bench import metrics
+from fairlead.bench.evaluate import (
+    Chain,
+    ConfidenceColumns,
+    Result,
+    Router,
+    catalogued,
+    chains,
+    choose,
+    complete,
+    evaluate,
+    forecasts,
+    priced,
+    refuse_seen,
+    replay_chain,
+    run_chain,
+    seen,
+    splits,
+    weights,
+)
+from fairlead.bench.report import plot, report, to_json, to_text
+from fairlead.build import build
+from fairlead.errors import TableError
+from fairlead.objective import Objective
+from fairlead.policies.utility import Utility
+from fairlead.pool import Pool
+from fairlead.table import OutcomeTable
+from fairlead.types import Target
+
+CONFIDENCE = ConfidenceColumns(column="conf", usd_column="usd_asked")
+MODELS = ("large", "mid", "small")
+
+
+def make_table(n: int = 200, *, seed: int = 0, hole: float = 0.0) -> OutcomeTable:
+    """Sums are easy for all, poems for the large one alone; confidence tells right from wrong, at a price."""
+    rng = np.random.default_rng(seed)
+    names = ("query_id", "prompt", "dataset", "model", "quality", "cost_usd", "usd_asked", "conf", "split")
+    rows: dict[str, list[Any]] = {k: [] for k in names}
+    for i in range(n):
+        kind = "sum" if rng.random() < 0.5 else "poem"
+        text = (
+            f"add {rng.integers(1000)} and {rng.integers(1000)}"
+            if kind == "sum"
+            else f"a poem on {rng.integers(10**6)} herons"
+        )
+        for m, (right, usd) in zip(MODELS, ((0.9, 1.0), (0.75, 0.3), (0.5, 0.1)), strict=True):
+            q = float(rng.random() < (0.95 if kind == "sum" else right))
+            values = (
+                f"q{i}",
+                text,
+                kind,
+                m,
+                None if rng.random() < hole else q,
+                usd,
+                usd * 1.2,
+                rng.normal(2 * q - 1, 0.7),
+            )
+            for k, v in zip(names, (*values, "test" if i % 4 == 0 else "train"), strict=True):
+                rows[k].append(v)
+    return OutcomeTable.from_columns(rows)
+
+
+TABLE = make_table()
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return evaluate(
+        TABLE,
+        routers=[Router(name=n, spec={"type": n}) for n in ("mean", "knn")],
+        policies={"random": {"type": "random"}, "lin_ucb": {"type": "lin_ucb"}},
+        confidence=CONFIDENCE,
+        split="3-fold",
+    )
+
+
+def test_choices_are_those_of_the_policy() -> None:
+    table = TABLE.observed(catalogued(("embedding", "length", "marks")), ("embedding", "length", "marks"))
+    train, test = splits(table, "0.3")[0]
+    now = table.take(test)
+    # Without a pull to the mean, few neighbours give many equal forecasts: ties are drawn alike, too.
+    predictor = build("predictors", {"type": "knn", "k": 4, "pull": 0.0})
+    predictor.fit(table.take(train))
+    quality, usd, _ = forecasts(predictor, now)
+    weight_L = weights(now)[::8]
+    chosen = choose(quality, usd, weight_L, query_ids=now.query_ids, seed=5)
+    pool = Pool(targets=[Target(name=m) for m in now.models])
+    ties = 0
+    for w, row in zip(weight_L, chosen, strict=True):
+        policy = Utility(predictor=predictor, objective=Objective(usd_weight=float(w)))
+        for q, (query, signals) in enumerate(zip(now.queries(), now.observations(policy.needs), strict=True)):
+            decision = policy.decide(query, signals, pool, seed=5)
+            assert decision.plan.targets() == (now.models[row[q]],)
+            ties += decision.propensity < 1.0
+    assert ties > 0
+
+
+def test_cascades_are_those_of_the_plan() -> None:
+    rng = np.random.default_rng(0)
+    candidates = chains(TABLE, CONFIDENCE)
+    assert {len(c.models) for c in candidates} == {1, 2, 3}
+    for chain in [candidates[i] for i in rng.choice(len(candidates), 12, replace=False)]:
+        quality, usd = run_chain(chain, TABLE, CONFIDENCE)
+        for q in rng.choice(len(TABLE), 12, replace=False).tolist():
+            assert replay_chain(chain, TABLE, CONFIDENCE, q) == pytest.approx((quality[q], usd[q]))
+
+
+def test_a_step_whose_confidence_is_read_pays_for_it() -> None:
+    large, small = TABLE.models.index("large"), TABLE.models.index("small")
+    never = Chain(models=(small, large), above=np.inf)
+    always = Chain(models=(small, large), above=-np.inf)
+    assert run_chain(never, TABLE, CONFIDENCE)[1] == pytest.approx(1.0 + 0.12)
+    assert run_chain(always, TABLE, CONFIDENCE)[1] == pytest.approx(0.12)
+    np.testing.assert_array_equal(run_chain(never, TABLE, CONFIDENCE)[0], TABLE.quality_QM[:, large])
+
+
+@pytest.mark.parametrize("how", ["5-fold", "2-fold", "0.2"])
+def test_splits_keep_equal_prompts_together(how: str) -> None:
+    table = OutcomeTable.from_columns(
+        {
+            "query_id": [str(i) for i in range(90)],
+            "prompt": [f"P {i // 3}" for i in range(90)],
+            "model": ["m"] * 90,
+            "quality": [1.0] * 90,
+        }
+    )
+    parts = splits(table, how, seed=3)
+    for train, test in parts:
+        assert not set(table.groups[train]) & set(table.groups[test])
+        refuse_seen(table.take(train), table.take(test))
+        assert sorted([*train, *test]) == list(range(90))
+    if how.endswith("fold"):
+        assert sorted(np.concatenate([test for _, test in parts]).tolist()) == list(range(90))
+    else:
+        assert len(parts[0][1]) == 18
+    with pytest.raises(TableError, match="3 of 4 queries to be judged were trained on"):
+        refuse_seen(table.take([0, 40]), table.take([1, 2, 41, 60]))
+    assert seen(table, ["7"], []).tolist() == [7]
+
+
+def test_split_by_column_and_what_cannot_be_split() -> None:
+    train, test = splits(TABLE, "column")[0]
+    assert (len(train), len(test)) == (150, 50)
+    for how in ("1-fold", "1.5", "some"):
+        with pytest.raises(TableError, match="use 5-fold"):
+            splits(TABLE, how)
+    with pytest.raises(TableError, match="must hold both"):
+        splits(TABLE.take(test), "column")
+
+
+def test_queries_with_holes_are_left_out_and_counted() -> None:
+    table = make_table(hole=0.1)
+    kept, dropped = complete(table)
+    assert dropped == int(np.isnan(table.quality_QM).any(axis=1).sum()) > 0
+    assert len(kept) + dropped == len(table)
+    with pytest.raises(TableError, match="compare fewer models"):
+        complete(make_table(hole=0.5))
+
+
+def test_prices() -> None:
+    prices = dict.fromkeys(MODELS, (1.0, 2.0))
+    usd = priced(TABLE, prices, output_tokens=100).usd_QM
+    sizes = np.asarray([len(p or "") for p in TABLE.prompts])
+    np.testing.assert_allclose(usd[:, 0], (sizes / 4 + 200) / 1e6)
+    with pytest.raises(TableError, match="no price for large"):
+        priced(TABLE, {"mid": (1, 1), "small": (1, 1)})
+
+
+def test_curves_hold_what_they_should(result: Result) -> None:
+    by_name = {c.name: c for c in result.curves}
+    assert result.queries == len(TABLE)
+    for m, name in enumerate(result.models):
+        assert by_name[name].quality_P[0] == TABLE.quality_QM[:, m].mean()
+    oracle = by_name["oracle"]
+    for curve in result.curves:
+        assert curve.quality_PQ.shape == curve.usd_PQ.shape == (len(curve.settings), len(TABLE))
+        if curve.kind in ("router", "policy", "label"):
+            assert (oracle.quality_PQ[0] >= curve.quality_PQ).all()
+            assert (curve.quality_PQ >= TABLE.quality_QM.min(axis=1)).all()
+    # From "only quality" to "only cost": the last setting is the cheapest target.
+    knn = by_name["knn"]
+    assert knn.usd_P[0] > knn.usd_P[-1] == pytest.approx(0.1)
+    assert knn.seconds is not None
+    assert by_name["lin_ucb"].quality_P[0] > by_name["random"].quality_P[0]
+
+
+def test_learning_what_the_prompt_says_pays(result: Result) -> None:
+    rows = {r.name: r for r in report(result, resamples=200).rows}
+    for name in ("knn", "dataset label"):
+        over = rows[name].aiq_over_mix
+        assert over is not None
+        assert over.low > 0.0
+        assert over.low <= over.value <= over.high
+    # Sums cost and succeed alike for all, so that knowing nothing of the query brings nothing.
+    mean = rows["mean"].aiq_over_mix
+    assert mean is not None
+    assert abs(mean.value) < 0.02
+
+
+def test_same_seed_same_result(result: Result) -> None:
+    again = evaluate(TABLE, routers=[Router(name="knn", spec={"type": "knn"})], split="3-fold")
+    np.testing.assert_array_equal(
+        next(c for c in again.curves if c.name == "knn").quality_PQ,
+        next(c for c in result.curves if c.name == "knn").quality_PQ,
+    )
+
+
+def test_report_reads_well(result: Result, tmp_path: Any) -> None:
+    found = report(result, resamples=100)
+    text = to_text(found)
+    for words in ("large (best)", "small (cheapest)", "oracle (sees answers)", "AIQ over mix", "200 queries judged"):
+        assert words in text
+    data = json.loads(to_json(found))
+    assert data["best_single"] == "large"
+    assert {r["name"] for r in data["rows"]} == {c.name for c in result.curves}
+    pytest.importorskip("matplotlib")
+    plot(result, str(tmp_path / "p.png"), resamples=20)
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+
+
+def test_aiq_of_the_report_is_the_metric(result: Result) -> None:
+    found = report(result, resamples=50)
+    assert found.range_usd_per_1k is not None
+    low, high = found.range_usd_per_1k
+    knn = next(c for c in result.curves if c.name == "knn")
+    want = metrics.aiq(knn.usd_P * 1e3, knn.quality_P, c_min=low, c_max=high)
+    assert next(r for r in found.rows if r.name == "knn").aiq == pytest.approx(want)
+
+
+def test_without_costs_only_quality_is_compared() -> None:
+    bare = TABLE.with_usd(np.full_like(TABLE.usd_QMS, np.nan))
+    found = report(evaluate(bare, routers=[Router(name="knn", spec={"type": "knn"})], split="0.5"), resamples=100)
+    row = next(r for r in found.rows if r.name == "knn")
+    assert row.aiq is None
+    assert row.usd_per_1k is None
+    assert row.quality_over_best is not None
+    assert "AIQ" not in to_text(found)
+    with pytest.raises(TableError, match="--prices"):
+        plot(evaluate(bare, split="0.5"), "never.png")

@@ -1,0 +1,121 @@
+"""The command line's frame: verbs are files, help is quick, errors are short."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fairlead import cli
+from fairlead.gateway.door import hashed
+
+CONFIG = """
+targets:
+  small: {type: scripted, replies: [four], profile: {input_usd_per_mtok: 0.1, output_usd_per_mtok: 0.4}}
+  big: {type: scripted, replies: ["4"]}
+routes:
+  auto: {policy: {type: fixed, plan: small}}
+store: {path: STORE}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "fairlead.yaml"
+    file.write_text(CONFIG.replace("STORE", str(tmp_path / "store.sqlite")))
+    return file
+
+
+def test_every_file_is_a_verb_with_help() -> None:
+    found = cli.verbs()
+    assert {"serve", "validate", "route", "key", "lab"} <= set(found)
+    assert all(found.values())
+
+
+@pytest.mark.parametrize("verb", sorted(cli.verbs()))
+def test_every_verb_registers_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([verb, "--help"])
+    assert caught.value.code == 0
+    assert verb in capsys.readouterr().out
+
+
+def test_help_imports_no_verb() -> None:
+    code = (
+        "import sys, fairlead.cli as c\n"
+        "try: c.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in sys.modules if m.startswith('fairlead.cli.') or m in ('numpy', 'starlette', 'aiohttp')])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+    assert "serve" in out
+
+
+def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["srve"])
+    assert caught.value.code == 2
+    assert "serve" in capsys.readouterr().err
+
+
+def test_validate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ok")
+    assert "target small: scripted" in out
+    assert "route auto: fixed" in out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        ("targets: {t: {type: scripted, profil: {}}}\nroutes: {}", "$.targets.t.profil"),
+        ("targets: {t: {type: scripted}}\nroutes: {auto: {policy: {type: fixd}}}", "$.routes.auto.policy.type"),
+        ("targets: {t: {type: scripted}}\nroutes: {}\ngateway: {prt: 1}", "$.gateway"),
+        ("targets: {t: {type: scripted}}\nroutes: {}\ngateway: {host: 0.0.0.0}", "$.gateway.keys"),
+        ("targets: {t: {type: scripted}}\nroutes: {}\ngateway: {strongest: u}", "$.gateway.strongest"),
+        ("a: [", ""),
+    ],
+)
+def test_validate_names_the_wrong_key(tmp_path: Path, wrong: str, path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(wrong)
+    assert cli.main(["validate", str(file)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("fairlead: ")
+    assert path in err
+    assert "Traceback" not in err
+
+
+def test_missing_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate", "/nowhere.yaml"]) == 1
+    assert "fairlead init" in capsys.readouterr().err
+
+
+def test_route(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["route", str(config), "what is 2+2?"]) == 0
+    assert "chooses small (propensity 1.000)" in capsys.readouterr().out
+    assert not (tmp_path / "store.sqlite").exists()
+    assert cli.main(["route", str(config), "hi", "--route", "other"]) == 1
+    assert "unknown route" in capsys.readouterr().err
+
+
+def test_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["key", "bob"]) == 0
+    out = capsys.readouterr().out
+    key = next(w for w in out.split() if w.startswith("fl-"))
+    assert f'"bob": "{hashed(key)}"' in out
+    assert cli.main(["key", "no\nname"]) == 1
+
+
+def test_lab_ask(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lab", "ask", "lab-nano", "3+4="]) == 0
+    assert capsys.readouterr().out.strip()
+    assert cli.main(["lab", "ask", "lab-nan", "3+4="]) == 1
+
+
+def test_lab_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "table.csv"
+    assert cli.main(["lab", "table", "-n", "2", "-o", str(file)]) == 0
+    assert len(file.read_text().splitlines()) > 2

@@ -1,0 +1,87 @@
+"""``fairlead train`` and ``fairlead bench --model``: what was trained is kept, and not judged on what it saw."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairlead.bench.training import load
+from fairlead.build import trained
+from fairlead.cli import main
+
+
+def write(path: Path, n: int = 60, *, first: int = 0, models: tuple[str, ...] = ("big", "small")) -> Path:
+    rng = np.random.default_rng(first)
+    with path.open("w") as file:
+        for i in range(first, first + n):
+            for m in models:
+                quality = float(rng.random() < (0.9 if m == "big" else 0.5))
+                row = {"query_id": f"{path.stem}{i}", "prompt": f"question {i}", "model": m, "quality": quality}
+                row |= {"cost_usd": 1.0 if m == "big" else 0.1, "split": "train" if i % 2 else "test"}
+                file.write(json.dumps(row) + "\n")
+    return path
+
+
+def test_train_then_judge_on_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, other = write(tmp_path / "a.jsonl"), write(tmp_path / "b.jsonl", first=50)
+    out = tmp_path / "model"
+    assert (
+        main(["train", str(table), "--predictor", "knn", "--set", "k=7", "--signals", "length,marks", "-o", str(out)])
+        == 0
+    )
+    assert "60 queries and 2 models" in capsys.readouterr().out
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["predictor"]["k"] == 7
+    assert manifest["models"] == ["big", "small"]
+    assert str(tmp_path) not in (out / "manifest.json").read_text()
+    predictor, seen = load(out)
+    assert predictor.digest() == manifest["digest"] == trained(out).digest()
+    assert len(seen.ids) == len(seen.prompts) == 60
+
+    # Ten of the other table's prompts were trained on, under other ids.
+    assert main(["bench", str(other), "--model", str(out)]) == 1
+    assert "10 of 60 queries were trained on" in capsys.readouterr().err
+    assert main(["bench", str(other), "--model", str(out), "--skip-seen", "--resamples", "50"]) == 0
+    assert "50 queries judged" in capsys.readouterr().out
+    assert main(["bench", str(table), "--model", str(out), "--skip-seen"]) == 1
+    assert "every query" in capsys.readouterr().err
+
+
+def test_strangers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model"
+    assert main(["train", str(write(tmp_path / "a.jsonl")), "--predictor", "mean", "-o", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["needs"] == ["length"]
+    strangers = write(tmp_path / "c.jsonl", first=500, models=("x", "y"))
+    assert main(["bench", str(strangers), "--model", str(out)]) == 1
+    assert "knows none of the table's models; it knows big, small" in capsys.readouterr().err
+    (out / "seen.json").unlink()
+    assert main(["bench", str(strangers), "--model", str(out)]) == 1
+    assert "train again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--set", "kk=3"], "did you mean 'k'"),
+        (["--set", "k"], "not KEY=VALUE"),
+        (["--set", "k=[1"], "not YAML"),
+        (["--only-split", "dev"], "there are: test, train"),
+        (["--models", "bigg"], "did you mean 'big'"),
+        (["--signals", "lenght"], "did you mean 'length'"),
+    ],
+)
+def test_mistakes_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    table = write(tmp_path / "a.jsonl", 6)
+    assert main(["train", str(table), *more, "-o", str(tmp_path / "m")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_only_one_split(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.jsonl")
+    assert main(["train", str(table), "--only-split", "train", "--predictor", "mean", "-o", str(tmp_path / "m")]) == 0
+    assert len(load(tmp_path / "m")[1].ids) == 30

@@ -1,0 +1,33 @@
+import pytest
+
+from fairlead.plans.answers import extract
+
+
+@pytest.mark.parametrize(
+    ("how", "text", "answer"),
+    [
+        ("text", "  Paris \n is the\tcapital. ", "paris is the capital"),
+        ("text", " \n", None),
+        ("last_line", "Let me think.\n\nParis\n", "paris"),
+        ("last_line", "", None),
+        ("number", "so 3 + 4 = 1,000", "1000"),
+        ("number", "1000.0", "1000"),
+        ("number", "It costs $12.50.", "12.5"),
+        ("number", "-7 degrees", "-7"),
+        ("number", "10-5", "5"),
+        ("number", ".5", "0.5"),
+        ("number", "0.000", "0"),
+        ("number", "42%", "42"),
+        ("number", "42km", "42"),
+        ("number", "none", None),
+        ("choice", "The answer is (B).", "B"),
+        ("choice", "**Answer: C**", "C"),
+        ("choice", "A dog? No: D", "D"),
+        ("choice", "I think it's E.", "E"),
+        ("choice", "Answer: D, though A is close", "D"),
+        ("choice", "the answer is a dog", None),
+        ("choice", "F", None),
+    ],
+)
+def test_extract(how: str, text: str, answer: str | None) -> None:
+    assert extract(text, how) == answer  # type: ignore[arg-type]

@@ -1,0 +1,275 @@
+"""What every predictor keeps to, and what each one is for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fairlead import catalog
+from fairlead.bench.metrics import auroc
+from fairlead.build import build
+from fairlead.component import pack, unpack
+from fairlead.errors import NotFitted, StateError, TableError
+from fairlead.plans.base import decode
+from fairlead.predictors.base import Predictor, standard_error
+from fairlead.predictors.features import Features
+from fairlead.predictors.knn import KNN
+from fairlead.predictors.mean import Mean
+from fairlead.predictors.ridge import Ridge
+from fairlead.signals.base import Observer
+from fairlead.table import OutcomeTable
+from fairlead.types import Decision, Failure, Option, Outcome, Profile, Query, Reward, Signals, Target, Trace
+
+NAMES = catalog.names("predictors")
+OBSERVER = Observer(signals={n: build("signals", n) for n in ("embedding", "length", "marks")})
+NEEDS = ("embedding", "length", "marks")
+A, B, NEW = Target(name="a"), Target(name="b"), Target(name="new", profile=Profile(quality=0.7))
+
+
+def make_table(n: int = 240, *, noise: float = 0.15, seed: int = 0, missing: float = 0.0) -> OutcomeTable:
+    """Sums are for `a`, letters for `b`; both err a little."""
+    rng = np.random.default_rng(seed)
+    rows: dict[str, list[Any]] = {k: [] for k in ("query_id", "prompt", "model", "quality", "cost_usd", "latency_s")}
+    for i in range(n):
+        sums = rng.random() < 0.5
+        x, y = rng.integers(100, 999, 2)
+        words = " ".join(rng.choice(["lion", "tiger", "zebra", "heron", "otter"], 3))
+        prompt = f"compute {x} + {y}" if sums else f"write a poem about {words} number {i}"
+        for model in ("b", "a"):
+            right = (model == "a") == sums
+            quality = float(right != (rng.random() < noise))
+            rows["query_id"].append(str(i))
+            rows["prompt"].append(prompt)
+            rows["model"].append(model)
+            rows["quality"].append(None if rng.random() < missing else quality)
+            rows["cost_usd"].append((0.001 if model == "a" else 0.003) + 1e-5 * len(prompt))
+            rows["latency_s"].append(1.0)
+    return OutcomeTable.from_columns(rows).observed(OBSERVER, NEEDS)
+
+
+TABLE = make_table()
+TEST = make_table(seed=9)
+assert TABLE.signals is not None
+FIRST = TABLE.signals[0]
+
+
+def trace(signals: Signals, plan: Any, *, target: str, error: Any = None) -> Trace:
+    option = Option(plan=decode(plan), probability=1.0)
+    return Trace(
+        id="t",
+        at=0.0,
+        query=Query.ask("x", id="t"),
+        signals=signals,
+        decision=Decision(options=(option,), chosen=0, propensity=1.0),
+        outcome=Outcome(target=target, error=error),
+    )
+
+
+@pytest.fixture(params=NAMES, scope="module")
+def fitted(request: pytest.FixtureRequest) -> Predictor:
+    predictor: Predictor = build("predictors", request.param)
+    predictor.fit(TABLE)
+    return predictor
+
+
+def test_forecasts_are_bounded_ordered_and_priced(fitted: Predictor) -> None:
+    forward, backward = fitted.predict(FIRST, [A, B, NEW]), fitted.predict(FIRST, [NEW, B, A])
+    assert forward == backward[::-1]
+    for f in forward:
+        assert 0.0 <= f.quality <= 1.0
+        assert f.quality_sd > 0.0
+    characters = Features.characters(FIRST)
+    assert forward[0].usd == pytest.approx(0.001 + 1e-5 * characters, rel=1e-3)
+    assert forward[0].seconds == pytest.approx(1.0)
+    assert (forward[2].quality, forward[2].quality_sd, forward[2].usd) == (0.7, Predictor.unknown_sd, None)
+
+
+def test_state_survives_packing(fitted: Predictor) -> None:
+    spec, state = unpack(pack([fitted.spec(), fitted.state()]))
+    again: Predictor = build("predictors", spec)
+    again.load(state)
+    assert again.predict(FIRST, [A, B]) == fitted.predict(FIRST, [A, B])
+    assert again.digest() == fitted.digest()
+
+
+def test_same_table_same_answer_in_any_order(fitted: Predictor) -> None:
+    again: Predictor = build("predictors", fitted.type_name())
+    again.fit(TABLE.with_models(["b", "a"]))
+    for x, y in zip(fitted.predict(FIRST, [A, B]), again.predict(FIRST, [A, B]), strict=True):
+        assert x.quality == pytest.approx(y.quality, abs=1e-6)
+
+
+def test_unscored_answers_are_left_out(fitted: Predictor) -> None:
+    predictor: Predictor = build("predictors", fitted.type_name())
+    predictor.fit(make_table(missing=0.4))
+    full, part = fitted.predict(FIRST, [A, B]), predictor.predict(FIRST, [A, B])
+    for x, y in zip(full, part, strict=True):
+        assert x.quality == pytest.approx(y.quality, abs=0.2)
+        assert np.isfinite(y.quality_sd)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "mean"])
+def test_it_tells_targets_apart_on_new_queries(name: str) -> None:
+    predictor: Predictor = build("predictors", name)
+    predictor.fit(TABLE)
+    signals = TEST.observations(NEEDS)
+    quality = np.asarray([[f.quality for f in predictor.predict(s, [A, B])] for s in signals])
+    # Labels err in 15% of cases, so that about 0.85 is the best there is.
+    assert auroc(quality[:, 0], TEST.quality_QM[:, 0]) > 0.75
+    assert TEST.quality_QM[np.arange(len(TEST)), quality.argmax(axis=1)].mean() > 0.75
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "mean"])
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_calibration_keeps_the_order_of_a_target(name: str, method: str) -> None:
+    # A fixed penalty keeps the test quick.
+    fixed = {"k": 40, "pull": 20.0} if name == "knn" else {"l2": 30.0}
+    plain, calibrated = (build("predictors", {"type": name, "calibration": c, **fixed}) for c in ("none", method))
+    plain.fit(TABLE)
+    calibrated.fit(TABLE)
+    before = np.asarray([plain.predict(s, [A])[0].quality for s in TEST.observations(NEEDS)])
+    after = np.asarray([calibrated.predict(s, [A])[0].quality for s in TEST.observations(NEEDS)])
+    assert (np.diff(after[np.argsort(before)]) >= -1e-9).all()
+    assert "calibration_" in calibrated.state()
+
+
+def test_useless_text_is_shrunk_to_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    table = make_table()
+    # Qualities dealt at random: nothing can be learned from the prompt.
+    table = table.take(np.arange(len(table)))
+    table.quality_QMS[:] = rng.random(table.quality_QMS.shape) < 0.7
+    for name in ("knn", "ridge", "logistic"):
+        predictor: Predictor = build("predictors", name)
+        predictor.fit(table)
+        quality = [predictor.predict(s, [A])[0].quality for s in TEST.observations(NEEDS)]
+        assert np.std(quality) < 0.08, name
+
+
+def test_before_a_fit() -> None:
+    for name in NAMES:
+        predictor: Predictor = build("predictors", name)
+        if predictor.online:
+            assert [f.quality for f in predictor.predict(FIRST, [A, NEW])] == [0.5, 0.7]
+        else:
+            with pytest.raises(NotFitted, match="fairlead train"):
+                predictor.predict(FIRST, [A])
+            predictor.update(trace(FIRST, "a", target="a"), Reward(quality=1.0))
+            assert not hasattr(predictor, "targets_")
+
+
+def test_an_unscored_table_teaches_nothing() -> None:
+    table = make_table(20, missing=1.0)
+    with pytest.raises(TableError, match="no scored answers"):
+        Mean().fit(table)
+
+
+@pytest.mark.parametrize("fit_first", [False, True])
+@pytest.mark.parametrize("name", ["mean", "knn"])
+def test_online_learning_moves_towards_what_was_seen(name: str, fit_first: bool) -> None:
+    predictor: Predictor = build("predictors", name)
+    if fit_first:
+        predictor.fit(TABLE)
+    before = predictor.predict(FIRST, [NEW])[0]
+    for _ in range(60):
+        predictor.update(trace(FIRST, "new", target="new"), Reward(quality=0.0))
+    after = predictor.predict(FIRST, [NEW])[0]
+    assert after.quality < 0.15 < before.quality
+    assert after.quality_sd < before.quality_sd
+    spec, state = unpack(pack([predictor.spec(), predictor.state()]))
+    again = build("predictors", spec)
+    again.load(state)
+    assert again.predict(FIRST, [NEW, A]) == predictor.predict(FIRST, [NEW, A])
+
+
+def test_answers_kept_for_their_looks_and_failures_teach_nothing() -> None:
+    predictor = KNN()
+    cascade = {"kind": "cascade", "steps": ["a", "b"], "accept": {"kind": "confidence", "above": 0.5}}
+    predictor.update(trace(FIRST, cascade, target="a"), Reward(quality=1.0))
+    predictor.update(trace(FIRST, "a", target="a", error=Failure(kind="timeout")), Reward(quality=0.0))
+    assert not hasattr(predictor, "targets_")
+
+
+def test_knn_forgets_the_oldest() -> None:
+    predictor = KNN(memory=10)
+    for i in range(30):
+        predictor.update(trace(FIRST, "a", target="a"), Reward(quality=float(i >= 20)))
+    assert predictor.x_.shape[0] == 10
+    assert predictor.predict(FIRST, [A])[0].quality > 0.9
+    predictor.decay(0.5)
+    assert predictor.x_.shape[0] == 5
+
+
+def test_knn_with_all_neighbours_is_the_mean() -> None:
+    predictor = KNN(k=len(TABLE), pull=0.0)
+    predictor.fit(TABLE)
+    want = TABLE.quality_QM.mean(axis=0)
+    got = [f.quality for f in predictor.predict(FIRST, [A, B])]
+    assert got == pytest.approx(want.tolist())
+
+
+def test_knn_with_one_neighbour_recalls_the_table() -> None:
+    predictor = KNN(k=1, pull=0.0)
+    predictor.fit(TABLE)
+    signals = TABLE.observations(NEEDS)
+    x = predictor.x_
+    near = x @ x.T - np.eye(len(x), dtype=np.float32)
+    distinct = np.flatnonzero(near.max(axis=1) < 0.99)
+    assert len(distinct) > 20
+    for i in distinct:
+        got = [f.quality for f in predictor.predict(signals[i], [A, B])]
+        assert got == TABLE.quality_QM[i].tolist()
+
+
+def test_ridge_is_the_closed_form() -> None:
+    predictor = Ridge(l2=0.3)
+    predictor.fit(TABLE)
+    x = predictor.features.read_all(TABLE.observations(NEEDS))
+    z = x - x.mean(axis=0)
+    gram = z.T @ z
+    y = TABLE.quality_QM - predictor.mean_
+    want = np.linalg.solve(gram + 0.3 * np.linalg.eigvalsh(gram).mean() * np.eye(len(gram)), z.T @ y)
+    np.testing.assert_allclose(predictor.weights_, want, atol=1e-8)
+
+
+def test_ridge_chooses_by_exact_leave_one_out() -> None:
+    table = TABLE.take(np.arange(60))
+    chosen = Ridge()
+    chosen.fit(table)
+
+    def left_out(l2: float) -> float:
+        # Features are fixed as the whole table scales them; only the regression leaves one out.
+        x = chosen.features.read_all(table.observations(NEEDS))
+        z, y = x - x.mean(axis=0), table.quality_QM[:, 0] - chosen.mean_[0]
+        penalty = l2 * np.linalg.eigvalsh(z.T @ z).mean() * np.eye(z.shape[1])
+        errors = []
+        for i in range(len(z)):
+            keep = np.arange(len(z)) != i
+            w = np.linalg.solve(z[keep].T @ z[keep] + penalty, z[keep].T @ y[keep])
+            errors.append((y[i] - z[i] @ w) ** 2)
+        return float(np.sum(errors))
+
+    assert left_out(chosen.l2_) <= min(left_out(chosen.l2_ * 10), left_out(chosen.l2_ / 10)) * 1.02
+
+
+def test_means_merge_to_the_whole() -> None:
+    start = Mean()
+    left, right, whole = start.copy(), start.copy(), start.copy()
+    for i in range(20):
+        t, reward = trace(FIRST, "ab"[i % 2], target="ab"[i % 2]), Reward(quality=i / 20)
+        (left if i < 7 else right).update(t, reward)
+        whole.update(t, reward)
+    left.merge(right)
+    for x, y in zip(left.predict(FIRST, [A, B]), whole.predict(FIRST, [A, B]), strict=True):
+        assert x.quality == pytest.approx(y.quality)
+        assert x.quality_sd == pytest.approx(y.quality_sd)
+    with pytest.raises(StateError):
+        left.merge(KNN())  # type: ignore[arg-type]
+
+
+def test_standard_error_shrinks_and_is_never_zero() -> None:
+    sd = standard_error(np.asarray([1.0, 1.0, 0.5]), np.asarray([1.0, 100.0, 100.0]))
+    assert sd[0] > sd[1] > 0.0
+    assert sd[2] == pytest.approx(0.05, rel=0.02)

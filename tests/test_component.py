@@ -1,0 +1,125 @@
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.component import Component, digest, pack, unpack
+from fairlead.errors import StateError
+from fairlead.objective import Objective
+
+
+class Part(Component):
+    family: ClassVar[str] = "parts"
+
+    def __init__(self, *, size: int = 2) -> None:
+        self.size = size
+        self.seen_: int = 0
+
+
+class Whole(Component):
+    family: ClassVar[str] = "wholes"
+
+    def __init__(
+        self,
+        *,
+        part: Part,
+        named: dict[str, Part] | None = None,
+        row: tuple[Part, ...] = (),
+        objective: Objective = Objective(),  # noqa: B008
+    ) -> None:
+        self.part = part
+        self.named = named
+        self.row = row
+        self.objective = objective
+        self.array_ = np.zeros((2, 3))
+        self._cache = object()
+
+
+def whole() -> Whole:
+    return Whole(part=Part(), named={"x": Part(size=3)}, row=(Part(size=4), Part(size=5)))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+
+
+@given(values)
+def test_pack_and_unpack(value: Any) -> None:
+    assert unpack(pack(value)) == value
+    assert pack(unpack(pack(value))) == pack(value)
+
+
+@pytest.mark.parametrize("dtype", ["<f8", "<f4", "<i8", "|b1"])
+def test_arrays_come_back_as_they_went_and_can_be_written(dtype: str) -> None:
+    for shape in ((), (0,), (3,), (2, 3)):
+        array = np.arange(int(np.prod(shape))).reshape(shape).astype(dtype)
+        back = unpack(pack({"a": array}))["a"]
+        assert back.dtype == array.dtype
+        assert back.shape == shape
+        assert np.array_equal(back, array)
+        back[...] = back
+    turned = np.arange(6.0).reshape(2, 3).T
+    assert np.array_equal(unpack(pack(turned)), turned)
+
+
+def test_the_order_of_keys_does_not_change_the_bytes() -> None:
+    assert pack({"a": 1, "b": 2}) == pack({"b": 2, "a": 1})
+    assert digest(pack({"a": 1})) != digest(pack({"a": 2}))
+
+
+def test_what_is_not_state_is_refused() -> None:
+    for value in (object(), lambda: 1, np.array([object()])):
+        with pytest.raises(StateError, match="cannot be stored"):
+            pack({"x": value})
+
+
+def test_spec_and_state_enter_nested_components() -> None:
+    spec, state = whole().spec(), whole().state()
+    assert spec["part"]["size"] == 2
+    assert spec["named"]["x"]["size"] == 3
+    assert [p["size"] for p in spec["row"]] == [4, 5]
+    assert spec["objective"]["usd_weight"] == 0.0
+    assert set(state) == {"array_", "part", "named", "row"}
+    assert state["named"] == {"x": {"seen_": 0}}
+    assert set(state["row"]) == {"0", "1"}
+
+
+def test_state_goes_where_it_came_from() -> None:
+    one, other = whole(), whole()
+    one.array_[0, 0] = 1.0
+    one.part.seen_, one.row[1].seen_ = 5, 7
+    assert one.named is not None
+    one.named["x"].seen_ = 6
+    assert one.digest() != other.digest()
+    other.load(unpack(pack(one.state())))
+    assert other.digest() == one.digest()
+    assert (other.part.seen_, other.row[1].seen_) == (5, 7)
+
+
+def test_state_that_fits_nothing_is_refused() -> None:
+    with pytest.raises(StateError, match="nothing named 'stranger'"):
+        whole().load({"stranger": {}})
+
+
+def test_a_copy_is_independent() -> None:
+    one = whole()
+    copy = one.copy()
+    assert copy.digest() == one.digest()
+    copy.array_[0, 0] = 1.0
+    copy.part.seen_ = 1
+    assert one.part.seen_ == 0
+    assert one.array_[0, 0] == 0.0
+
+
+def test_merge_says_that_it_cannot() -> None:
+    with pytest.raises(StateError, match="cannot be merged"):
+        whole().merge(whole())
+
+
+def test_repr_reads_like_the_call() -> None:
+    assert repr(Part(size=3)) == "Part(size=3)"

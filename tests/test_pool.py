@@ -1,0 +1,114 @@
+import pytest
+
+from fairlead.errors import ConfigError, UnknownName
+from fairlead.pool import Health, Pool, estimate_tokens
+from fairlead.types import Constraints, Failure, Message, Part, Profile, Query, Target
+
+DOWN = Failure(kind="unavailable")
+
+
+def pool(*targets: Target) -> Pool:
+    return Pool(targets=targets or (Target(name="a"), Target(name="b")))
+
+
+def test_two_targets_cannot_share_a_name() -> None:
+    with pytest.raises(ConfigError, match="share a name: a"):
+        pool(Target(name="a"), Target(name="a"))
+
+
+def test_lookup_offers_the_nearest_name() -> None:
+    targets = pool(Target(name="small"), Target(name="large"))
+    assert targets["small"].name == "small"
+    assert "large" in targets
+    assert len(targets) == 2
+    with pytest.raises(UnknownName, match="did you mean 'small'"):
+        targets["smal"]
+
+
+def test_the_digest_names_the_set_and_not_its_order() -> None:
+    a, b = Target(name="a"), Target(name="b", profile=Profile(tags=frozenset("xyz")))
+    assert pool(a, b).digest == pool(b, a).digest
+    assert pool(a, b).digest != pool(a).digest
+    assert pool(a, b).digest != pool(a, Target(name="b")).digest
+
+
+def test_with_and_only_make_new_pools_with_the_same_health() -> None:
+    first = pool()
+    more = first.with_target(Target(name="c")).with_target(Target(name="a", kind="agent"))
+    assert [t.name for t in more] == ["b", "c", "a"]
+    assert [t.name for t in more.only(["a", "b", "ghost"])] == ["b", "a"]
+    assert [t.name for t in first] == ["a", "b"]
+    assert more.health is first.health
+
+
+def test_everybody_who_may_not_act_has_a_reason() -> None:
+    targets = pool(
+        Target(name="good", profile=Profile(modalities=frozenset({"text", "image"}), context_tokens=1000)),
+        Target(name="blind"),
+        Target(name="plain", profile=Profile(modalities=frozenset({"text", "image"}), tools=False)),
+        Target(name="short", profile=Profile(modalities=frozenset({"text", "image"}), context_tokens=5)),
+        Target(name="banned", profile=Profile(modalities=frozenset({"text", "image"}))),
+    )
+    parts = (Part(text="what is this?"), Part(type="image_url"))
+    query = Query(
+        id="q",
+        messages=(Message(role="user", content=parts),),
+        tools=("search",),
+        constraints=Constraints(allow=("good", "blind", "plain", "short")),
+    )
+    found = targets.eligible(query)
+    assert [t.name for t in found.targets] == ["good"]
+    assert found.excluded == {
+        "blind": "cannot take image",
+        "plain": "cannot use tools",
+        "short": "about 7 tokens do not fit its context of 5",
+        "banned": "not among the allowed targets",
+    }
+
+
+def test_unknown_context_is_not_zero() -> None:
+    assert len(pool().eligible(Query.ask("word " * 100_000)).targets) == 2
+
+
+def test_tokens_are_estimated_over_all_messages() -> None:
+    messages = (Message(role="system", content="x" * 40), Message(role="user", content="y" * 40))
+    assert estimate_tokens(Query(id="q", messages=messages)) == 28
+
+
+def test_a_target_rests_after_failures_in_a_row_ever_longer() -> None:
+    health = Health(failures=3, rest_seconds=5.0, most_seconds=12.0)
+    for _ in range(2):
+        health.failed("a", DOWN, now=0.0)
+    assert health.resting("a", now=0.0) == 0.0
+    rests = []
+    for _ in range(3):
+        health.failed("a", DOWN, now=100.0)
+        rests.append(health.resting("a", now=100.0))
+    assert rests == [5.0, 10.0, 12.0]
+    assert health.resting("a", now=200.0) == 0.0
+    health.succeeded("a")
+    health.failed("a", DOWN, now=300.0)
+    assert health.resting("a", now=300.0) == 0.0
+
+
+def test_retry_after_is_heeded_up_to_the_most() -> None:
+    health = Health(most_seconds=60.0)
+    health.failed("a", Failure(kind="rate_limited", retry_after_seconds=7.0), now=0.0)
+    assert health.resting("a", now=1.0) == 6.0
+    health.failed("b", Failure(kind="rate_limited", retry_after_seconds=9999.0), now=0.0)
+    assert health.resting("b", now=0.0) == 60.0
+
+
+@pytest.mark.parametrize("kind", ["bad_request", "budget", "deadline", "context_too_long", "internal"])
+def test_what_is_not_the_targets_fault_is_not_held_against_it(kind: object) -> None:
+    health = Health(failures=1)
+    health.failed("a", Failure(kind=kind), now=0.0)  # type: ignore[arg-type]
+    assert health.resting("a", now=0.0) == 0.0
+
+
+def test_a_resting_target_is_not_eligible() -> None:
+    targets = pool()
+    targets.health.failed("a", Failure(kind="rate_limited", retry_after_seconds=30.0))
+    found = targets.eligible(Query.ask("hello"))
+    assert [t.name for t in found.targets] == ["b"]
+    assert found.excluded["a"].startswith("resting for")

@@ -1,0 +1,87 @@
+import copy
+
+import msgspec
+import pytest
+
+from fairlead.component import digest, pack
+from fairlead.types import (
+    Call,
+    Constraints,
+    Failure,
+    Message,
+    Outcome,
+    Part,
+    Profile,
+    Query,
+    Reading,
+    Signals,
+    Target,
+    Tokens,
+)
+
+
+def test_ask_makes_one_user_message_and_keeps_the_body() -> None:
+    query = Query.ask("Hello", id="q", temperature=0.5, constraints=Constraints(max_calls=2))
+    assert query.text == "Hello"
+    assert msgspec.json.decode(query.body["temperature"]) == 0.5
+    assert msgspec.json.decode(query.body["messages"]) == [{"role": "user", "content": "Hello"}]
+    assert query.constraints.max_calls == 2
+    assert Query.ask("x").id != Query.ask("x").id
+
+
+def test_text_is_that_of_the_last_user() -> None:
+    said = [Message(role=r, content=t) for r, t in (("user", "one"), ("user", "two"), ("assistant", "three"))]
+    assert Query(id="q", messages=tuple(said)).text == "two"
+    assert Query(id="q", messages=(said[2],)).text == "three"
+    assert Query(id="q", messages=()).text == ""
+    parts = (Part(text="look"), Part(type="image_url"), Part(text="here"))
+    query = Query(id="q", messages=(Message(role="user", content=parts),))
+    assert query.text == "look\nhere"
+    assert query.modalities == {"text", "image"}
+    assert Message(role="assistant").text == ""
+
+
+def test_signals_are_read_by_name_and_part() -> None:
+    signals = Signals(readings={"length": Reading(value=3, parts={"words": 1})})
+    assert signals.get("length") == 3
+    assert signals.get("length.words") == 1
+    assert signals.get("length.lines") is None
+    assert signals.get("marks") is None
+
+
+def test_prices() -> None:
+    profile = Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=4.0)
+    assert profile.usd(Tokens(input=1_000_000, output=500_000)) == pytest.approx(3.0)
+    cached = msgspec.structs.replace(profile, cached_input_usd_per_mtok=0.1)
+    assert cached.usd(Tokens(input=1_000_000, cached_input=400_000)) == pytest.approx(0.64)
+    assert profile.usd(Tokens(input=1_000_000, cached_input=400_000)) == pytest.approx(1.0)
+    assert Profile(input_usd_per_mtok=1.0).usd(Tokens()) is None
+    assert Profile(input_usd_per_mtok=0.0, output_usd_per_mtok=0.0).usd(Tokens(input=9)) == 0.0
+
+
+def test_equal_profiles_are_written_alike() -> None:
+    written = [
+        Profile(),
+        copy.deepcopy(Profile()),
+        Profile(modalities=frozenset(["text"]), tags=frozenset([])),
+        msgspec.convert({"modalities": ["text"], "tags": []}, Profile),
+    ]
+    assert {digest(pack(msgspec.to_builtins(p))) for p in written} == {digest(pack({}))}
+
+
+def test_who_may_try_elsewhere() -> None:
+    assert Failure(kind="timeout").elsewhere
+    assert Failure(kind="context_too_long").elsewhere
+    assert not Failure(kind="bad_request").elsewhere
+    assert not Failure(kind="budget").elsewhere
+    assert Outcome().ok
+    assert not Outcome(cancelled=True).ok
+    assert not Outcome(error=Failure(kind="auth")).ok
+
+
+def test_nouns_are_frozen_and_keyword_only() -> None:
+    target = Target(name="a")
+    with pytest.raises(AttributeError):
+        target.name = "b"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Call("a")  # type: ignore[misc]
