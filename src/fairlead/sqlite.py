@@ -126,6 +126,9 @@ class SQLiteStore(Store):
         self.commits = 0
         """Transactions since the start."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._held: list[_Job] = []
+        """Traces that go to the writer at the end of the event loop's round, so that it is woken once for all of them."""
+        self._holder: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._open = False
         self._gate = threading.Lock()
@@ -185,6 +188,7 @@ class SQLiteStore(Store):
         if self._thread is not None:
             with self._gate:
                 self._open = False
+                self._hand_over()
                 self._jobs.put(None)
             self._thread.join()
             self._thread = None
@@ -345,16 +349,31 @@ class SQLiteStore(Store):
         self._queue(_Job(name, work, answer))
         return answer.result()
 
-    def _queue(self, job: _Job) -> None:
+    def _queue(self, job: _Job, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Put a job in line; with `loop`, hold it until the end of that loop's round."""
         with self._gate:
             if not self._open:
                 why = "is open for reading only" if self.read_only else "is not started, or was stopped"
                 raise StoreError(f"the store {self.path} {why}")
             if job.trace is not None:
-                if self._jobs.qsize() >= self.most_waiting:
+                if self._jobs.qsize() + len(self._held) >= self.most_waiting:
                     raise StoreError(f"{self.most_waiting} wait already: the disk does not keep up")
                 self._pending.setdefault(job.trace.id, job.trace)
+            self._held.append(job)
+            if loop is not None and len(self._held) == 1:
+                self._holder = loop
+                loop.call_soon(self._round_ended)
+            elif loop is None or loop is not self._holder:
+                self._hand_over()
+
+    def _round_ended(self) -> None:
+        with self._gate:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        for job in self._held:
             self._jobs.put(job)
+        self._held.clear()
 
     # ------------------------------------------------------------------------------------------------ traces
 
@@ -365,11 +384,12 @@ class SQLiteStore(Store):
             A future that is done when the operating system has the trace, or holds a `StoreError`: the disk failed, the id is
             there already, or too many wait. None in relaxed mode, where such errors are only logged and counted.
         """
-        answer = None if self.relaxed else asyncio.get_running_loop().create_future()
+        loop = None if self.relaxed else asyncio.get_running_loop()
+        answer = None if loop is None else loop.create_future()
         trace = chain.lean(trace) if self.text else chain.blank(chain.lean(trace))
         job = _Job(f"trace {trace.id}", None, answer, trace)
         try:
-            self._queue(job)
+            self._queue(job, loop)
         except StoreError as e:
             self._failed(job, e)
         return answer

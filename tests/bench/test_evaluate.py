@@ -117,8 +117,8 @@ def test_cascades_are_those_of_the_plan() -> None:
 
 def test_a_step_whose_confidence_is_read_pays_for_it() -> None:
     large, small = TABLE.models.index("large"), TABLE.models.index("small")
-    never = Chain(models=(small, large), above=np.inf)
-    always = Chain(models=(small, large), above=-np.inf)
+    never = Chain(models=(small, large), above=(np.inf,))
+    always = Chain(models=(small, large), above=(-np.inf,))
     assert run_chain(never, TABLE, CONFIDENCE)[1] == pytest.approx(1.0 + 0.12)
     assert run_chain(always, TABLE, CONFIDENCE)[1] == pytest.approx(0.12)
     np.testing.assert_array_equal(run_chain(never, TABLE, CONFIDENCE)[0], TABLE.quality_QM[:, large])

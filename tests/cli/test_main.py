@@ -78,7 +78,9 @@ def test_validate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("a: [", ""),
     ],
 )
-def test_validate_names_the_wrong_key(tmp_path: Path, wrong: str, path: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_names_the_wrong_key(
+    tmp_path: Path, wrong: str, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text(wrong)
     assert cli.main(["validate", str(file)]) == 1

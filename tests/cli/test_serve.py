@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +114,4 @@ def test_lab_serve() -> None:
             with pytest.raises(openai.BadRequestError):
                 client.chat.completions.create(model="lab-nano", messages=[{"role": "user", "content": "x" * 500}])
         process.send_signal(signal.SIGTERM)
-        start = time.monotonic()
         assert process.wait(10) == 0
-        assert time.monotonic() - start < 10

@@ -61,9 +61,12 @@ class Api:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with Gateway.of(config(tmp_path)) as app, Server(app, host="127.0.0.1", port=0) as server:
-        async with aiohttp.ClientSession(server.url) as http:
-            yield Api(app, http)
+    async with (
+        Gateway.of(config(tmp_path)) as app,
+        Server(app, host="127.0.0.1", port=0) as server,
+        aiohttp.ClientSession(server.url) as http,
+    ):
+        yield Api(app, http)
 
 
 async def test_life_of_feedback(api: Api) -> None:
@@ -79,11 +82,7 @@ async def test_life_of_feedback(api: Api) -> None:
     assert (await api.post("/v1/feedback", {"id": id, "value": 0.0}))[1]["status"] == "revised"
     assert (await api.post("/v1/feedback", {"id": id, "label": "up", "source": "judge"}))[1]["status"] == "accepted"
     _, shown = await api.get(f"/v1/traces/{id}")
-    assert [(f["source"] if "source" in f else "user", f["value"]) for f in shown["feedback"]] == [
-        ("user", 1.0),
-        ("user", 0.0),
-        ("judge", 1.0),
-    ]
+    assert [(f.get("source", "user"), f["value"]) for f in shown["feedback"]] == [("user", 0.0), ("judge", 1.0)]
     target = shown["trace"]["outcome"]["target"]
     _, stats = await api.get("/v1/stats")
     (row,) = [t for t in stats["targets"] if t["name"] == target]
@@ -196,28 +195,34 @@ async def test_health_and_page(api: Api) -> None:
 
 async def test_a_restart_does_not_blank_the_page(tmp_path: Path) -> None:
     for round in (1, 2):
-        async with Gateway.of(config(tmp_path)) as app, Server(app, host="127.0.0.1", port=0) as server:
-            async with aiohttp.ClientSession(server.url) as http:
-                api = Api(app, http)
-                id = await api.ask()
-                await api.post("/v1/feedback", {"id": id, "value": 0.5})
-                _, stats = await api.get("/v1/stats")
-                assert stats["requests"] == stats["traces"] == round
-                assert sum(t["judged"] for t in stats["targets"]) == round
-                assert len(stats["recent"]) == round
-                assert stats["recent"][0]["feedback"] == 0.5
+        async with (
+            Gateway.of(config(tmp_path)) as app,
+            Server(app, host="127.0.0.1", port=0) as server,
+            aiohttp.ClientSession(server.url) as http,
+        ):
+            api = Api(app, http)
+            id = await api.ask()
+            await api.post("/v1/feedback", {"id": id, "value": 0.5})
+            _, stats = await api.get("/v1/stats")
+            assert stats["requests"] == stats["traces"] == round
+            assert sum(t["judged"] for t in stats["targets"]) == round
+            assert len(stats["recent"]) == round
+            assert stats["recent"][0]["feedback"] == 0.5
 
 
 async def test_text_that_is_not_kept_is_not_shown(tmp_path: Path) -> None:
-    async with Gateway.of(config(tmp_path, store={"text": False})) as app, Server(app, host="127.0.0.1", port=0) as server:
-        async with aiohttp.ClientSession(server.url) as http:
-            api = Api(app, http)
-            id = await api.ask()
-            status, reply = await api.post("/v1/feedback", {"id": id, "correction": "five"})
-            assert (status, reply["error"]["param"]) == (400, "value")
-            for path in ("/v1/stats", "/v1/traces", f"/v1/traces/{id}"):
-                async with http.get(path) as r:
-                    assert b"2+2" not in await r.read(), path
+    async with (
+        Gateway.of(config(tmp_path, store={"text": False})) as app,
+        Server(app, host="127.0.0.1", port=0) as server,
+        aiohttp.ClientSession(server.url) as http,
+    ):
+        api = Api(app, http)
+        id = await api.ask()
+        status, reply = await api.post("/v1/feedback", {"id": id, "correction": "five"})
+        assert (status, reply["error"]["param"]) == (400, "value")
+        for path in ("/v1/stats", "/v1/traces", f"/v1/traces/{id}"):
+            async with http.get(path) as r:
+                assert b"2+2" not in await r.read(), path
 
 
 async def test_a_trace_that_cannot_be_kept_withholds_the_answer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

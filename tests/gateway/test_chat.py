@@ -14,11 +14,12 @@ import pytest
 
 from fairlead.config import make
 from fairlead.gateway.app import Gateway
+from fairlead.gateway.chat import busy, clean, usd
 from fairlead.gateway.door import hashed
 from fairlead.gateway.server import Server
 from fairlead.targets.scripted import Reply
 from fairlead.targets.scripted_server import Bytes, ScriptedServer
-from fairlead.types import Failure, Trace
+from fairlead.types import Call, Decision, Failure, Outcome, Query, Signals, Step, Trace
 
 SECRET = "very-secret-upstream-key-93751"
 PRICED = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
@@ -28,7 +29,9 @@ ASK: Any = [{"role": "user", "content": "what is 2+2?"}]
 class Running:
     """A gateway on a socket, and its official client."""
 
-    def __init__(self, gateway: Gateway, server: Server, client: openai.AsyncOpenAI, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, gateway: Gateway, server: Server, client: openai.AsyncOpenAI, http: aiohttp.ClientSession
+    ) -> None:
         self.gateway, self.server, self.client, self.http = gateway, server, client, http
 
     async def post(self, body: Any, path: str = "/v1/chat/completions", **kw: Any) -> tuple[int, Any, Any]:
@@ -59,12 +62,13 @@ def start(tmp_path: Path) -> Start:
                 **more,
             }
         )
-        async with Gateway.of(config) as app, Server(app, host="127.0.0.1", port=0) as server:
-            async with (
-                openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=10) as client,
-                aiohttp.ClientSession(server.url) as http,
-            ):
-                yield Running(app, server, client, http)
+        async with (
+            Gateway.of(config) as app,
+            Server(app, host="127.0.0.1", port=0) as server,
+            openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=10) as client,
+            aiohttp.ClientSession(server.url) as http,
+        ):
+            yield Running(app, server, client, http)
 
     return run
 
@@ -139,7 +143,12 @@ async def test_an_answer_that_was_not_streamed_is_sent_as_a_stream(start: Start)
 async def test_unknown_fields_reach_the_upstream_untouched(start: Start) -> None:
     async with ScriptedServer(replies=("ok",)) as theirs, start({"t": upstream(theirs)}) as run:
         odd = b'{"deep": [1.50, 1e3, "\\u00e9", {"a":null}],   "kept" : true}'
-        body = b'{"model": "auto", "messages": [{"role": "user", "content": "hi", "odd": ' + odd + b'}], "new_field": ' + odd
+        body = (
+            b'{"model": "auto", "messages": [{"role": "user", "content": "hi", "odd": '
+            + odd
+            + b'}], "new_field": '
+            + odd
+        )
         status, _, reply = await run.post(body + b', "fairlead": {"max_usd": 1, "session": "s1"}}')
         assert status == 200
         assert reply["choices"][0]["message"]["content"] == "ok"
@@ -181,6 +190,52 @@ async def test_fallback_before_the_first_byte(start: Start) -> None:
                 assert r.headers["x-fairlead-fallbacks"] == "1"
                 assert b"here" in await r.read()
         assert [s.outcome.target for s in (await run.traces())[0].steps] == ["down", "up"]
+
+
+# ------------------------------------------------------------------------------------------------------------ headers
+
+
+def test_header_values() -> None:
+    assert clean("a\r\nset-cookie: x=1") == b"a%0D%0Aset-cookie: x=1"
+    assert clean("模型").isascii()
+    assert [usd(x) for x in (0.0, 1e-7, 0.0000123, 2.5, 100.0)] == [b"0", b"0.0000001", b"0.0000123", b"2.5", b"100"]
+
+
+def test_busy_time_counts_side_by_side_calls_once() -> None:
+    def step(start: float, seconds: float) -> Step:
+        return Step(path=(0, 0), call=Call(target="t"), outcome=Outcome(seconds=seconds), start_seconds=start)
+
+    def took(*steps: Step) -> float:
+        trace = Trace(
+            id="x",
+            at=0.0,
+            query=Query(id="x", messages=()),
+            signals=Signals(),
+            decision=Decision(options=(), chosen=0, propensity=1.0),
+            steps=steps,
+            outcome=Outcome(),
+        )
+        return busy(trace)
+
+    assert took() == 0.0
+    assert took(step(0.0, 2.0)) == 2.0
+    assert took(step(0.0, 2.0), step(1.0, 2.0), step(5.0, 1.0)) == 4.0
+
+
+async def test_an_asgi_server_may_open_and_close_it(tmp_path: Path) -> None:
+    """The lifespan events do what ``async with`` does."""
+    config = make({"targets": {"t": scripted("x")}, "routes": {}, "store": {"path": str(tmp_path / "s.sqlite")}})
+    gateway = Gateway.of(config)
+    waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    task = asyncio.ensure_future(gateway({"type": "lifespan", "state": {}}, waiting.get, sent.put))
+    await waiting.put({"type": "lifespan.startup"})
+    assert (await sent.get())["type"] == "lifespan.startup.complete"
+    assert gateway.opened
+    await waiting.put({"type": "lifespan.shutdown"})
+    assert (await sent.get())["type"] == "lifespan.shutdown.complete"
+    await task
+    assert not gateway.opened
 
 
 # ------------------------------------------------------------------------------------------------------------ failures
@@ -277,7 +332,10 @@ async def test_a_broken_stream_ends_with_an_error_event_and_without_done(start: 
 
 async def test_an_upstream_that_cuts_its_stream(start: Start) -> None:
     pieces = (b'data: {"choices":[{"index":0,"delta":{"content":"hal"}}]}\n\n',)
-    async with ScriptedServer(replies=(Bytes(pieces=pieces, cut=True),)) as theirs, start({"t": upstream(theirs)}) as run:
+    async with (
+        ScriptedServer(replies=(Bytes(pieces=pieces, cut=True),)) as theirs,
+        start({"t": upstream(theirs)}) as run,
+    ):
         async with run.http.post("/v1/chat/completions", json={"model": "auto", "messages": ASK, "stream": True}) as r:
             text = await r.read()
         assert b'"hal"' in text
@@ -310,16 +368,22 @@ async def test_a_client_that_leaves_stops_the_upstream(start: Start, stream: boo
         assert traces[0].outcome.error is not None
         assert traces[0].outcome.error.kind == "client_gone"
         assert traces[0].steps[0].outcome.cancelled
+        async with asyncio.timeout(5):
+            while not (recent := run.gateway.stats.show()["recent"]):
+                await asyncio.sleep(0.01)
+        assert (recent[0]["status"], recent[0]["error"]) == (499, "client_gone")
         # The gateway goes on.
         assert (await run.http.get("/healthz")).status == 200
 
 
 async def test_a_stop_lets_streams_end(start: Start) -> None:
-    async with start({"t": scripted(Reply(text="one two three four", word_seconds=0.05))}) as run:
-        async with run.http.post("/v1/chat/completions", json={"model": "t", "messages": ASK, "stream": True}) as r:
-            await r.content.readany()
-            run.server.should_exit = True
-            assert (await r.read()).endswith(b"data: [DONE]\n\n")
+    async with (
+        start({"t": scripted(Reply(text="one two three four", word_seconds=0.05))}) as run,
+        run.http.post("/v1/chat/completions", json={"model": "t", "messages": ASK, "stream": True}) as r,
+    ):
+        await r.content.readany()
+        run.server.should_exit = True
+        assert (await r.read()).endswith(b"data: [DONE]\n\n")
 
 
 # --------------------------------------------------------------------------------------------------------- bad requests
@@ -342,7 +406,10 @@ BAD: list[tuple[bytes, str | None]] = [
     (b'{"model": "auto", "tools": {}, "messages": [{"role": "user", "content": "x"}]}', "tools"),
     (b'{"model": "auto", "user": 1, "messages": [{"role": "user", "content": "x"}]}', "user"),
     (b'{"model": "auto", "fairlead": {"max_us": 1}, "messages": [{"role": "user", "content": "x"}]}', "fairlead"),
-    (b'{"model": "auto", "fairlead": {"max_usd": -1}, "messages": [{"role": "user", "content": "x"}]}', "fairlead.max_usd"),
+    (
+        b'{"model": "auto", "fairlead": {"max_usd": -1}, "messages": [{"role": "user", "content": "x"}]}',
+        "fairlead.max_usd",
+    ),
     (b'{"model": "auto", "fairlead": {"allow": ["nope"]}, "messages": [{"role": "user", "content": "x"}]}', "allow"),
     (b'{"model": "auto", "messages": ' + b"[" * 5000 + b"]" * 5000 + b"}", None),
 ]

@@ -18,10 +18,17 @@ from fairlead.gateway.door import hashed
 from fairlead.gateway.server import Server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --remote-debugging-port=0"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; install it to test the page")
 
@@ -65,7 +72,11 @@ class Tab:
 
     async def picture(self, path: Path, *, width: int, height: int, dark: bool = False, phone: bool = False) -> None:
         await self.do(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1, mobile=phone
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=2 if phone else 1,
+            mobile=phone,
         )
         await self.do(
             "Emulation.setEmulatedMedia",
@@ -127,62 +138,71 @@ def config(tmp_path: Path, **gateway: Any) -> Any:
 
 async def test_ask_and_explain(tmp_path: Path) -> None:
     """A prompt is explained without being sent, then asked, answered, explained and judged; script in answers stays text."""
-    async with Gateway.of(config(tmp_path)) as gateway, Server(gateway, host="127.0.0.1", port=0) as server:
-        async with browser(tmp_path / "profile") as tab:
-            await tab.open(server.url)
-            await tab.until("document.querySelectorAll('#model option').length === 3")
-            await tab.until("document.getElementById('state').textContent === 'live'")
+    async with (
+        Gateway.of(config(tmp_path)) as gateway,
+        Server(gateway, host="127.0.0.1", port=0) as server,
+        browser(tmp_path / "profile") as tab,
+    ):
+        await tab.open(server.url)
+        await tab.until("document.querySelectorAll('#model option').length === 3")
+        await tab.until("document.getElementById('state').textContent === 'live'")
 
-            await tab.js("document.getElementById('prompt').value = 'what is <b>2+2</b>?'")
-            await tab.js("document.getElementById('explain').click()")
-            assert await tab.until("document.querySelector('.chosen')?.textContent") == "quick"
-            assert "It would go to" in await tab.js("document.getElementById('explanation').textContent")
-            assert gateway.router.store.count() == 0
+        await tab.js("document.getElementById('prompt').value = 'what is <b>2+2</b>?'")
+        await tab.js("document.getElementById('explain').click()")
+        assert await tab.until("document.querySelector('.chosen')?.textContent") == "quick"
+        assert "It would go to" in await tab.js("document.getElementById('explanation').textContent")
+        assert gateway.router.store.count() == 0
 
-            await tab.js("document.getElementById('ask').click()")
-            await tab.until("document.getElementById('by').textContent.startsWith('quick answered in')")
-            assert await tab.js("document.getElementById('text').textContent") == "<img src=x onerror=alert(1)> four"
-            assert await tab.js("document.querySelectorAll('main img, main b:not(.routes b)').length") == 0
-            assert "It was sent to" in await tab.js("document.getElementById('explanation').textContent")
-            assert gateway.router.store.count() == 1
+        await tab.js("document.getElementById('ask').click()")
+        await tab.until("document.getElementById('by').textContent.startsWith('quick answered in')")
+        assert await tab.js("document.getElementById('text').textContent") == "<img src=x onerror=alert(1)> four"
+        assert await tab.js("document.querySelectorAll('main img, main b:not(.routes b)').length") == 0
+        assert "It was sent to" in await tab.js("document.getElementById('explanation').textContent")
+        assert gateway.router.store.count() == 1
 
-            await tab.js("document.getElementById('up').click()")
-            await tab.until("document.getElementById('thanks').textContent.startsWith('Thank you')")
-            (trace,) = gateway.router.store.traces()
-            (feedback,) = await asyncio.to_thread(gateway.router.store.feedback, trace.id)
-            assert (feedback.value, feedback.source) == (1.0, "page")
+        await tab.js("document.getElementById('up').click()")
+        await tab.until("document.getElementById('thanks').textContent.startsWith('Thank you')")
+        (trace,) = gateway.router.store.traces()
+        (feedback,) = await asyncio.to_thread(gateway.router.store.feedback, trace.id)
+        assert (feedback.value, feedback.source) == (1.0, "page")
 
-            await tab.until("document.getElementById('requests').textContent === '1'")
-            assert await tab.until("document.querySelector('#recent .prompt')?.textContent") == "what is <b>2+2</b>?"
-            assert await tab.until("document.querySelector('#recent .mark')?.textContent === '✓'")
-            # Keyboard: a row of the list is a button.
-            assert await tab.js("document.querySelector('#recent button').tabIndex") == 0
-            assert tab.problems == []
+        await tab.until("document.getElementById('requests').textContent === '1'")
+        assert await tab.until("document.querySelector('#recent .prompt')?.textContent") == "what is <b>2+2</b>?"
+        assert await tab.until("document.querySelector('#recent .mark')?.textContent === '✓'")
+        # Keyboard: a row of the list is a button.
+        assert await tab.js("document.querySelector('#recent button').tabIndex") == 0
+        assert tab.problems == []
 
 
 async def test_page_fits_a_phone(tmp_path: Path) -> None:
     """Nothing is wider than a phone's screen."""
-    async with Gateway.of(config(tmp_path)) as gateway, Server(gateway, host="127.0.0.1", port=0) as server:
-        async with browser(tmp_path / "profile") as tab:
-            await tab.do("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
-            await tab.open(server.url)
-            await tab.until("document.getElementById('state').textContent === 'live'")
-            await tab.js("document.getElementById('prompt').value = 'x'.repeat(400)")
-            await tab.js("document.getElementById('ask').click()")
-            await tab.until("!!document.querySelector('#recent .prompt') && !!document.querySelector('.chosen')")
-            assert await tab.js("document.documentElement.scrollWidth") <= 360
-            assert tab.problems == []
+    async with (
+        Gateway.of(config(tmp_path)) as gateway,
+        Server(gateway, host="127.0.0.1", port=0) as server,
+        browser(tmp_path / "profile") as tab,
+    ):
+        await tab.do("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
+        await tab.open(server.url)
+        await tab.until("document.getElementById('state').textContent === 'live'")
+        await tab.js("document.getElementById('prompt').value = 'x'.repeat(400)")
+        await tab.js("document.getElementById('ask').click()")
+        await tab.until("!!document.querySelector('#recent .prompt') && !!document.querySelector('.chosen')")
+        assert await tab.js("document.documentElement.scrollWidth") <= 360
+        assert tab.problems == []
 
 
 async def test_page_asks_for_the_key(tmp_path: Path) -> None:
     """With keys the page itself opens, its data do not, until the key is typed; it is kept in the tab alone."""
     locked = config(tmp_path, keys={"me": hashed("fl-test-key")})
-    async with Gateway.of(locked) as gateway, Server(gateway, host="127.0.0.1", port=0) as server:
-        async with browser(tmp_path / "profile") as tab:
-            await tab.open(server.url)
-            await tab.until("document.getElementById('lock').open")
-            await tab.js("document.getElementById('key').value = 'fl-test-key'")
-            await tab.js("document.querySelector('#lock-form button').click()")
-            await tab.until("document.getElementById('state').textContent === 'live'")
-            assert await tab.js("sessionStorage.getItem('fairlead-key')") == "fl-test-key"
-            assert await tab.js("localStorage.length") == 0
+    async with (
+        Gateway.of(locked) as gateway,
+        Server(gateway, host="127.0.0.1", port=0) as server,
+        browser(tmp_path / "profile") as tab,
+    ):
+        await tab.open(server.url)
+        await tab.until("document.getElementById('lock').open")
+        await tab.js("document.getElementById('key').value = 'fl-test-key'")
+        await tab.js("document.querySelector('#lock-form button').click()")
+        await tab.until("document.getElementById('state').textContent === 'live'")
+        assert await tab.js("sessionStorage.getItem('fairlead-key')") == "fl-test-key"
+        assert await tab.js("localStorage.length") == 0

@@ -65,7 +65,7 @@ class Curve(Struct, frozen=True, kw_only=True):
     quality_PQ: Floats
     usd_PQ: Floats
     seconds: float | None = None
-    """Mean time to read the signals and decide, measured here."""
+    """Typical (median) time to read the signals and decide, measured here."""
     figures: dict[str, float] = {}
     """More about it, such as the calibration of its forecasts."""
 
@@ -234,17 +234,20 @@ def choose(
 
 
 def forecasts(predictor: Predictor, table: OutcomeTable) -> tuple[Floats, Floats, float]:
-    """Forecast quality and USD of every target, (Q, M) each, and return the mean seconds per query (signals not included)."""
+    """Forecast quality and USD of every target, (Q, M) each, and return the median seconds per query (signals not included)."""
     targets = [Target(name=m) for m in table.models]
     signals = table.observations(predictor.needs)
     quality, usd = np.empty(table.quality_QM.shape), np.full(table.quality_QM.shape, np.nan)
-    start = perf_counter()
+    took = np.empty(len(signals))
     for i, reading in enumerate(signals):
-        for m, forecast in enumerate(predictor.predict(reading, targets)):
+        start = perf_counter()
+        found = predictor.predict(reading, targets)
+        took[i] = perf_counter() - start
+        for m, forecast in enumerate(found):
             quality[i, m] = forecast.quality
             if forecast.usd is not None:
                 usd[i, m] = forecast.usd
-    return quality, usd, (perf_counter() - start) / max(len(signals), 1)
+    return quality, usd, float(np.median(took)) if len(took) else 0.0
 
 
 class Router(Struct, frozen=True, kw_only=True):
@@ -265,15 +268,17 @@ class Router(Struct, frozen=True, kw_only=True):
 
 
 class Chain(Struct, frozen=True, kw_only=True):
-    """One cascade: targets in order, and the confidence from which on an answer is kept."""
+    """One cascade: targets in order, and for each but the last the confidence from which on its answer is kept."""
 
     models: tuple[int, ...]
-    above: float = 0.0
+    above: tuple[float, ...] = ()
 
     def plan(self, names: Sequence[str]) -> Plan:
-        """Return it as a plan that can be run."""
-        steps = tuple(Single(target=names[m]) for m in self.models)
-        return steps[0] if len(steps) == 1 else Cascade(steps=steps, accept=accept.Confidence(above=self.above))
+        """Return it as a plan that can be run: cascades of two, one inside the other, since each step has its own threshold."""
+        plan: Plan = Single(target=names[self.models[-1]])
+        for m, above in zip(self.models[-2::-1], self.above[::-1], strict=True):
+            plan = Cascade(steps=(Single(target=names[m]), plan), accept=accept.Confidence(above=above))
+        return plan
 
     def charged(self, names: Sequence[str], usd_column: str | None) -> dict[str, str]:
         """Return the cost column of each target whose confidence is read: all but the last."""
@@ -281,8 +286,8 @@ class Chain(Struct, frozen=True, kw_only=True):
 
     def label(self, names: Sequence[str]) -> str:
         """Say it in one line."""
-        chain = " > ".join(names[m] for m in self.models)
-        return chain if len(self.models) == 1 else f"{chain} if confidence < {self.above:.4g}"
+        steps = (f"{names[m]} if confidence >= {t:.4g} else " for m, t in zip(self.models, self.above, strict=False))
+        return "".join(steps) + names[self.models[-1]]
 
 
 class ConfidenceColumns(Struct, frozen=True, kw_only=True):
@@ -295,19 +300,51 @@ class ConfidenceColumns(Struct, frozen=True, kw_only=True):
 def chains(
     table: OutcomeTable, confidence: ConfidenceColumns, *, longest: int = 3, thresholds: int = THRESHOLDS
 ) -> list[Chain]:
-    """List singles and chains of rising mean cost, with thresholds at the quantiles of the first target's confidence."""
+    """List singles and chains of rising mean cost, with thresholds at the quantiles of the first target's confidence.
+
+    Confidences of different targets mean different things: the later steps of a chain take the threshold at which they are right as
+    often as the first is at its own, by isotonic regression on this table.
+    """
     order = np.argsort(np.nanmean(table.usd_QM, axis=0), kind="stable").tolist()
     found = [Chain(models=(m,)) for m in order]
-    conf = table.extra(confidence.column)[:, :, 0]
+    levels: dict[int, list[tuple[float, float]]] = {}
+    ladders: dict[int, tuple[Floats, Floats]] = {}
+    for m in order:
+        conf_Q = table.extra(confidence.column)[:, m, 0]
+        known = ~np.isnan(conf_Q)
+        if not known.any():
+            continue
+        ladders[m] = _ladder(conf_Q[known], table.quality_QM[known, m])
+        values = np.unique(np.quantile(conf_Q[known], np.linspace(0.02, 0.98, thresholds), method="lower"))
+        levels[m] = [(float(v), float(_right_at(ladders[m], v))) for v in values]
     for length in range(2, longest + 1):
         for models in combinations(order, length):
-            values = conf[:, models[0]]
-            values = values[~np.isnan(values)]
-            if not len(values):
-                continue
-            levels = np.quantile(values, np.linspace(0.02, 0.98, thresholds), method="lower")
-            found += [Chain(models=models, above=float(t)) for t in np.unique(levels)]
-    return found
+            if all(m in ladders for m in models[:-1]):
+                found += [
+                    Chain(models=models, above=(above, *(_threshold(ladders[m], right) for m in models[1:-1])))
+                    for above, right in levels[models[0]]
+                ]
+    return list(dict.fromkeys(found))
+
+
+def _ladder(conf_N: Floats, quality_N: Floats) -> tuple[Floats, Floats]:
+    """Sorted confidences and the expected quality at each, non-decreasing."""
+    from sklearn.isotonic import isotonic_regression
+
+    order = np.argsort(conf_N, kind="stable")
+    return conf_N[order], np.asarray(isotonic_regression(quality_N[order]), dtype=np.float64)
+
+
+def _right_at(ladder: tuple[Floats, Floats], confidence: float) -> float:
+    conf_N, right_N = ladder
+    return float(right_N[min(int(np.searchsorted(conf_N, confidence, side="left")), len(conf_N) - 1)])
+
+
+def _threshold(ladder: tuple[Floats, Floats], right: float) -> float:
+    """Lowest confidence at which answers are right that often; infinity if they never are."""
+    conf_N, right_N = ladder
+    i = int(np.searchsorted(right_N, right, side="left"))
+    return float(conf_N[i]) if i < len(conf_N) else float("inf")
 
 
 def run_chain(chain: Chain, table: OutcomeTable, confidence: ConfidenceColumns) -> tuple[Floats, Floats]:
@@ -316,9 +353,9 @@ def run_chain(chain: Chain, table: OutcomeTable, confidence: ConfidenceColumns) 
     read_usd = table.usd_QM if confidence.usd_column is None else table.extra(confidence.usd_column)[:, :, 0]
     going = np.ones(len(table), dtype=bool)
     quality, usd = np.zeros(len(table)), np.zeros(len(table))
-    for m in chain.models[:-1]:
+    for m, above in zip(chain.models[:-1], chain.above, strict=True):
         usd[going] += read_usd[going, m]
-        kept = going & (conf[:, m] >= chain.above)
+        kept = going & (conf[:, m] >= above)
         quality[kept] = table.quality_QM[kept, m]
         going = going & ~kept
     last = chain.models[-1]
@@ -384,9 +421,8 @@ def evaluate(
     reading = 0.0
     if needs:
         observer = observer or catalogued(needs)
-        start = perf_counter()
         table = table.observed(observer, needs)
-        reading = (perf_counter() - start) / len(table)
+        reading = float(np.median([sum(r.seconds for r in s.readings.values()) for s in table.observations(needs)]))
     say("signals")
     every = np.arange(len(table))
     parts = [(every[:0], every)] if split == "none" else splits(table, split, seed=seed)
@@ -542,7 +578,7 @@ def _run_policy(
         weight_L = weight_L[:1]
     column = {m: i for i, m in enumerate(now.models)}
     chosen = np.empty((len(weight_L), len(now)), dtype=np.int64)
-    seconds = 0.0
+    took: list[float] = []
     for i, weight in enumerate(weight_L.tolist()):
         policy = _policy(spec, weight)
         learns = type(policy).learn is not Policy.learn
@@ -554,7 +590,7 @@ def _run_policy(
         signals = now.observations(policy.needs)
         for q, query in enumerate(now.queries()):
             decision = policy.decide(query, signals[q], pool, seed=seed)
-            seconds += decision.seconds
+            took.append(decision.seconds)
             called = decision.plan.targets()
             if len(called) != 1:
                 raise TableError(
@@ -568,7 +604,7 @@ def _run_policy(
         settings=tuple(f"usd_weight={w:.4g}" for w in weight_L) if swept else ("as given",),
         quality_PQ=now.quality_QM[rows, chosen],
         usd_PQ=now.usd_QM[rows, chosen],
-        seconds=seconds / chosen.size + reading,
+        seconds=float(np.median(took)) + reading,
     )
 
 

@@ -337,7 +337,11 @@ def plot(result: Result, path: str, *, resamples: int = 300, title: str = "") ->
     floor = float(np.min(q_M))
     top = max(float(c.quality_P.max()) for c in result.curves)
     axes.set_ylim(floor - 0.06 * (top - floor), top + 0.05 * (top - floor))
+    # One, two, five and their tenfolds, in plain figures.
+    steps = [d * 10.0**k for k in range(-9, 7) for d in (1, 2, 5)]
+    axes.set_xticks([t for t in steps if low <= t <= high])
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    axes.xaxis.set_minor_formatter(lambda _v, _: "")
     _label(axes, [c.name for c in singles], usd_M, q_M)
     axes.set_xlabel("mean cost, USD per 1,000 queries (log scale)")
     axes.set_ylabel("mean quality")
@@ -360,40 +364,48 @@ def _height(usd_P: Floats, quality_P: Floats, grid: Floats) -> Floats:
 
 
 def _label(axes: Any, names: list[str], usd_M: Floats, q_M: Floats) -> None:
-    """Write names beside their points, each at the first of several places that hits no other name or point."""
+    """Write names beside their points, each where it hits the least; a thin line leads to those that had to move away."""
+    from matplotlib.patheffects import Normal, Stroke
+
     figure = axes.figure
     figure.canvas.draw()
-    at = axes.transData.transform(np.column_stack([usd_M, q_M]))
-    frame = axes.get_window_extent()
-    taken: list[tuple[float, float, float, float]] = [(x - 7, y - 7, x + 7, y + 7) for x, y in at]
-    places = [
-        (8, -14, "left"),
-        (-8, -14, "right"),
-        (8, 6, "left"),
-        (-8, 6, "right"),
-        (0, -22, "center"),
-        (0, 14, "center"),
-    ]
-    places += [(10, -26, "left"), (-10, -26, "right"), (10, 20, "left"), (-10, 20, "right"), (0, -34, "center")]
     scale = figure.dpi / 72.0
+    frame = axes.get_window_extent()
+    at = axes.transData.transform(np.column_stack([usd_M, q_M]))
+    marks = [(x - 7, y - 7, x + 7, y + 7) for x, y in at]
+    lines: list[tuple[float, float, float, float]] = []
+    for line in axes.get_lines():
+        if line.get_linestyle() != "None":
+            xy = axes.transData.transform(line.get_xydata())
+            lines += [(x - 2, y - 2, x + 2, y + 2) for x, y in xy[np.isfinite(xy).all(axis=1)]]
+    rises = (-14, 6, -27, 19, -40, 32, -53, 45, -66, 58, -79)
+    places = [(dx, dy, side) for dy in rises for dx, side in ((8, "left"), (-8, "right"), (0, "center"))]
+    texts: list[tuple[float, float, float, float]] = []
     for i in np.argsort(q_M):
         x, y = at[i]
         width, height = len(names[i]) * 4.6 * scale, 9.0 * scale
-        for dx, dy, align in places:
-            left = x + dx * scale - {"left": 0.0, "right": width, "center": width / 2}[align]
+        best, least = (places[0], (0.0, 0.0, 0.0, 0.0)), np.inf
+        for dx, dy, side in places:
+            left = x + dx * scale - {"left": 0.0, "right": width, "center": width / 2}[side]
             box = (left, y + dy * scale, left + width, y + dy * scale + height)
-            inside = box[0] > frame.x0 and box[2] < frame.x1 and box[1] > frame.y0 and box[3] < frame.y1
-            if inside and not any(_overlap(box, other) for other in taken):
-                break
-        taken.append(box)
+            outside = box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1
+            bad = 100.0 * (outside + sum(_overlap(box, other) for other in (*texts, *marks))) + abs(dy + 4) / 10
+            bad += 0.5 * sum(_overlap(box, other) for other in lines)
+            if bad < least:
+                best, least = ((dx, dy, side), box), bad
+        (dx, dy, side), box = best
+        texts.append(box)
         axes.annotate(
             names[i],
             (usd_M[i], q_M[i]),
             xytext=(dx, dy),
             textcoords="offset points",
-            ha=align,
+            ha=side,
             fontsize=8,
             color="#222222",
+            zorder=6,
+            path_effects=[Stroke(linewidth=2.5, foreground="white"), Normal()],
+            arrowprops={"arrowstyle": "-", "color": "#888888", "lw": 0.6} if abs(dy + 4) > 12 else None,
         )
 
 

@@ -105,6 +105,7 @@ class Gateway:
         watch("fairlead_quarantined", "Judged answers that did harm and were not learned.", lambda: learner.quarantined)
         if isinstance(store, SQLiteStore):
             watch("fairlead_store_failures", "What the store could not write.", lambda: store.failures)
+            watch("fairlead_store_commits", "Transactions of the store since the start.", lambda: store.commits)
 
     @classmethod
     def of(cls, config: Config) -> Gateway:

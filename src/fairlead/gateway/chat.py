@@ -4,7 +4,7 @@ One request in order: let in, read, decide, run, answer, count. What the client 
 go out with its first byte, so they hold what is known by then (the spend comes in a closing comment line of the stream). The last
 byte goes out only when the trace is with the operating system.
 
-A client that leaves cancels the run: a second task waits for the disconnect. It costs about 10 µs a request, and spares the tokens of
+A client that leaves cancels the run: a second task waits for the disconnect. It costs 5 µs a request, and spares the tokens of
 an answer that nobody reads.
 """
 
@@ -69,7 +69,10 @@ class Chat:
             if not exchange.gone or task is None:
                 raise
             task.uncancel()
-            gateway.metrics.refused.labels("499").inc()
+            # The router has kept what was called and spent until then.
+            trace = await gateway.router.store.get(exchange.query.id)
+            if trace is not None:
+                gateway.note(trace, exchange, 499)
         finally:
             exchange.over = True
             watcher.cancel()
@@ -93,6 +96,7 @@ class Chat:
             log.exception("%s could not be handled", query.id)
             refused = Refused(500, "the gateway failed; its log tells more", code="internal_error")
         else:
+            exchange.over = True
             status = await self._close(exchange, outcome, trace)
             gateway.note(trace, exchange, status)
             return

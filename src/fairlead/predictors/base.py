@@ -74,7 +74,7 @@ class Predictor(Component, ABC):
             raise TableError("the table has no scored answers to learn from; fill its column `quality`")
         self.features.fit(signals)
         x_QD = self.features.read_all(signals)
-        self.costs_ = CostModel.fit(table, x_QD)
+        self.costs_ = CostModel.fit(table)
         vars(self).pop("calibration_", None)
         if self.calibration != "none":
             self.calibration_ = self._calibrate(x_QD, table)
@@ -90,10 +90,8 @@ class Predictor(Component, ABC):
         index: dict[str, int] = {}
         costs: dict[str, Floats] = {}
         quality_T = sd_T = np.zeros(0)
-        x_D: Floats | None = None
         if hasattr(self, "targets_"):
-            x_D = self.features.read(signals)
-            quality_T, sd_T = self._quality(x_D)
+            quality_T, sd_T = self._quality(self.features.read(signals))
             if hasattr(self, "calibration_"):
                 quality_T = calibrating.apply(self.calibration_, quality_T)
             index = {name: i for i, name in enumerate(self.targets_)}
@@ -103,7 +101,7 @@ class Predictor(Component, ABC):
         size = self.features.characters(signals)
         out = []
         for target in targets:
-            usd, usd_sd, seconds = CostModel.predict(costs.get(target.name), size, target.profile, x_D)
+            usd, usd_sd, seconds = CostModel.predict(costs.get(target.name), size, target.profile)
             i = index.get(target.name)
             if i is None:
                 prior = target.profile.quality
