@@ -334,14 +334,13 @@ async def test_feedback_is_accepted_once_and_revised(store):
     assert (await store.add_feedback(Feedback(trace_id="t0", value=0.2, at=112.0))).status == "revised"
     assert (await store.add_feedback(Feedback(trace_id="t0", value=0.9, source="judge", at=113.0))).status == "accepted"
     label = Feedback(trace_id="t0", value=1.0, kind="label", label="good")
-    assert (await store.add_feedback(label)).status == "accepted"
+    assert (await store.add_feedback(label)).status == "revised", "a source has one judgement of an answer, of any kind"
     assert [(f.source, f.kind, f.value) for f in store.feedback("t0")] == [
-        ("user", "value", 0.2),
         ("judge", "value", 0.9),
         ("user", "label", 1.0),
     ]
     assert [f.value for f in store.judgements()] == [0.2, 0.9, 0.2, 0.9, 1.0]
-    assert store.feedback("t0")[2].at > 1e9  # stamped on arrival
+    assert store.feedback("t0")[1].at > 1e9  # stamped on arrival
     store.verify()
 
 

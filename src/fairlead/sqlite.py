@@ -60,7 +60,7 @@ CREATE TABLE traces(
   body BLOB NOT NULL, prev BLOB NOT NULL, hash BLOB NOT NULL);
 CREATE UNIQUE INDEX traces_id ON traces(id);
 CREATE TABLE feedback(
-  seq INTEGER PRIMARY KEY, trace_id TEXT NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL,
+  seq INTEGER PRIMARY KEY, trace_id TEXT NOT NULL, source TEXT NOT NULL, at REAL NOT NULL,
   body BLOB NOT NULL, prev BLOB NOT NULL, hash BLOB NOT NULL);
 CREATE INDEX feedback_of ON feedback(trace_id);
 CREATE TRIGGER traces_stay BEFORE UPDATE ON traces BEGIN SELECT RAISE(ABORT, 'traces are append-only'); END;
@@ -428,7 +428,7 @@ class SQLiteStore(Store):
     # ------------------------------------------------------------------------------------------------ feedback
 
     async def add_feedback(self, feedback: Feedback) -> Receipt:
-        """Keep a judgement. Sources are told apart by name, and each may give one of every kind.
+        """Keep a judgement. Sources are told apart by name; a further one by the same source revises its first, whatever its kind.
 
         Raises:
             StoreError: if it could not be written.
@@ -443,12 +443,12 @@ class SQLiteStore(Store):
         return await answer
 
     def feedback(self, trace_id: str) -> list[Feedback]:
-        """Read the judgements of one answer that stand (the latest of each source and kind), oldest first. Blocks."""
-        standing: dict[tuple[str, str], Feedback] = {}
+        """Read the judgements of one answer that stand (the latest of each source), oldest first. Blocks."""
+        standing: dict[str, Feedback] = {}
         for (body,) in self._rows("SELECT body FROM feedback WHERE trace_id = ? ORDER BY seq", (trace_id,)):
             f = chain.decode(body, Feedback)
-            standing.pop((f.source, f.kind), None)
-            standing[f.source, f.kind] = f
+            standing.pop(f.source, None)
+            standing[f.source] = f
         return list(standing.values())
 
     def judgements(self) -> Iterator[Feedback]:
@@ -606,12 +606,12 @@ def _judge(connection: sqlite3.Connection, heads: Heads, feedback: Feedback) -> 
         return Receipt(status="unknown", trace_id=f.trace_id)
     late = max(0.0, f.at - ended[0])
     before = connection.execute(
-        "SELECT body FROM feedback WHERE trace_id = ? AND source = ? AND kind = ? ORDER BY seq DESC LIMIT 1",
-        (f.trace_id, f.source, f.kind),
+        "SELECT body FROM feedback WHERE trace_id = ? AND source = ? ORDER BY seq DESC LIMIT 1",
+        (f.trace_id, f.source),
     ).fetchone()
     if before is not None and msgspec.structs.replace(chain.decode(before[0], Feedback), at=f.at) == f:
         return Receipt(status="duplicate", trace_id=f.trace_id, late_seconds=late)
-    _add(connection, heads, "feedback", (f.trace_id, f.source, f.kind, f.at), chain.encode(f))
+    _add(connection, heads, "feedback", (f.trace_id, f.source, f.at), chain.encode(f))
     return Receipt(status="accepted" if before is None else "revised", trace_id=f.trace_id, late_seconds=late)
 
 
@@ -641,11 +641,11 @@ def _trace_rows(connection: sqlite3.Connection) -> Iterator[chain.Row]:
 
 
 def _feedback_rows(connection: sqlite3.Connection) -> Iterator[chain.Row]:
-    query = "SELECT seq, trace_id, source, kind, at, body, prev, hash FROM feedback ORDER BY seq"
-    for seq, trace_id, source, kind, at, body, prev, hash in connection.execute(query):
+    query = "SELECT seq, trace_id, source, at, body, prev, hash FROM feedback ORDER BY seq"
+    for seq, trace_id, source, at, body, prev, hash in connection.execute(query):
         yield chain.Row(seq, trace_id, _bytes(body), _bytes(prev), _bytes(hash))
         f = chain.decode(body, Feedback)
-        if (trace_id, source, kind, at) != (f.trace_id, f.source, f.kind, f.at):
+        if (trace_id, source, at) != (f.trace_id, f.source, f.at):
             raise ChainBroken(f"feedback {seq} on {trace_id} was changed: its columns do not match its body")
 
 

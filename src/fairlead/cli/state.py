@@ -39,7 +39,7 @@ def run_versions(args: argparse.Namespace) -> int:
 
 
 def run_rollback(args: argparse.Namespace) -> int:
-    """Activate an earlier version. A gateway that is running holds the store; it takes the request itself, over its admin API."""
+    """Activate an earlier version. A gateway that is running holds the store: stop it first."""
     store = open_store(args, write=True)
     try:
         version = args.to

@@ -66,7 +66,7 @@ class Stats:
         self.usd = 0.0
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self.minutes: OrderedDict[int, int] = OrderedDict()
-        self._judged: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._judged: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._answered: OrderedDict[str, str] = OrderedDict()
         # n, sum c, sum s, sum c^2, sum s^2, sum cs
         self._saved = [0.0] * 6
@@ -132,7 +132,7 @@ class Stats:
 
     def judge(self, feedback: Feedback) -> None:
         """Count one judgement; a source's later one on the same answer takes the place of its earlier one."""
-        key = (feedback.trace_id, feedback.source, feedback.kind)
+        key = (feedback.trace_id, feedback.source)
         target = self._answered.get(feedback.trace_id)
         if target is None:
             return

@@ -75,7 +75,11 @@ class Thompson(LinearPolicy):
             for t, chance, mean, sd in zip(order, best_K.tolist(), mean_K.tolist(), sd_K.tolist(), strict=True)
         ]
         options.sort(key=lambda o: -o.probability)  # stable: ties stay in order of names
-        reasons = [f"{o.plan.targets()[0]}: chosen with probability {o.probability:.3f}" for o in options[:2]]
+        reasons = [
+            f"{o.plan.targets()[0]}: expected utility {f.quality:.2f} ± {f.quality_sd:.2f}, drawn with probability {o.probability:.3f}"
+            for o in options[:2]
+            if (f := o.forecast)
+        ]
         return Proposal(options, *reasons)
 
 
