@@ -143,7 +143,7 @@ async def decide(
     pool: Pool = router.pool
     targets: tuple[Target, ...] = pool.targets
     observer: Observer = router.observer
-    out["observe and decide"] = measure(router.decide, queries, rounds)
+    out["observe and decide"] = measure(lambda q: router.decide(q, router.observe(q)), queries, rounds)
     out[PREFIX + "observe"] = measure(lambda q: observer.read(q, policy.needs), queries, rounds)
     for name in policy.needs:
         out[2 * PREFIX + name] = measure(observer.signals[name].read, queries, rounds)
@@ -161,9 +161,9 @@ async def decide(
 
 async def run(out: dict[str, tuple[float, float]], router: Router, queries: list[Query], rounds: int) -> None:
     """Measure the plan, the trace and what the gateway counts."""
-    decided = [(q, *router.decide(q)) for q in queries]
-    out["wrap with fallbacks"] = measure(lambda x: router.with_fallbacks(x[0], x[2]), decided, rounds)
-    plans = [(q, router.with_fallbacks(q, decision)) for q, _, decision in decided]
+    decided = [(q, s, router.decide(q, s)) for q in queries for s in [router.observe(q)]]
+    out["wrap with fallbacks"] = measure(lambda x: router.with_fallbacks(x[2]), decided, rounds)
+    plans = [(q, router.with_fallbacks(decision)) for q, _, decision in decided]
 
     async def once(x: Any) -> Any:
         return await router.world.open(x[1], x[0], limits=Limits.of(x[0].constraints)).go()

@@ -11,7 +11,7 @@ and each trace hash-chained and handed to the operating system before the answer
 client names the target: no signals, no learned decision).
 
 Loads: ``full`` (64 connections, upstream answers at once: requests/s and CPU at saturation), ``c16`` and ``c64`` (16 and 64 connections,
-upstream answers after 50 ms: the time that a gateway adds while it is not saturated), ``stream`` (8 connections, 50 events 2 ms apart).
+upstream answers after 50 ms, clients pause up to 50 ms: the time that a gateway adds while it is not saturated), ``stream`` (8 connections, 50 events 2 ms apart).
 
 CPU is that of a process and its children, user and system, to the nanosecond. Memory is PSS (shared pages counted in parts). The memory
 run sends one stream in ten requests and judges some answers, so that the router learns meanwhile; memory is *flat* if the mean of the last
@@ -75,15 +75,15 @@ class Load(NamedTuple):
     connections: int
     steer: str = ""
     stream: bool = False
-    spread_us: int = 0
-    """The first requests are spread over this time, so that connections do not march in step."""
+    think_us: int = 0
+    """Each connection waits a random time up to this before each request, so that connections do not march in step."""
 
 
 LOADS: Final = {
     "full": Load(64),
-    "c16": Load(16, "delay=50000", spread_us=50_000),
-    "c64": Load(64, "delay=50000", spread_us=50_000),
-    "stream": Load(8, f"gap=2000 events={EVENTS}", stream=True, spread_us=100_000),
+    "c16": Load(16, "delay=50000", think_us=50_000),
+    "c64": Load(64, "delay=50000", think_us=50_000),
+    "stream": Load(8, f"gap=2000 events={EVENTS}", stream=True, think_us=50_000),
 }
 
 
@@ -254,7 +254,7 @@ class Bench:
         if not path.exists():
             write_bodies(path, bodies(row.model, load))
         before = cpu_seconds(row.pid)
-        found = self.generate(row, path, load.connections, seconds, spread_us=load.spread_us)
+        found = self.generate(row, path, load.connections, seconds, think_us=load.think_us)
         cpu = cpu_seconds(row.pid) - before
         streams = found["answers"] if load.stream else 0
         unfinished = streams - found["finished"] if streams else 0
@@ -278,12 +278,12 @@ class Bench:
         seconds: float,
         *,
         limit: int = 0,
-        spread_us: int = 0,
+        think_us: int = 0,
         told: Callable[[int], object] | None = None,
     ) -> dict[str, Any]:
         """Run the load generator; `told` hears once a second how many answers have come."""
         command = [str(self.folder / "loadgen"), "-p", str(row.port), "-b", str(path), "-c", str(connections)]
-        command += ["-s", str(seconds), "-n", str(limit), "-w", str(spread_us), *(["-v"] if told else [])]
+        command += ["-s", str(seconds), "-n", str(limit), "-w", str(think_us), *(["-v"] if told else [])]
         process = subprocess.Popen(
             command,
             env={**os.environ, "LOADGEN_KEY": self.key},
@@ -294,15 +294,16 @@ class Bench:
         )
         self.started.append(process)
         words = []
-        assert process.stdout is not None
-        assert process.stderr is not None
-        for line in process.stderr:
-            if told is not None and line.strip().isdigit():
-                told(int(line))
-            else:
-                words.append(line.decode())
-        out = process.stdout.read()
-        if process.wait(timeout=seconds + 30):
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            for line in process.stderr:
+                if told is not None and line.strip().isdigit():
+                    told(int(line))
+                else:
+                    words.append(line.decode())
+            out = process.stdout.read()
+        if process.returncode:
             sys.exit(f"the load generator failed against {row.name}: {''.join(words)}")
         self.started.remove(process)
         found: dict[str, Any] = json.loads(out)

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import msgspec
 
-from fairlead.bench.evaluate import ConfidenceColumns, Router, evaluate, priced
+from fairlead.bench.chains import ConfidenceColumns
+from fairlead.bench.evaluate import Entrant, evaluate, priced
 from fairlead.bench.report import Report, plot, report, to_text
 from fairlead.cli.bench import read_prices
 from fairlead.table import OutcomeTable
@@ -55,7 +56,7 @@ def main() -> int:
             note = "costs are modelled: list prices, a quarter token per character in, 200 tokens out"
         result = evaluate(
             table,
-            routers=[Router(name=n, spec={"type": n}) for n in PREDICTORS],
+            routers=[Entrant(name=n, spec={"type": n}) for n in PREDICTORS],
             confidence=confidence,
             split="5-fold",
             seed=args.seed,

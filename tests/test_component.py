@@ -123,3 +123,49 @@ def test_merge_says_that_it_cannot() -> None:
 
 def test_repr_reads_like_the_call() -> None:
     assert repr(Part(size=3)) == "Part(size=3)"
+
+
+class Learner(Component):
+    family: ClassVar[str] = "learners"
+    weights_: list[float]
+
+    def __init__(self, *, part: Part) -> None:
+        self.part = part
+        self.count_ = 0
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"count_": 3, "garbage_": 1},
+        {"count_": 3, "__class__": Part},
+        {"count_": 3, "_": 1},
+        {"count_": 3, "part": {"garbage_": 1}},
+        {"count_": 3, "part": 5},
+    ],
+)
+def test_what_was_never_learned_here_is_refused_and_nothing_is_taken(state: dict[str, Any]) -> None:
+    one = Learner(part=Part())
+    with pytest.raises(StateError):
+        one.load(state)
+    assert one.state() == {"count_": 0, "part": {"seen_": 0}}
+    with pytest.raises(StateError, match="named"):
+        whole().load({"named": {"y": {"seen_": 1}}})
+    with pytest.raises(StateError, match="row"):
+        whole().load({"row": {"7": {"seen_": 1}}})
+
+
+def test_what_was_declared_but_not_learned_yet_is_taken_and_what_is_missing_goes_back() -> None:
+    one = Learner(part=Part())
+    untaught = one.state()
+    one.load({"weights_": [1.0], "count_": 3, "part": {"seen_": 2}})
+    assert (one.weights_, one.count_, one.part.seen_) == ([1.0], 3, 2)
+    one.load(untaught)
+    assert one.state() == untaught
+    one.load({"weights_": [1.0], "count_": 3, "part": {"seen_": 2}})
+    one.load({"weights_": [2.0]})
+    assert one.state() == {"weights_": [2.0], "count_": 0, "part": {"seen_": 0}}
+
+
+def test_a_digest_is_long_enough_to_prove_something() -> None:
+    assert len(whole().digest()) == 32

@@ -59,6 +59,42 @@ def test_a_policy_that_reads_a_signal_that_is_not_there() -> None:
     assert e.value.path == "$.routes.auto.policy"
 
 
+@pytest.mark.parametrize(
+    ("policy", "path", "hint"),
+    [
+        ({"type": "fixed", "plan": "c"}, "$.routes.auto.policy", "'c'"),
+        ({"type": "random", "weights": {"aa": 1.0}}, "$.routes.auto.policy", "'a'"),
+        (
+            {"type": "rules", "rules": [{"when": {"length": {"gt": 1}}, "use": "aa"}], "default": "b"},
+            "$.routes.auto",
+            "'a'",
+        ),
+        (
+            {"type": "rules", "rules": [{"when": {"length": {"gtt": 1}}, "use": "a"}], "default": "b"},
+            "$.routes.auto.policy.rules[0]",
+            "'gt'",
+        ),
+        (
+            {"type": "rules", "default": {"policy": "p"}, "policies": {"p": {"type": "fixed", "plan": "x"}}},
+            "$.routes.auto.policy.policies.p",
+            "'x'",
+        ),
+        ({"type": "utility", "predictor": "ridge"}, "$.routes.auto.policy.predictor", "fairlead train"),
+    ],
+)
+def test_what_only_shows_once_everything_is_there(policy: dict, path: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as e:
+        make({**GOOD, "routes": {"auto": {"policy": policy}}})
+    assert e.value.path.startswith(path)
+    assert hint in str(e.value)
+
+
+def test_a_keyword_pattern_that_cannot_be_compiled_is_found_now() -> None:
+    with pytest.raises(ConfigError) as e:
+        make({**GOOD, "signals": {"legal": {"type": "keyword", "rules": {"contact": ["re:("]}}}})
+    assert e.value.path.startswith("$.signals.legal.rules.contact[0]")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fairlead init"):
         load(tmp_path / "none.yaml")

@@ -11,7 +11,17 @@ SRC = Path(__file__).parents[1] / "src" / "fairlead"
 HEAVY = ["torch", "sklearn", "starlette", "uvicorn", "aiohttp", "pyarrow", "matplotlib", "openai", "tqdm", "scipy"]
 
 
-@pytest.mark.parametrize("what", ["fairlead", "fairlead.router", "fairlead.config", "fairlead.testing", "fairlead.policies.thompson", "fairlead.predictors.knn"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "fairlead",
+        "fairlead.router",
+        "fairlead.config",
+        "fairlead.testing",
+        "fairlead.policies.thompson",
+        "fairlead.predictors.knn",
+    ],
+)
 def test_importing_the_core_loads_nothing_heavy(what: str) -> None:
     code = f"import sys, {what}; print([m for m in {HEAVY} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -32,7 +42,7 @@ def imports_of(path: Path) -> set[str]:
 LAYERS = [
     {"errors", "version", "types", "component", "objective", "catalog", "secret", "rewards"},
     {"pool", "table", "store", "signals", "embeddings", "plans", "targets", "lab"},
-    {"build", "chain", "sqlite", "predictors", "worlds"},
+    {"build", "chain", "writer", "sqlite", "predictors", "worlds"},
     {"policies"},
     {"learner", "router"},
     {"config", "prove", "testing", "explain"},

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -38,12 +39,15 @@ class Shelf:
     def __init__(self) -> None:
         self.policy: Policy = Counting()
         self.published: list[tuple[str, str]] = []
+        self.learned: list[str] = []
+        self.forgotten: list[str] = []
 
-    def publish(self, route: str, policy: Policy, note: str) -> None:
+    def publish(self, route: str, policy: Policy, note: str, learned: Sequence[str]) -> None:
         assert threading.current_thread().name == "fairlead-learner"
         assert policy is not self.policy
         self.policy = policy
         self.published.append((route, note))
+        self.learned += learned
 
 
 @pytest.fixture
@@ -51,8 +55,18 @@ def shelf() -> Shelf:
     return Shelf()
 
 
+def learner_of(shelf: Shelf, *, batch: int, seconds: float) -> Learner:
+    return Learner(
+        serving=lambda _: shelf.policy,
+        publish=shelf.publish,
+        forget=shelf.forgotten.extend,
+        batch=batch,
+        seconds=seconds,
+    )
+
+
 def teach(shelf: Shelf, qualities: list[float]) -> Learner:
-    learner = Learner(serving=lambda _: shelf.policy, publish=shelf.publish, batch=len(qualities), seconds=5)
+    learner = learner_of(shelf, batch=len(qualities), seconds=5)
     learner.start()
     for i, quality in enumerate(qualities):
         learner.submit("auto", trace(str(i)), Reward(quality=quality))
@@ -77,23 +91,25 @@ def test_harmful_lessons_are_quarantined_and_the_rest_is_learned(
     learner = teach(shelf, [1.0, poison, 1.0, poison, 0.0])
     assert vars(shelf.policy) == {"seen_": 3.0}
     assert (learner.learned, learner.quarantined) == (3, 2)
+    assert (shelf.learned, shelf.forgotten) == (["0", "2", "4"], ["1", "3"])
     assert "trace 1" in caplog.text
     assert "trace 3" in caplog.text
 
 
 def test_a_publisher_that_fails_leaves_the_last_good_policy(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(route: str, policy: Policy, note: str) -> None:
+    def fail(route: str, policy: Policy, note: str, learned: Sequence[str]) -> None:
         raise OSError("disk full")
 
     shelf.publish = fail  # type: ignore[method-assign]
     learner = teach(shelf, [1.0])
     assert vars(shelf.policy) == {"seen_": 0.0}
-    assert (learner.learned, learner.quarantined) == (0, 1)
+    assert (learner.learned, learner.quarantined, learner.failed) == (0, 0, 1)
+    assert not shelf.forgotten, "the store still has the lesson"
     assert "disk full" in caplog.text
 
 
 def test_stop_learns_what_is_waiting(shelf: Shelf) -> None:
-    learner = Learner(serving=lambda _: shelf.policy, publish=shelf.publish, batch=100, seconds=60)
+    learner = learner_of(shelf, batch=100, seconds=60)
     learner.start()
     for i in range(10):
         learner.submit("auto", trace(str(i)), Reward(quality=1.0))

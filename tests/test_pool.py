@@ -1,8 +1,12 @@
+from math import inf, nan
+from typing import Any
+
+import msgspec
 import pytest
 
 from fairlead.errors import ConfigError, UnknownName
 from fairlead.pool import Health, Pool, estimate_tokens
-from fairlead.types import Constraints, Failure, Message, Part, Profile, Query, Target
+from fairlead.types import Call, Constraints, Failure, Message, Part, Profile, Query, Target
 
 DOWN = Failure(kind="unavailable")
 
@@ -30,15 +34,6 @@ def test_the_digest_names_the_set_and_not_its_order() -> None:
     assert pool(a, b).digest == pool(b, a).digest
     assert pool(a, b).digest != pool(a).digest
     assert pool(a, b).digest != pool(a, Target(name="b")).digest
-
-
-def test_with_and_only_make_new_pools_with_the_same_health() -> None:
-    first = pool()
-    more = first.with_target(Target(name="c")).with_target(Target(name="a", kind="agent"))
-    assert [t.name for t in more] == ["b", "c", "a"]
-    assert [t.name for t in more.only(["a", "b", "ghost"])] == ["b", "a"]
-    assert [t.name for t in first] == ["a", "b"]
-    assert more.health is first.health
 
 
 def test_everybody_who_may_not_act_has_a_reason() -> None:
@@ -99,7 +94,7 @@ def test_retry_after_is_heeded_up_to_the_most() -> None:
     assert health.resting("b", now=0.0) == 60.0
 
 
-@pytest.mark.parametrize("kind", ["bad_request", "budget", "deadline", "context_too_long", "internal"])
+@pytest.mark.parametrize("kind", ["bad_request", "budget", "client_gone", "deadline", "context_too_long", "internal"])
 def test_what_is_not_the_targets_fault_is_not_held_against_it(kind: object) -> None:
     health = Health(failures=1)
     health.failed("a", Failure(kind=kind), now=0.0)  # type: ignore[arg-type]
@@ -112,3 +107,82 @@ def test_a_resting_target_is_not_eligible() -> None:
     found = targets.eligible(Query.ask("hello"))
     assert [t.name for t in found.targets] == ["b"]
     assert found.excluded["a"].startswith("resting for")
+
+
+# ------------------------------------------------------------------------------------------------- what a call may cost
+
+
+def bound(params: dict[str, Any] | None = None, *, profile: dict[str, Any] | None = None, **body: Any) -> Any:
+    """Estimate one call to a target whose output alone has a price: so many tokens."""
+    known = Profile(**{"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 1e6, **(profile or {})})
+    return pool(Target(name="a", profile=known)).estimate_usd(
+        Call(target="a", params=params or {}), Query.ask("hello", **body)
+    )
+
+
+def test_an_estimate_without_a_price_is_unknown() -> None:
+    assert pool().estimate_usd(Call(target="a"), Query.ask("x")) is None
+    assert pool().estimate_usd(Call(target="ghost"), Query.ask("x")) is None
+    assert bound(profile={"output_usd_per_mtok": None}) is None
+    assert bound(profile={"output_usd_per_mtok": 0.0}) == 0.0
+
+
+def test_output_is_bounded_by_what_the_call_then_the_query_then_the_profile_says() -> None:
+    assert bound() == 1024
+    assert bound(profile={"max_output_tokens": 50}) == 50
+    assert bound(max_tokens=70) == 70
+    assert bound(max_tokens=70, profile={"max_output_tokens": 50}) == 50
+    assert bound({"max_tokens": 200}, max_tokens=70) == 200
+    assert bound({"max_tokens": 20}, max_tokens=70) == 20
+    # A target may heed either.
+    assert bound({"max_tokens": 20}, max_completion_tokens=70) == 70
+
+
+def test_every_answer_of_a_call_is_counted() -> None:
+    assert bound(max_tokens=10, n=50) == 500
+    assert bound({"n": 3}, max_tokens=10, n=50) == 30
+
+
+@pytest.mark.parametrize("odd", [-(10**6), 0, None, True, "many", [], {}, nan, inf, -inf, object(), 10**400], ids=type)
+def test_odd_numbers_never_free_budget_and_never_raise(odd: Any) -> None:
+    for field in ("max_tokens", "max_completion_tokens", "n"):
+        found = bound({field: odd})
+        assert 1024 <= found < inf
+    raw = Query.ask("x")
+    raw = msgspec.structs.replace(
+        raw, body={**raw.body, "max_tokens": msgspec.Raw(b"{"), "n": msgspec.Raw(b"[" * 9999)}
+    )
+    target = Target(name="a", profile=Profile(input_usd_per_mtok=0.0, output_usd_per_mtok=1e6))
+    assert pool(target).estimate_usd(Call(target="a"), raw) == 1024
+
+
+def test_the_whole_input_is_counted() -> None:
+    def cost(params: dict[str, Any] | None = None, messages: tuple[Message, ...] | None = None, **body: Any) -> float:
+        target = Target(name="a", profile=Profile(input_usd_per_mtok=1e6, output_usd_per_mtok=0.0))
+        call = Call(target="a", params=params or {}, messages=messages)
+        found = pool(target).estimate_usd(call, Query.ask("hello", **body))
+        assert found is not None
+        return found
+
+    tools = [{"type": "function", "function": {"name": "f", "description": "d" * 3000}}]
+    plain = cost()
+    assert plain == 10
+    assert cost(tools=tools) > plain + 1000
+    assert cost(response_format={"schema": "x" * 3000}) > plain + 1000
+    assert cost({"tools": tools}) > plain + 1000
+    assert cost({"tools": []}, tools=tools) < plain + 10
+    called = ({"id": "c", "type": "function", "function": {"name": "f", "arguments": "x" * 3000}},)
+    assert cost(messages=(Message(role="assistant", tool_calls=called),)) > 1000
+
+
+def test_a_target_without_a_price_may_not_act_under_a_budget() -> None:
+    pool = Pool(
+        targets=[
+            Target(name="free", profile=Profile(input_usd_per_mtok=0.0, output_usd_per_mtok=0.0)),
+            Target(name="unknown"),
+        ]
+    )
+    eligible = pool.eligible(Query.ask("x", constraints=Constraints(max_usd=1.0)))
+    assert [t.name for t in eligible.targets] == ["free"]
+    assert "no known price" in eligible.excluded["unknown"]
+    assert len(pool.eligible(Query.ask("x")).targets) == 2

@@ -11,7 +11,7 @@ from fairlead.policies.random import Random
 from fairlead.pool import Pool
 from fairlead.prove import replay_decision
 from fairlead.sqlite import SQLiteStore
-from fairlead.types import Call, Failure, Outcome, Query, Signals, Step, Target, Trace
+from fairlead.types import Call, Decision, Failure, Outcome, Query, Signals, Step, Target, Trace
 
 POOL = Pool(targets=(Target(name="a"), Target(name="b"), Target(name="c")))
 
@@ -111,3 +111,53 @@ async def test_without_text_the_decision_still_replays(tmp_path):
     assert replayed.same
     assert "text was not kept" in replayed.notes[0]
     store.stop()
+
+
+def a_refusal(store: SQLiteStore, **changed) -> Trace:
+    policy = Random()
+    kept = store.save_policy("auto", policy.spec(), policy.state(), note="x")
+    store.save_pool(POOL.digest, POOL.targets)
+    decision = Decision(
+        options=(),
+        chosen=0,
+        propensity=0.0,
+        policy="random",
+        policy_digest=kept.digest,
+        pool_digest=POOL.digest,
+        excluded={t.name: "not allowed" for t in POOL},
+    )
+    outcome = Outcome(error=Failure(kind="no_target", message="no target may answer"))
+    trace = Trace(
+        id="t0", at=1.0, query=Query.ask("hello", id="t0"), signals=Signals(), decision=decision, outcome=outcome
+    )
+    return msgspec.structs.replace(trace, **changed)
+
+
+async def test_a_refusal_is_reproduced(store):
+    await store.append(a_refusal(store))
+    replayed = replay_decision(store.read("t0"), store)
+    assert replayed.same, replayed.differences
+    assert replayed.outcome.error.kind == "no_target"
+
+
+async def test_a_forged_refusal_does_not_replay(store):
+    change = msgspec.structs.replace
+    refused = a_refusal(store)
+    somebody = change(refused, decision=change(refused.decision, eligible=("a",)))
+    assert replay_decision(somebody, store).differences[0].startswith("refusal: ")
+    answered = change(refused, outcome=Outcome(text="hi", target="a"))
+    assert "where nobody may answer" in replay_decision(answered, store).differences[0]
+    decided = a_trace(store)
+    nobody = change(decided, decision=change(decided.decision, eligible=()))
+    assert "no target may answer" in replay_decision(nobody, store).differences[0]
+
+
+async def test_who_takes_over_and_what_was_weighed_is_compared(store):
+    trace = a_trace(store)
+    for name, fake in (
+        ("fallbacks", (Single(target="b"),)),
+        ("forecast_of", "utility"),
+        ("objective", {"usd_weight": 9.0}),
+    ):
+        forged = msgspec.structs.replace(trace, decision=msgspec.structs.replace(trace.decision, **{name: fake}))
+        assert [d.split(":")[0] for d in replay_decision(forged, store).differences] == [name]

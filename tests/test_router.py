@@ -3,13 +3,14 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fairlead.config import make
-from fairlead.errors import NoEligibleTarget, UnknownName
+from fairlead.errors import ConfigError, NoEligibleTarget, UnknownName
 from fairlead.prove import replay_decision
 from fairlead.router import Router
-from fairlead.types import Constraints, Feedback, Query
+from fairlead.types import Constraints, Decision, Failure, Feedback, Query
 
 
 def router(tmp_path: Path, policy: object = "random", **more: object) -> Router:
@@ -25,6 +26,10 @@ def router(tmp_path: Path, policy: object = "random", **more: object) -> Router:
         **more,
     }
     return make(data).router()
+
+
+def dry(r: Router, query: Query) -> Decision:
+    return r.decide(query, r.observe(query))
 
 
 async def test_a_query_is_answered_traced_and_replayed(tmp_path: Path) -> None:
@@ -60,6 +65,96 @@ async def test_a_target_asked_for_by_name_is_not_replaced(tmp_path: Path) -> Non
         assert len(trace.steps) == 1
 
 
+async def test_a_target_asked_for_by_name_is_not_replaced_while_it_rests(tmp_path: Path) -> None:
+    async with router(tmp_path) as r:
+        r.pool.health.failed("bad", Failure(kind="rate_limited", retry_after_seconds=60.0))
+        query = Query.ask("x")
+        with pytest.raises(NoEligibleTarget, match="bad"):
+            await r.handle(msgspec.structs.replace(query, route="bad"))
+
+
+PRIVATE = {
+    "type": "rules",
+    "rules": [{"name": "private", "when": {"length": {"ge": 0}}, "use": "broken", "required": True}],
+    "default": "good",
+}
+
+
+async def test_nobody_takes_over_for_a_required_rule(tmp_path: Path) -> None:
+    async with router(tmp_path, PRIVATE) as r:
+        outcome, trace = await r.handle(Query.ask("secret"))
+        assert outcome.error is not None
+        assert outcome.error.kind == "unavailable"
+        assert [s.outcome.target for s in trace.steps] == ["broken"]
+    loose = {**PRIVATE, "rules": [{**PRIVATE["rules"][0], "required": False}]}
+    (tmp_path / "loose").mkdir()
+    async with router(tmp_path / "loose", loose) as r:
+        outcome, trace = await r.handle(Query.ask("open"))
+        assert outcome.target == "good"
+
+
+async def test_a_required_rule_that_leaves_the_choice_to_a_policy_keeps_to_its_options(tmp_path: Path) -> None:
+    inner = {"type": "random", "weights": {"broken": 1.0, "bad": 0.0}}
+    rules = [{**PRIVATE["rules"][0], "use": {"policy": "inner"}}]
+    async with router(tmp_path, {**PRIVATE, "rules": rules, "policies": {"inner": inner}}, fallbacks=9) as r:
+        _, trace = await r.handle(Query.ask("secret"))
+        proposed = {o.plan.targets()[0] for o in trace.decision.options}
+        assert {s.outcome.target for s in trace.steps} <= proposed
+
+
+async def test_a_refusal_is_traced_and_replayed(tmp_path: Path) -> None:
+    async with router(tmp_path) as r:
+        with pytest.raises(NoEligibleTarget):
+            await r.handle(Query.ask("x", id="refused", constraints=Constraints(allow=("nobody",))))
+        trace = await r.store.get("refused")
+        assert trace is not None
+        assert trace.outcome.error is not None
+        assert trace.outcome.error.kind == "no_target"
+        assert set(trace.decision.excluded) == {"good", "bad", "broken"}
+        assert r.store.verify() == 1
+
+
+async def test_a_driver_that_cannot_start_leaves_nothing_open(tmp_path: Path) -> None:
+    key = {"type": "openai_chat", "model": "m", "base_url": "http://127.0.0.1:9", "api_key": "${NO_SUCH_KEY_HERE}"}
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY_HERE"):
+        async with router(tmp_path, targets={"a": key}):
+            pass
+    async with router(tmp_path) as r:
+        assert (await r.handle(Query.ask("x")))[0].text
+
+
+async def test_the_configured_policy_is_never_taught(tmp_path: Path) -> None:
+    r = router(tmp_path, {"type": "lin_ucb"})
+    for _ in range(2):
+        async with r:
+            for _ in range(5):
+                _, trace = await r.handle(Query.ask("x"))
+                await r.feedback(Feedback(trace_id=trace.id, value=1.0))
+            assert await asyncio.to_thread(r.learner.wait, 10)
+            assert not r.policies["auto"].state()["arms_"]
+            version = r.serving["auto"].version
+    async with r:
+        assert r.serving["auto"].version == version
+
+
+async def test_a_version_from_before_a_change_of_config_serves_as_it_was(tmp_path: Path) -> None:
+    old = {"type": "thompson", "sigma": 0.25, "features": {"signals": ["length"], "bias": True}}
+    async with router(tmp_path, old) as r:
+        for _ in range(30):
+            outcome, trace = await r.handle(Query.ask("x"))
+            await r.feedback(Feedback(trace_id=trace.id, value=float(outcome.text == "right")))
+        assert await asyncio.to_thread(r.learner.wait, 10)
+        learned = r.serving["auto"]
+    new = {**old, "sigma": 2.0}
+    async with router(tmp_path, new) as r:
+        assert r.serving["auto"].policy.params()["sigma"] == 2.0
+        r.store.activate("auto", learned.version)
+    async with router(tmp_path, new) as r:
+        assert r.serving["auto"].digest == learned.digest
+        _, trace = await r.handle(Query.ask("x"))
+        assert replay_decision(trace, r.store).same
+
+
 async def test_an_unknown_route_is_an_error_with_the_nearest_names(tmp_path: Path) -> None:
     async with router(tmp_path) as r:
         query = Query.ask("x")
@@ -83,7 +178,7 @@ async def test_it_learns_from_feedback_and_goes_on_after_a_restart(tmp_path: Pat
         assert await asyncio.to_thread(r.learner.wait, 10)
         before = r.serving["auto"]
         assert before.version > 1
-        _, decision = r.decide(Query.ask("question"))
+        decision = dry(r, Query.ask("question"))
         assert decision.plan.targets() == ("good",)
         assert decision.propensity > 0.5
     async with router(tmp_path, policy) as r:
@@ -92,8 +187,28 @@ async def test_it_learns_from_feedback_and_goes_on_after_a_restart(tmp_path: Pat
         outcome, trace = await r.handle(Query.ask("question"))
         assert replay_decision(trace, r.store).same
     async with router(tmp_path, {**policy, "sigma": 0.3}) as r:
-        _, decision = r.decide(Query.ask("question"))
+        decision = dry(r, Query.ask("question"))
         assert decision.propensity < 0.5, "a changed config begins anew"
+    longer = {"length": {"type": "marks"}}
+    async with router(tmp_path, {**policy, "sigma": 0.3}, signals=longer) as r:
+        assert r.serving["auto"].version > before.version + 1, "a changed signal begins anew"
+
+
+async def test_feedback_that_was_not_learned_before_a_crash_is_learned_at_the_next_start(tmp_path: Path) -> None:
+    r = router(tmp_path, {"type": "lin_ucb"})
+    r.learner.submit = lambda *_: None  # type: ignore[method-assign]  # the process ends before the learner gets to it
+    async with r:
+        for _ in range(5):
+            _, trace = await r.handle(Query.ask("x"))
+            assert (await r.feedback(Feedback(trace_id=trace.id, value=1.0))).status == "accepted"
+        assert len(r.store.unlearned("auto")) == 5
+    async with router(tmp_path, {"type": "lin_ucb"}) as r:
+        assert await asyncio.to_thread(r.learner.wait, 10)
+        assert r.learner.learned == 5
+        assert not r.store.unlearned("auto")
+    async with router(tmp_path, {"type": "lin_ucb"}) as r:
+        assert await asyncio.to_thread(r.learner.wait, 10)
+        assert r.learner.learned == 0
 
 
 async def test_feedback_twice_revised_and_unknown(tmp_path: Path) -> None:
@@ -125,6 +240,6 @@ async def test_same_seed_same_choices(tmp_path: Path) -> None:
     for run in ("a", "b"):
         (tmp_path / run).mkdir()
         async with router(tmp_path / run, seed=5) as r:
-            chosen.append([r.decide(Query.ask("x", id=f"id-{i}"))[1].chosen for i in range(50)])
+            chosen.append([dry(r, Query.ask("x", id=f"id-{i}")).chosen for i in range(50)])
     assert chosen[0] == chosen[1]
     assert len(set(chosen[0])) > 1

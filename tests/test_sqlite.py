@@ -19,7 +19,8 @@ from fairlead.component import digest, pack
 from fairlead.errors import ChainBroken, StoreError
 from fairlead.plans.single import Single
 from fairlead.pool import Pool
-from fairlead.sqlite import SQLiteStore
+from fairlead.sqlite import PRUNE_EVERY, SQLiteStore
+from fairlead.store import BEGIN, KEEP
 from fairlead.types import (
     Call,
     Decision,
@@ -76,7 +77,7 @@ def gate(store: SQLiteStore) -> threading.Event:
     """Hold the writer up until the event is set."""
     let_go = threading.Event()
     threading.Thread(target=store._blocking, args=("gate", lambda *_: let_go.wait(10)), daemon=True).start()
-    while store._jobs.qsize():  # until the writer has taken it
+    while store._writer._jobs.qsize():  # until the writer has taken it
         pass
     return let_go
 
@@ -241,6 +242,11 @@ async def test_a_cancelled_wait_does_not_stop_the_writing(store):
         ("UPDATE feedback SET body = CAST(replace(CAST(body AS TEXT), '0.25', '0.95') AS BLOB)", r"feedback 1 \(t1\)"),
         ("DELETE FROM feedback", "the last 1 of 1 feedback rows"),
         ("UPDATE artifacts SET body = x'93' WHERE kind = 'policy'", "the policy .* was changed"),
+        ("UPDATE artifacts SET body = x'93', deflated = 1 WHERE kind = 'policy'", "the policy .* was changed"),
+        (
+            "DELETE FROM artifacts WHERE kind = 'policy'",
+            "policy .* version 1 of auto, the active one, names is missing",
+        ),
         ("DELETE FROM heads WHERE chain = 'traces'", "heads"),
     ],
 )
@@ -360,6 +366,97 @@ async def test_feedback_days_later_after_a_restart(store):
     assert early.late_seconds == 0.0
 
 
+# -------------------------------------------------------------------------------------------------------- lessons
+
+
+async def test_an_accepted_judgement_is_a_lesson_until_a_version_has_learned_it(store):
+    await fill(store, 4)
+    for i in (2, 0, 1):
+        await store.add_feedback(Feedback(trace_id=f"t{i}", value=0.5, at=200.0))
+    await store.add_feedback(Feedback(trace_id="t0", value=0.5, at=201.0))  # a duplicate
+    await store.add_feedback(Feedback(trace_id="t1", value=0.9, at=202.0))  # a revision
+    assert [(t.id, f.value) for t, f in store.unlearned("auto")] == [("t2", 0.5), ("t0", 0.5), ("t1", 0.5)]
+    assert store.unlearned("another") == []
+    store.save_policy("auto", {"type": "fixed"}, {}, note="learned", learned=["t2", "t1"])
+    assert [t.id for t, _ in store.unlearned("auto")] == ["t0"]
+    store.save_policy("auto", {"type": "fixed"}, {}, note="learned", learned=["t0"])  # the same version taken again
+    assert store.unlearned("auto") == []
+    await store.add_feedback(Feedback(trace_id="t3", value=0.5))
+    store.forget_lessons([])
+    assert len(store.unlearned("auto")) == 1
+    store.forget_lessons(["t3", "t3", "nobody"])
+    assert store.unlearned("auto") == []
+
+
+async def test_two_judges_of_one_answer_are_two_lessons(store):
+    await fill(store, 1)
+    await store.add_feedback(Feedback(trace_id="t0", value=0.1))
+    await store.add_feedback(Feedback(trace_id="t0", value=0.9, source="judge"))
+    store.save_policy("auto", {"type": "fixed"}, {}, note="learned", learned=["t0"])
+    assert [(f.source, f.value) for _, f in store.unlearned("auto")] == [("judge", 0.9)]
+
+
+async def test_only_routes_that_learn_leave_lessons(store):
+    await fill(store, 2)
+    await store.add_feedback(Feedback(trace_id="t0", value=0.1), learning={"chat"})
+    await store.add_feedback(Feedback(trace_id="t1", value=0.1), learning={"auto": 1})
+    assert [t.id for t, _ in store.unlearned("auto")] == ["t1"]
+
+
+async def test_many_lessons_are_handed_out_in_parts(store, caplog):
+    await fill(store, 3)
+    for i in range(3):
+        await store.add_feedback(Feedback(trace_id=f"t{i}", value=0.1))
+    assert [t.id for t, _ in store.unlearned("auto", limit=2)] == ["t0", "t1"]
+    assert "more than 2 lessons wait" in caplog.text
+
+
+async def test_a_lesson_that_cannot_be_read_does_not_hold_up_the_others(store, caplog):
+    await fill(store, 2)
+    for i in range(2):
+        await store.add_feedback(Feedback(trace_id=f"t{i}", value=0.1))
+    raw(store.path, "UPDATE traces SET body = x'7b7d' WHERE id = 't0'")
+    assert [t.id for t, _ in store.unlearned("auto")] == ["t1"]
+    assert "the lesson of trace t0 waits on" in caplog.text
+
+
+async def test_a_version_that_is_not_written_leaves_its_lessons(store):
+    await fill(store, 1)
+    await store.add_feedback(Feedback(trace_id="t0", value=0.1))
+    raw(store.path, "CREATE TRIGGER full BEFORE DELETE ON lessons BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    with pytest.raises(StoreError, match="disk full"):
+        store.save_policy("auto", {"type": "fixed"}, {}, note="learned", learned=["t0"])
+    assert store.versions("auto") == []
+    assert len(store.unlearned("auto")) == 1
+
+
+DYING = """
+import asyncio, os, sys
+sys.path[:0] = {path!r}
+from fairlead.sqlite import SQLiteStore
+from fairlead.types import Feedback
+
+async def main():
+    store = SQLiteStore({store!r})
+    store.start()
+    for i in range(5):
+        assert (await store.add_feedback(Feedback(trace_id=f"t{{i}}", value=0.5))).status == "accepted"
+    os._exit(1)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_accepted_before_a_crash_is_learned_after_it(store):
+    await fill(store, 5)
+    store.stop()
+    code = textwrap.dedent(DYING).format(path=sys.path, store=str(store.path))
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
+    store.start()
+    assert [t.id for t, _ in store.unlearned("auto")] == [f"t{i}" for i in range(5)]
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.5))).status == "duplicate"
+
+
 # -------------------------------------------------------------------------------------------------------- privacy
 
 
@@ -426,6 +523,110 @@ def test_the_same_policy_kept_again_makes_no_version(store):
     assert store.save_policy("auto", {"type": "fixed"}, {}, note="learned").version == 2
 
 
+def decided_by(id: str, digest: str) -> Trace:
+    trace = a_trace(id)
+    return msgspec.structs.replace(trace, decision=msgspec.structs.replace(trace.decision, policy_digest=digest))
+
+
+async def test_a_policy_or_pool_that_a_trace_names_is_missed(store):
+    kept = store.save_policy("auto", {"type": "fixed"}, {}, note="x")
+    pool = Pool(targets=(Target(name="a"),))
+    store.save_pool(pool.digest, pool.targets)
+    trace = decided_by("t0", kept.digest)
+    decision = msgspec.structs.replace(trace.decision, pool_digest=pool.digest)
+    await store.append(msgspec.structs.replace(trace, decision=decision))
+    store.stop()
+    assert store.verify() == 1
+    raw(store.path, "DELETE FROM versions", "DELETE FROM artifacts WHERE kind = 'policy'")
+    with pytest.raises(ChainBroken, match=rf"the policy {kept.digest} that trace 1 \(t0\) names is missing"):
+        store.verify()
+    raw(store.path, "DELETE FROM artifacts")
+    store.start()
+    store.save_policy("auto", {"type": "fixed"}, {}, note="x")
+    with pytest.raises(ChainBroken, match=rf"the pool {pool.digest} that trace 1 \(t0\) names is missing"):
+        store.verify()
+    store.save_pool(pool.digest, pool.targets)
+    assert store.verify() == 1
+
+
+def learn(store: SQLiteStore, n: int, route: str = "auto", start: int = 0) -> list[str]:
+    """Keep `n` versions; return their digests."""
+    kept = [store.save_policy(route, {"type": "x"}, {"n_": i}, note="learned") for i in range(start, start + n)]
+    return [s.digest for s in kept]
+
+
+async def test_pruning_keeps_what_somebody_may_still_need(store):
+    begin = store.save_policy("auto", {"type": "x"}, {"n_": -1}, note=f"{BEGIN}, signals y").digest
+    digests = learn(store, 10)
+    shared = learn(store, 1, "chat", start=5)[0]
+    await store.append(decided_by("t0", digests[1]))
+    store.activate("auto", 5)
+    store.activate("auto", 9)  # the one left is kept as well
+    assert store.prune("auto", keep=2) == 0, "all are younger than the requests that may still run"
+    assert store.prune("auto", keep=2, grace_seconds=0) == 4
+    stay = {begin, digests[1], shared, digests[3], digests[7], *digests[-2:]}
+    assert {s.digest for s in store.versions("auto") if not s.pruned} == stay
+    for name in [begin, *digests]:
+        if name in stay:
+            assert store.load_policy(name)[0] == {"type": "x"}
+        else:
+            with pytest.raises(StoreError, match=r"version \d+ of auto\) was pruned"):
+                store.load_policy(name)
+    assert [s.version for s in store.versions("auto")] == list(range(1, 12))
+    with pytest.raises(StoreError, match="version 2 of route 'auto' was pruned"):
+        store.activate("auto", 2)
+    assert store.prune("auto", keep=2, grace_seconds=0) == 0
+    assert store.verify() == 1
+    again = learn(store, 1)[0]  # what was pruned may come again
+    assert again == digests[0]
+    assert store.load_policy(again)[1] == {"n_": 0}
+    assert not next(s for s in store.versions("auto") if s.version == 2).pruned
+
+
+async def test_a_trace_protects_its_policy_after_a_restart_and_after_a_failed_write(store):
+    digests = learn(store, 4)
+    await store.append(decided_by("t0", digests[0]))
+    let_go = gate(store)
+    futures = [store.append(decided_by("t0", digests[1])), store.append(decided_by("t1", digests[1]))]
+    let_go.set()
+    await asyncio.gather(*futures, return_exceptions=True)
+    store.stop()
+    store.start()
+    await store.append(decided_by("t2", digests[0]))
+    assert store.prune("auto", keep=1, grace_seconds=0) == 1
+    assert [s.pruned for s in store.versions("auto")] == [False, False, True, False]
+    assert store.verify() == 3
+
+
+def test_saving_prunes_now_and_then(store, monkeypatch):
+    monkeypatch.setattr("fairlead.sqlite.GRACE_SECONDS", 0.0)
+    learn(store, 100)
+    (kept,) = store._rows("SELECT count(*) FROM artifacts")[0]
+    assert kept <= KEEP + PRUNE_EVERY
+    assert len(store.versions("auto")) == 100
+    assert not any(s.pruned for s in store.versions("auto")[-KEEP:])
+
+
+def test_saving_reads_no_earlier_versions(store, monkeypatch):
+    monkeypatch.setattr(store, "versions", lambda route: pytest.fail("all versions were read"))
+    kept = store.save_policy("auto", {"type": "x"}, {}, note="n")
+    assert (kept.version, kept.active, kept.pruned, kept.note) == (1, True, False, "n")
+    assert store.save_policy("auto", {"type": "x"}, {}, note="n", activate=False) == kept
+
+
+def test_what_shrinks_is_deflated_and_what_does_not_is_not(store):
+    plain = {"a_": np.zeros(10_000)}
+    noise = {"a_": np.random.default_rng(0).integers(0, 256, 10_000, dtype=np.uint8)}
+    for state in (plain, noise):
+        kept = store.save_policy("auto", {"type": "x"}, state, note="n")
+        assert kept.digest == digest(pack([{"type": "x"}, state]))
+        np.testing.assert_array_equal(store.load_policy(kept.digest)[1]["a_"], state["a_"])
+    sizes = dict(store._rows("SELECT deflated, length(body) FROM artifacts"))
+    assert sizes[1] < 1000
+    assert sizes[0] > 10_000
+    assert store.verify() == 0
+
+
 def test_pools_keep_their_order_and_digest(store):
     targets = (
         Target(name="b", profile=Profile(modalities=frozenset({"text", "image", "audio"}), skills={"math": 0.5})),
@@ -462,11 +663,12 @@ def test_what_is_no_store_is_refused(tmp_path):
         SQLiteStore(tmp_path / "file" / "s.db").start()
 
 
-def test_a_newer_schema_is_refused(store):
+@pytest.mark.parametrize(("schema", "message"), [(99, "newer Fairlead"), (1, "earlier Fairlead .*begin a new store")])
+def test_another_schema_is_refused(store, schema, message):
     store.stop()
-    raw(store.path, "PRAGMA user_version=99")
+    raw(store.path, f"PRAGMA user_version={schema}")
     for read_only in (False, True):
-        with pytest.raises(StoreError, match="newer Fairlead"):
+        with pytest.raises(StoreError, match=message):
             SQLiteStore(store.path, read_only=read_only).start()
 
 

@@ -5,8 +5,8 @@
  *     ./loadgen -p PORT -b BODIES -c CONNECTIONS -s SECONDS [-u PATH] [-n REQUESTS] [-w MICROSECONDS] [-v]
  *
  * Each connection sends its next request as soon as the last is answered, until SECONDS have passed or REQUESTS are sent. BODIES holds one
- * JSON body a line; they are sent in turn. The bearer key is $LOADGEN_KEY. -w: spread the first requests over
- * this time, so that connections do not march in step. -v: once a second, write the number of answers to stderr.
+ * JSON body a line; they are sent in turn. The bearer key is $LOADGEN_KEY. -w: each connection
+ * waits a random time up to this before each request, so that connections do not march in step. -v: once a second, write the number of answers to stderr.
  *
  * Prints one JSON line; times in microseconds. "errors": statuses other than 200, connections that broke, answers that never came.
  * "events": server-sent events seen; "finished": answers that held "data: [DONE]".
@@ -31,7 +31,7 @@ enum { HEAD, FIXED, SIZE, DATA, AFTER_DATA, TRAILER, UNTIL_CLOSE };
 typedef struct {
     int fd, busy, state, status, head_n, matched, line_n;
     long remain, size;
-    uint64_t begun, first;
+    uint64_t begun, first, due; /* due: when to send the next request; 0: not waiting */
     char head[8192];
 } Connection;
 
@@ -41,7 +41,7 @@ static int port, epoll, body_count, limited;
 static char **requests;
 static int *request_n;
 static double *seconds_us, *first_us;
-static long answers, errors, events, finished, sent, most = 1 << 22;
+static long answers, errors, events, finished, sent, wait_us, most = 1 << 22;
 
 static uint64_t now(void) {
     struct timespec t;
@@ -67,7 +67,7 @@ static void dial(Connection *c) {
 static void start(Connection *c) {
     int i = sent++ % body_count;
     c->begun = now();
-    c->first = 0;
+    c->first = c->due = 0;
     c->state = HEAD;
     c->head_n = c->matched = 0;
     c->busy = 1;
@@ -76,6 +76,11 @@ static void start(Connection *c) {
         close(c->fd);
         dial(c);
     }
+}
+
+static void start_later(Connection *c) {
+    if (wait_us) c->due = now() + (uint64_t)(drand48() * wait_us * 1000) + 1;
+    else start(c);
 }
 
 static void finish(Connection *c) {
@@ -232,7 +237,7 @@ int main(int argc, char **argv) {
     const char *path = "/v1/chat/completions", *bodies = NULL;
     int option, connection_count = 1, loud = 0;
     double seconds = 1.0;
-    long limit = 0, spread = 0;
+    long limit = 0;
     while ((option = getopt(argc, argv, "p:b:c:s:u:n:w:v")) != -1) switch (option) {
         case 'p': port = atoi(optarg); break;
         case 'b': bodies = optarg; break;
@@ -240,7 +245,7 @@ int main(int argc, char **argv) {
         case 's': seconds = atof(optarg); break;
         case 'u': path = optarg; break;
         case 'n': limit = atol(optarg); break;
-        case 'w': spread = atol(optarg); break;
+        case 'w': wait_us = atol(optarg); break;
         case 'v': loud = 1; break;
         default: return 2;
         }
@@ -260,17 +265,22 @@ int main(int argc, char **argv) {
 
     uint64_t begun = now(), stop = begun + (uint64_t)(seconds * 1e9), ended = begun, told = begun;
     uint64_t grace = stop + 5000000000ull; /* for answers under way */
-    for (int i = 0; i < connection_count; i++) {
-        start(&connections[i]);
-        if (spread) usleep(spread / connection_count);
-    }
+    for (int i = 0; i < connection_count; i++) start_later(&connections[i]);
     static char buffer[1 << 18];
     struct epoll_event ready[512];
     for (;;) {
         uint64_t t = now();
-        int busy = 0;
-        for (int i = 0; i < connection_count; i++) busy += connections[i].busy;
-        if (!busy) break;
+        uint64_t pause = 100000000;
+        int busy = 0, waiting = 0;
+        for (int i = 0; i < connection_count; i++) {
+            Connection *c = &connections[i];
+            if (c->due && (t >= stop || (limited && sent >= limit))) c->due = 0;
+            if (c->due && c->due <= t) start(c);
+            if (c->due && c->due - t < pause) pause = c->due - t;
+            busy += c->busy;
+            waiting += c->due != 0;
+        }
+        if (!busy && !waiting) break;
         if (t > grace) {
             errors += busy;
             break;
@@ -279,7 +289,8 @@ int main(int argc, char **argv) {
             fprintf(stderr, "%ld\n", answers);
             told = t;
         }
-        int n = epoll_wait(epoll, ready, 512, 100);
+        struct timespec rest = {0, pause};
+        int n = epoll_pwait2(epoll, ready, 512, &rest, NULL);
         for (int i = 0; i < n; i++) {
             Connection *c = ready[i].data.ptr;
             int got = recv(c->fd, buffer, sizeof buffer, 0);
@@ -288,7 +299,7 @@ int main(int argc, char **argv) {
             else hung_up(c);
             if (c->busy) continue;
             ended = now();
-            if (ended < stop && !(limited && sent >= limit)) start(c);
+            if (ended < stop && !(limited && sent >= limit)) start_later(c);
         }
     }
     double took = (ended - begun) / 1e9;

@@ -5,7 +5,9 @@ Importing this loads neither torch nor a web server nor scikit-learn.
 
 from fairlead.errors import FairleadError
 from fairlead.types import Feedback, Outcome, Plan, Profile, Query, Target, Trace
-from fairlead.version import VERSION as __version__
+from fairlead.version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "FairleadError",

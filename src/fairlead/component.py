@@ -14,6 +14,7 @@ import copy
 import hashlib
 import inspect
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self, TypeAlias
 
 import msgspec
@@ -49,8 +50,8 @@ def unpack(data: bytes | memoryview) -> Any:
 
 
 def digest(data: bytes) -> str:
-    """Name some bytes: the first 16 hex digits of their SHA-256."""
-    return hashlib.sha256(data).hexdigest()[:16]
+    """Name some bytes: the first 32 hex digits (128 bits) of their SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def finite(state: Any) -> bool:
@@ -100,6 +101,11 @@ class Component:
         """The name in the catalogue, which is the name of the file."""
         return cls.__module__.rpartition(".")[2]
 
+    @classmethod
+    def example(cls) -> Self:
+        """Return a small member to check: without arguments, unless a class needs some. Opens and calls nothing."""
+        return cls()
+
     def params(self) -> dict[str, Any]:
         """Constructor arguments, as they are set now."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
@@ -110,39 +116,93 @@ class Component:
 
     def state(self) -> State:
         """What was learned: every attribute ending in an underscore, and the state of nested components."""
-        out: State = {k: v for k, v in vars(self).items() if k.endswith("_") and not k.startswith("_")}
-        for name, value in self.params().items():
-            match value:
-                case Component():
-                    out[name] = value.state()
-                case dict() if any(isinstance(v, Component) for v in value.values()):
-                    out[name] = {k: v.state() for k, v in value.items() if isinstance(v, Component)}
-                case tuple() if any(isinstance(v, Component) for v in value):
-                    out[name] = {str(i): v.state() for i, v in enumerate(value) if isinstance(v, Component)}
+        out: State = {k: v for k, v in vars(self).items() if _is_learned(k)}
+        for name, part in self._parts().items():
+            out[name] = part.state() if isinstance(part, Component) else {k: v.state() for k, v in part.items()}
         return out
 
     def load(self, state: State) -> None:
-        """Take over learned state as `state` gave it.
+        """Take over learned state as `state` gave it. What is not in it is as a new component has it, here and in what is nested.
 
         Raises:
-            StateError: if a key belongs to nothing here.
+            StateError: if a key belongs to nothing here; nothing is changed then.
         """
-        params = self.params()
+        self._fits(state)
+        self._take(state)
+
+    def _fits(self, state: State) -> None:
+        """Raise `StateError` if `state` is not of this component or of what is nested in it."""
+        if not isinstance(state, dict):
+            raise StateError(f"the state of {self.type_name()} is a mapping, not a {type(state).__name__}")
+        mine, parts = self._learnable(), self._parts()
         for key, value in state.items():
-            if key.endswith("_"):
-                setattr(self, key, value)
+            if key in mine:
                 continue
-            match params.get(key):
+            if key not in parts:
+                raise StateError(f"{self.type_name()} has nothing named {key!r} to load state into")
+            match parts[key]:
                 case Component() as part:
-                    part.load(value)
-                case dict() as parts:
+                    part._fits(value)
+                case named:
+                    if not isinstance(value, dict) or not value.keys() <= named.keys():
+                        raise StateError(f"{self.type_name()}.{key} is made of other components than this state")
                     for k, v in value.items():
-                        parts[k].load(v)
-                case tuple() as parts:
+                        named[k]._fits(v)
+
+    def _take(self, state: State) -> None:
+        fresh = vars(type(self)(**self.params()))
+        for key in [k for k in vars(self) if _is_learned(k) and k not in state]:
+            if key in fresh:
+                setattr(self, key, fresh[key])
+            else:
+                delattr(self, key)
+        for key, value in state.items():
+            if _is_learned(key):
+                setattr(self, key, value)
+        for key, part in self._parts().items():
+            value = state.get(key, {})
+            if isinstance(part, Component):
+                part.load(value)
+            else:
+                for k, v in part.items():
+                    v.load(value.get(k, {}))
+
+    def _learnable(self) -> set[str]:
+        """Names that learned attributes may have: those that a class declares, and those that are there."""
+        declared = (name for cls in type(self).__mro__ for name in inspect.get_annotations(cls))
+        return {name for name in (*declared, *vars(self)) if _is_learned(name)}
+
+    def _parts(self) -> dict[str, Component | dict[str, Component]]:
+        """Nested components by the name of their parameter; several in one parameter by key or place."""
+        out: dict[str, Component | dict[str, Component]] = {}
+        for name, value in self.params().items():
+            match value:
+                case Component():
+                    out[name] = value
+                case dict() if any(isinstance(v, Component) for v in value.values()):
+                    out[name] = {k: v for k, v in value.items() if isinstance(v, Component)}
+                case tuple() if any(isinstance(v, Component) for v in value):
+                    out[name] = {str(i): v for i, v in enumerate(value) if isinstance(v, Component)}
+        return out
+
+    def check(self) -> None:
+        """Raise `ConfigError`, paths from ``$``, if this cannot serve as it is configured. Looks at itself, not at what is nested."""
+
+    def walk(self, path: str = "$") -> Iterator[tuple[str, Component]]:
+        """Yield this component and all nested ones, each with its path."""
+        yield path, self
+        for name, value in self.params().items():
+            match value:
+                case Component():
+                    yield from value.walk(f"{path}.{name}")
+                case dict():
                     for k, v in value.items():
-                        parts[int(k)].load(v)
-                case _:
-                    raise StateError(f"{self.type_name()} has nothing named {key!r} to load state into")
+                        if isinstance(v, Component):
+                            yield from v.walk(f"{path}.{name}.{k}")
+                case tuple():
+                    for i, v in enumerate(value):
+                        if isinstance(v, Component):
+                            yield from v.walk(f"{path}.{name}[{i}]")
 
     def copy(self) -> Self:
         """Return an independent copy, state and all."""
@@ -166,6 +226,10 @@ class Component:
     def __repr__(self) -> str:
         inner = ", ".join(f"{k}={v!r}" for k, v in self.params().items())
         return f"{type(self).__name__}({inner})"
+
+
+def _is_learned(name: str) -> bool:
+    return name.endswith("_") and not name.startswith("_")
 
 
 def _spec_value(value: Any) -> Any:

@@ -6,7 +6,7 @@
       small: {type: local, model: lab-small}
       gpt:   {type: openai_chat, model: gpt-x, base_url: "https://…/v1", api_key: "${OPENAI_API_KEY}"}
     signals:                         # optional; these are there by default: length, marks, embedding, language, conversation
-      keyword: {groups: {legal: [contract, liability]}}
+      keyword: {rules: {legal: [contract, liability]}}
     routes:                          # what a client may ask for as `model`; a target's own name always works too
       auto: {policy: {type: thompson, objective: {usd_weight: 50}}}
     learning: {batch: 32, seconds: 1.0}
@@ -29,9 +29,11 @@ from msgspec import Struct
 
 from fairlead import catalog
 from fairlead.build import build, construct
-from fairlead.errors import ConfigError, UnknownName
+from fairlead.component import Component
+from fairlead.errors import ConfigError, UnknownName, suggest
 from fairlead.policies.base import Policy
 from fairlead.pool import Pool
+from fairlead.predictors.base import Predictor
 from fairlead.router import Router
 from fairlead.signals.base import Observer, Signal
 from fairlead.sqlite import SQLiteStore
@@ -145,6 +147,8 @@ def make(data: Any) -> Config:
     for name, spec in file.signals.items():
         spec = {"type": name, **spec} if isinstance(spec, Mapping) and "type" not in spec else (spec or name)
         signals[name] = build("signals", spec, path=f"$.signals.{name}")
+        for path, part in signals[name].walk(f"$.signals.{name}"):
+            _check(part, path, drivers)
     policies = {}
     observer = Observer(signals=signals)
     for name, route in file.routes.items():
@@ -152,11 +156,29 @@ def make(data: Any) -> Config:
         if name in drivers:
             raise ConfigError(f"a target is called {name!r} too; rename one of them", path=f"$.routes.{name}")
         policies[name] = build("policies", route.policy, path=at)
+        for path, part in policies[name].walk(at):
+            _check(part, path, drivers)
         try:
             observer.check(policies[name].needs)
         except UnknownName as e:
             raise ConfigError(f"the policy reads a signal that is not there: {e}", path=at) from e
     return Config(drivers=drivers, policies=policies, signals=signals, file=file)
+
+
+def _check(part: Component, path: str, drivers: Mapping[str, Driver]) -> None:
+    """Find what only shows once everything is there."""
+    try:
+        part.check()
+    except ConfigError as e:
+        raise ConfigError(e.message, path=path + e.path.removeprefix("$")) from e
+    match part:
+        case Policy():
+            for name in part.names:
+                if name not in drivers:
+                    raise ConfigError(f"no target is called {name!r}; {suggest(name, drivers)}", path=path)
+        case Predictor() if part.fitted and not set(part.targets_) & set(drivers):
+            knows = ", ".join(part.targets_)
+            raise ConfigError(f"the predictor was trained on none of the targets here; it knows {knows}", path=path)
 
 
 def known() -> dict[str, list[str]]:

@@ -8,16 +8,14 @@ import msgspec
 
 from fairlead.objective import Objective
 from fairlead.plans.base import to_data
-from fairlead.policies.base import Policy
-from fairlead.policies.linear import LinearPolicy
-from fairlead.policies.utility import Utility, tipping_points
+from fairlead.policies.utility import tipping_points
 from fairlead.types import Decision, Option, Query, Signals
 
 
-def explain(query: Query, signals: Signals, decision: Decision, policy: Policy) -> dict[str, Any]:
-    """Return a decision with its options, reasons, signals and what would change it, as builtin data."""
-    objective = policy.params().get("objective")
-    weighed = objective if isinstance(policy, Utility) and isinstance(objective, Objective) else None
+def explain(query: Query, signals: Signals, decision: Decision) -> dict[str, Any]:
+    """Return a decision with its options, reasons, signals and what would change it, as builtin data: all from the record alone."""
+    # Where forecasts are of quality and cost apart, other weights could change the choice; a forecast of utility has them in it.
+    weighed = Objective(**decision.objective) if decision.forecast_of == "quality" else None
     return {
         "id": query.id,
         "route": query.route,
@@ -25,12 +23,11 @@ def explain(query: Query, signals: Signals, decision: Decision, policy: Policy) 
         "version": decision.version,
         "policy_digest": decision.policy_digest,
         "pool_digest": decision.pool_digest,
-        "chosen": decision.plan.targets()[0],
-        "plan": to_data(decision.plan),
+        "chosen": decision.plan.targets()[0] if decision.options else None,
+        "plan": to_data(decision.plan) if decision.options else None,
         "propensity": decision.propensity,
         "options": [_option(o, weighed, i == decision.chosen) for i, o in enumerate(decision.options)],
-        # Linear policies forecast quality less what it takes, as one number.
-        "forecast_of": "utility" if isinstance(policy, LinearPolicy) else "quality",
+        "forecast_of": decision.forecast_of,
         "reasons": decision.reasons,
         "what_would_change_it": would_change(decision, weighed),
         "eligible": decision.eligible,
@@ -43,12 +40,11 @@ def explain(query: Query, signals: Signals, decision: Decision, policy: Policy) 
 def would_change(decision: Decision, objective: Objective | None) -> list[str]:
     """Say what would have to be otherwise for another choice. `objective`: what forecasts were weighed by, if they were."""
     out = [str(tip) for tip in tipping_points(decision.options, objective)] if objective is not None else []
-    chosen = decision.options[decision.chosen]
     others = [o for i, o in enumerate(decision.options) if i != decision.chosen]
     drawn = [o for o in others if o.probability > 0.0]
     for option in drawn[:3]:
         out.append(f"another draw: {_name(option)} is chosen in {option.probability:.1%} of cases like this one")
-    if chosen.probability >= 1.0 and others and not out:
+    if others and not drawn and not out:
         out.append(f"the next best is {_name(others[0])}; under this policy it never takes a case like this one")
     out += [f"{name} could be chosen if it were eligible; it is not: {why}" for name, why in decision.excluded.items()]
     return out

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,9 @@ class Learner:
 
     Args:
         serving: returns the policy that serves a route now.
-        publish: takes (route, policy, note), keeps a snapshot and swaps the policy in. Called in the learner's thread.
+        publish: takes (route, policy, note, ids of the traces learned), keeps a snapshot and swaps the policy in. Called in the
+            learner's thread, like `forget`.
+        forget: takes the ids of traces whose lessons are not to be tried again.
         batch: publish after this many lessons at the latest …
         seconds: … or this long after the first one.
     """
@@ -42,17 +44,20 @@ class Learner:
         self,
         *,
         serving: Callable[[str], Policy],
-        publish: Callable[[str, Policy, str], None],
+        publish: Callable[[str, Policy, str, Sequence[str]], None],
+        forget: Callable[[Sequence[str]], None],
         batch: int = 32,
         seconds: float = 1.0,
     ) -> None:
-        self.serving, self.publish, self.batch, self.seconds = serving, publish, batch, seconds
+        self.serving, self.publish, self.forget = serving, publish, forget
+        self.batch, self.seconds = batch, seconds
         self.learned = 0
         self.quarantined = 0
+        self.failed = 0
         self._lessons: queue.SimpleQueue[Lesson | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._idle = threading.Event()
-        self._idle.set()
+        self._lock = threading.Condition()
+        self._waiting = 0
 
     def start(self) -> None:
         """Begin to learn."""
@@ -68,12 +73,14 @@ class Learner:
 
     def submit(self, route: str, trace: Trace, reward: Reward) -> None:
         """Hand over one lesson; returns at once."""
-        self._idle.clear()
+        with self._lock:
+            self._waiting += 1
         self._lessons.put((route, trace, reward))
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Block until everything submitted so far is learned and published. Not for the event loop."""
-        return self._idle.wait(timeout_seconds)
+        with self._lock:
+            return self._lock.wait_for(lambda: self._waiting == 0, timeout_seconds)
 
     def _work(self) -> None:
         ended = False
@@ -93,13 +100,13 @@ class Learner:
                 lessons.append(lesson)
             for route in dict.fromkeys(route for route, _, _ in lessons):
                 self._teach(route, [(t, r) for name, t, r in lessons if name == route])
-            if self._lessons.empty():
-                self._idle.set()
-        self._idle.set()
+            with self._lock:
+                self._waiting -= len(lessons)
+                self._lock.notify_all()
 
     def _teach(self, route: str, pairs: list[tuple[Trace, Reward]]) -> None:
         try:
-            policy, good = self.serving(route).copy(), pairs
+            policy, good, bad = self.serving(route).copy(), pairs, []
             problem = _learn(policy, pairs)
             if problem is not None:
                 # Find the lessons that do harm, one by one, each tried on a copy of what is known to be good.
@@ -110,15 +117,20 @@ class Learner:
                     if problem is None:
                         policy, good = trial, [*good, pair]
                     else:
-                        self.quarantined += 1
+                        bad.append(pair[0].id)
                         log.error("route %s: the lesson of trace %s is quarantined: %s", route, pair[0].id, problem)
+            if bad:
+                self.quarantined += len(bad)
+                self.forget(bad)
             if good:
-                self.publish(route, policy, f"learned from {len(good)} answers")
+                answers = "1 answer" if len(good) == 1 else f"{len(good)} answers"
+                self.publish(route, policy, f"learned from {answers}", [t.id for t, _ in good])
                 self.learned += len(good)
         except Exception:
-            # The wall of background learning: whatever breaks here, the last good policy serves on.
-            self.quarantined += len(pairs)
-            log.exception("route %s: %d lessons could not be learned", route, len(pairs))
+            # The wall of background learning: whatever breaks here, the last good policy serves on. The store still has the lessons,
+            # and they are tried again at the next start.
+            self.failed += len(pairs)
+            log.exception("route %s: %d lessons could not be learned now", route, len(pairs))
 
 
 def _learn(policy: Policy, pairs: list[tuple[Trace, Reward]]) -> str | None:

@@ -22,6 +22,10 @@ class Objective(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     unknown: float = 0.0
     """Utility taken off for each weighed quantity that is not known."""
 
+    def weights(self) -> dict[str, float]:
+        """Return the fields that are not at their default, for the record."""
+        return {f: v for f in self.__struct_fields__ if (v := getattr(self, f))}
+
     def utility(self, what: Forecast | Reward) -> float:
         """Weigh a forecast or a reward. Unbounded below; at most 1."""
         u = what.quality

@@ -1,15 +1,16 @@
 """The pool: targets with their profiles and health, and who may answer a query.
 
-A pool is an immutable value: `with_target` and `without` make new ones, so that a decision, a trace and a replay can all name
-the very pool they saw by its digest. Health is kept beside it, since it changes with every call.
+A pool is an immutable value, so that a decision, a trace and a replay can all name the very pool they saw by its digest. Health is
+kept beside it, since it changes with every call.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import Any, Final
 
 import msgspec
 
@@ -44,7 +45,7 @@ class Health:
             self.rests_until.pop(name, None)
 
     def failed(self, name: str, failure: Failure, *, now: float | None = None) -> None:
-        """Note a failed call. A request's own fault is not held against its target."""
+        """Note a failed call. What is the request's own fault, or its asker's, is not held against the target."""
         if not failure.elsewhere or failure.kind in ("context_too_long", "internal"):
             return
         now = time.monotonic() if now is None else now
@@ -67,7 +68,7 @@ class Pool:
     """Targets by name, in the order given.
 
     Raises:
-        ConfigError: if two targets share a name, or a name is one of the reserved route names.
+        ConfigError: if two targets share a name.
     """
 
     def __init__(self, *, targets: Iterable[Target], health: Health | None = None) -> None:
@@ -98,18 +99,10 @@ class Pool:
         """Name this set of targets and profiles."""
         return digest(pack(msgspec.to_builtins(sorted(self.targets, key=lambda t: t.name), order="deterministic")))
 
-    def only(self, names: Iterable[str]) -> Pool:
-        """Return the pool of just these targets, in this pool's order."""
-        keep = set(names)
-        return Pool(targets=(t for t in self.targets if t.name in keep), health=self.health)
-
-    def with_target(self, target: Target) -> Pool:
-        """Return a pool that also has `target` (replacing one of the same name)."""
-        return Pool(targets=(*(t for t in self.targets if t.name != target.name), target), health=self.health)
-
     def eligible(self, query: Query) -> Eligibility:
         """Say who may answer `query`, and why the others may not."""
         allow = query.constraints.allow
+        budget = query.constraints.max_usd is not None
         modalities = query.modalities
         size: int | None = None
         good: list[Target] = []
@@ -122,6 +115,8 @@ class Pool:
                 excluded[t.name] = "cannot take " + ", ".join(sorted(modalities - p.modalities))
             elif query.tools and not p.tools:
                 excluded[t.name] = "cannot use tools"
+            elif budget and (p.input_usd_per_mtok is None or p.output_usd_per_mtok is None):
+                excluded[t.name] = "has no known price, and the query has a budget"
             elif t.name in self.health.rests_until and (rest := self.health.resting(t.name)) > 0:
                 excluded[t.name] = f"resting for {rest:.1f} s after failures"
             else:
@@ -134,29 +129,59 @@ class Pool:
                 good.append(t)
         return Eligibility(targets=tuple(good), excluded=excluded)
 
-    def estimate_usd(self, call: Call, query: Query) -> float:
-        """Estimate generously what a call may cost, so that a budget can be kept by reserving it; 0.0 where no price is known.
+    def estimate_usd(self, call: Call, query: Query) -> float | None:
+        """Estimate generously what a call may cost, so that a budget can be kept by reserving it; None where no price is known.
 
-        Input: a token for three ASCII characters, three for two others. Output: ``max_tokens`` of the call or the query, or the
-        profile's limit, or 1,024 tokens. A tokenizer that is worse than that, or a picture, can still cost more.
+        Input: a token for three ASCII characters of the messages and three for two others, and a token for three bytes of every
+        other field (tools, a schema). Output, for each of the `n` answers asked for: ``max_tokens`` of the call, else of the query,
+        up to the profile's limit; the profile's limit or 1,024 tokens where none is asked for. A tokenizer that is worse than
+        that, or a picture, can still cost more.
         """
         target = self._by_name.get(call.target)
         if target is None:
-            return 0.0
+            return None
         messages = query.messages if call.messages is None else call.messages
         text = "".join(m.text for m in messages)
         ascii_only = sum(map(str.isascii, text))
-        asked = [call.params.get(k) for k in _OUTPUT_LIMITS]
-        asked += [msgspec.json.decode(query.body[k]) for k in _OUTPUT_LIMITS if k in query.body]
-        limits = [n for n in (*asked, target.profile.max_output_tokens) if isinstance(n, int)]
+        fields: dict[str, Any] = {**query.body, **call.params}
+        fields.pop("messages", None)
+        size = sum(map(_bytes, fields.values())) + sum(_bytes(m.tool_calls) for m in messages if m.tool_calls)
+        most = target.profile.max_output_tokens
+        # A target may heed either field, so the larger one bounds what it writes.
+        asked = max(_count(fields, k) or 0 for k in _OUTPUT_LIMITS) or most or _UNSAID
         tokens = Tokens(
-            input=math.ceil(ascii_only / 3 + (len(text) - ascii_only) * 1.5) + 8 * len(messages),
-            output=min(limits, default=1024),
+            input=math.ceil(ascii_only / 3 + (len(text) - ascii_only) * 1.5 + size / 3) + 8 * len(messages),
+            output=(_count(fields, "n") or 1) * min(asked, most or asked),
         )
-        return target.profile.usd(tokens) or 0.0
+        return target.profile.usd(tokens)
 
 
-_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
+_OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_tokens")
+_UNSAID: Final = 1024
+_MOST: Final = 10**9
+
+
+def _bytes(value: Any) -> int:
+    """Length of a field as it is sent."""
+    if isinstance(value, msgspec.Raw):
+        return len(bytes(value))
+    try:
+        return len(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError):
+        return 0  # cannot be sent either
+
+
+def _count(fields: Mapping[str, Any], name: str) -> int | None:
+    """Read a field that is to hold a count. None unless it is a number of at least 1: what else a target makes of it is unknown."""
+    value = fields.get(name)
+    if isinstance(value, msgspec.Raw):
+        try:
+            value = msgspec.json.decode(value, type=int | float)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
+        return None
+    return math.ceil(min(value, _MOST))
 
 
 def estimate_tokens(query: Query) -> int:

@@ -3,6 +3,7 @@
 The store keeps the policy (spec and learned state) and the pool that each trace names by digest, and the trace holds the signals, who
 was eligible and the seed. So the decision is repeated to the last bit: options, probabilities and forecasts, choice and propensity.
 The plan then runs in the replay world on the outcomes of the trace and must give the same answer. No target is called.
+A refusal (nobody was eligible) is reproduced if deciding again is refused.
 
 What it cannot show: that a target would answer the same again, or that the signals were read rightly.
 """
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from fairlead import chain
 from fairlead.build import build
-from fairlead.errors import FairleadError, StoreError
+from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
 from fairlead.policies.base import Policy
 from fairlead.pool import Eligibility, Pool
 from fairlead.store import Store
@@ -31,9 +32,9 @@ class Replayed(Struct, frozen=True, kw_only=True):
 
     trace_id: str
     decision: Decision
-    """Decided again."""
+    """Decided again; the recorded one if deciding again was refused."""
     outcome: Outcome
-    """Answered again, by the plan that ran, from the recorded outcomes."""
+    """Answered again, by the plan that ran, from the recorded outcomes; the recorded one if there is nothing to run."""
     differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What could not be compared, and why."""
@@ -56,21 +57,32 @@ def replay_decision(trace: Trace, store: Store) -> Replayed:
     try:
         eligible = Eligibility(targets=tuple(pool[name] for name in recorded.eligible), excluded=recorded.excluded)
         decision = policy.decide(trace.query, trace.signals, pool, seed=recorded.seed, eligible=eligible)
+        differences = _decisions(recorded, decision)
+        if not recorded.options:
+            differences.insert(0, f"refusal: {_show(decision.plan)} was chosen, recorded that nobody may answer")
+    except NoEligibleTarget as e:
+        decision, differences = recorded, []
+        if recorded.options:
+            differences.append(f"decision: {e}, recorded {_show(recorded.plan)}")
     except FairleadError as e:
         raise StoreError(f"the decision of {trace.id} cannot be made again: {e}") from e
-    differences = _decisions(recorded, decision)
     if policy.digest() != recorded.policy_digest:
         differences.append(f"policy: its digest is {policy.digest()}, recorded {recorded.policy_digest}")
     if pool.digest != recorded.pool_digest:
         differences.append(f"pool: its digest is {pool.digest}, recorded {recorded.pool_digest}")
 
     notes: list[str] = []
-    plan = trace.plan if trace.plan is not None else recorded.plan
-    run = replay(plan, trace.query, Recorded(trace.steps))
-    answers = _answers(trace.outcome, run.outcome)
-    paths = [s.path for s in trace.steps], [s.path for s in run.steps]
-    if paths[0] != paths[1]:
-        answers.append(f"steps: the plan made {len(paths[1])}, recorded {len(paths[0])}")
+    plan = trace.plan
+    if plan is None and recorded.options:
+        plan = recorded.plan
+    outcome, answers = trace.outcome, []
+    if plan is not None:
+        run = replay(plan, trace.query, Recorded(trace.steps))
+        outcome, answers = run.outcome, _answers(trace.outcome, run.outcome)
+        if [s.path for s in trace.steps] != [s.path for s in run.steps]:
+            answers.append(f"steps: the plan made {len(run.steps)}, recorded {len(trace.steps)}")
+    elif trace.steps or trace.outcome.error is None or trace.outcome.error.kind != "no_target":
+        answers.append(f"answer: {_show(trace.outcome)} and {len(trace.steps)} steps recorded where nobody may answer")
     if trace.outcome.error is not None and trace.outcome.error.kind == "client_gone":
         notes.append("the client went away while the plan ran, so its answer is not compared")
     elif answers and not trace.text_kept:
@@ -78,7 +90,7 @@ def replay_decision(trace: Trace, store: Store) -> Replayed:
     else:
         differences += answers
     return Replayed(
-        trace_id=trace.id, decision=decision, outcome=run.outcome, differences=tuple(differences), notes=tuple(notes)
+        trace_id=trace.id, decision=decision, outcome=outcome, differences=tuple(differences), notes=tuple(notes)
     )
 
 
@@ -101,7 +113,7 @@ def _decisions(recorded: Decision, again: Decision) -> list[str]:
         now = again.options[i] if i < len(again.options) else None
         if chain.encode(then) != chain.encode(now):
             out.append(f"option {i + 1}: {_show(now)}, recorded {_show(then)}")
-    for name in ("chosen", "propensity", "reasons"):
+    for name in ("chosen", "propensity", "reasons", "fallbacks", "forecast_of", "objective"):
         then, now = getattr(recorded, name), getattr(again, name)
         if chain.encode(then) != chain.encode(now):
             out.append(f"{name}: {now!r}, recorded {then!r}")

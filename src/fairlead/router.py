@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TypeAlias
 
 import msgspec
 
 from fairlead import rewards
-from fairlead.errors import UnknownName
+from fairlead.build import build
+from fairlead.component import digest, pack
+from fairlead.errors import NoEligibleTarget, UnknownName
 from fairlead.learner import Learner
 from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
@@ -23,15 +25,13 @@ from fairlead.policies.base import Policy
 from fairlead.policies.fixed import Fixed
 from fairlead.pool import Pool
 from fairlead.signals.base import Observer
-from fairlead.store import Receipt, Store
+from fairlead.store import BEGIN, Receipt, Store
 from fairlead.types import Decision, Failure, Feedback, Outcome, Plan, Query, Signals, Sink, Trace
 from fairlead.version import VERSION
 from fairlead.worlds.base import Limits, Run
 from fairlead.worlds.live import Live, LiveRun
 
 Begun: TypeAlias = Callable[[Decision, LiveRun], None]
-BEGIN = "as configured"
-"""Note of a version that comes from the config and has learned nothing yet."""
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +40,6 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     version: int
     digest: str
-    straight: bool = False
-    """The asker named a target: no other may take over."""
 
 
 class Router:
@@ -80,6 +78,7 @@ class Router:
         self.learner = Learner(
             serving=lambda route: self.serving[route].policy,
             publish=self.publish,
+            forget=self.store.forget_lessons,
             batch=learn_batch,
             seconds=learn_seconds,
         )
@@ -99,8 +98,13 @@ class Router:
         """
         at, start = time.time(), perf_counter()
         query = self.admit(query)
-        signals, decision = self.decide(query)
-        plan = self.with_fallbacks(query, decision)
+        signals = self.observe(query)
+        try:
+            decision = self.decide(query, signals)
+        except NoEligibleTarget as e:
+            await self.keep(self.refusal(query, signals, e, at, start))
+            raise
+        plan = self.with_fallbacks(decision)
         run = self.world.open(plan, query, limits=Limits.of(query.constraints), sink=sink)
         if begun is not None:
             begun(decision, run)
@@ -111,14 +115,12 @@ class Router:
             self.store.append(self.trace(query, signals, decision, plan, run.close(gone), at, start))
             raise
         trace = self.trace(query, signals, decision, plan, result, at, start)
-        written = self.store.append(trace)
-        if written is not None:
-            await written
+        await self.keep(trace)
         return result.outcome, trace
 
     async def feedback(self, feedback: Feedback) -> Receipt:
         """Take a judgement of an answer, keep it, and learn from it if it is new."""
-        receipt = await self.store.add_feedback(feedback)
+        receipt = await self.store.add_feedback(feedback, learning=self.policies)
         if receipt.status == "accepted":
             trace = await self.store.get(feedback.trace_id)
             if trace is not None and trace.query.route in self.policies:
@@ -132,28 +134,37 @@ class Router:
         self.arrivals += 1
         return msgspec.structs.replace(query, arrival=self.arrivals)
 
-    def decide(self, query: Query) -> tuple[Signals, Decision]:
-        """Observe and decide, without running anything. Raises as `handle` does."""
-        start = perf_counter()
+    def observe(self, query: Query) -> Signals:
+        """Read the signals that the route's policy needs. Raises `UnknownName` if there is no such route or target."""
         serving = self.serving.get(query.route)
         if serving is None:
             raise UnknownName("model", query.route, [*self.policies, *(t.name for t in self.pool)])
-        signals = self.observer.read(query, serving.policy.needs)
-        decision = serving.policy.decide(query, signals, self.pool, seed=self.seed)
-        decision = msgspec.structs.replace(
-            decision, version=serving.version, policy_digest=serving.digest, seconds=perf_counter() - start
-        )
-        return signals, decision
+        return self.observer.read(query, serving.policy.needs)
 
-    def with_fallbacks(self, query: Query, decision: Decision) -> Plan:
+    def decide(self, query: Query, signals: Signals) -> Decision:
+        """Decide, without running anything. Raises as `Policy.decide` does."""
+        serving = self.serving[query.route]
+        decision = serving.policy.decide(query, signals, self.pool, seed=self.seed)
+        return msgspec.structs.replace(
+            decision,
+            version=serving.version,
+            policy_digest=serving.digest,
+            seconds=decision.seconds + sum(r.seconds for r in signals.readings.values()),
+        )
+
+    def with_fallbacks(self, decision: Decision) -> Plan:
         """Wrap the chosen plan so that others take over, in order of preference, if it fails before its first byte."""
-        plan = decision.plan
-        if not self.fallbacks or self.serving[query.route].straight:
-            return plan
-        others: list[Plan] = [o.plan for i, o in enumerate(decision.options) if i != decision.chosen]
-        others += [Single(target=name) for name in decision.eligible]
+        plan, others = decision.plan, decision.fallbacks
+        if others is None:
+            others = (*(o.plan for o in decision.options), *(Single(target=name) for name in decision.eligible))
         rest = [p for p in dict.fromkeys(others) if p != plan][: self.fallbacks]
         return Fallback(plans=(plan, *rest)) if rest else plan
+
+    async def keep(self, trace: Trace) -> None:
+        """Hand a trace to the store and wait until the operating system has it (unless the store is relaxed)."""
+        written = self.store.append(trace)
+        if written is not None:
+            await written
 
     def trace(
         self, query: Query, signals: Signals, decision: Decision, plan: Plan, run: Run, at: float, start: float
@@ -173,38 +184,64 @@ class Router:
             fairlead=VERSION,
         )
 
+    def refusal(self, query: Query, signals: Signals, why: NoEligibleTarget, at: float, start: float) -> Trace:
+        """Write the story of a query that nobody may answer."""
+        serving = self.serving[query.route]
+        eligible = self.pool.eligible(query)
+        return Trace(
+            id=query.id,
+            at=at,
+            query=msgspec.structs.replace(query, body={}),
+            signals=signals,
+            decision=Decision(
+                options=(),
+                chosen=0,
+                propensity=0.0,
+                reasons=("nobody may answer",),
+                policy=serving.policy.type_name(),
+                version=serving.version,
+                policy_digest=serving.digest,
+                pool_digest=self.pool.digest,
+                seed=self.seed,
+                eligible=tuple(t.name for t in eligible.targets),
+                excluded={**eligible.excluded, **why.excluded},
+            ),
+            outcome=Outcome(error=Failure(kind="no_target", message=str(why))),
+            usd=0.0,
+            seconds=perf_counter() - start,
+            fairlead=VERSION,
+        )
+
     # ------------------------------------------------------------------------------------------------ its life
 
     async def start(self) -> None:
-        """Open the store and the drivers, and take up what was learned before.
+        """Open the store and the drivers, and take up what was learned before (see `resume`). What cannot start leaves nothing open."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
 
-        A route whose policy is configured just as when it last began goes on with what it has learned since; one whose
-        config, or the trained model that it loads, has changed begins anew as a further version.
-        """
+    async def _start(self) -> None:
         for policy in self.policies.values():
             self.observer.check(policy.needs)
         self.store.start()
         self.arrivals = self.store.count()
         self.store.save_pool(self.pool.digest, self.pool.targets)
         for route, policy in self.policies.items():
-            versions = self.store.versions(route)
-            began = next((v for v in reversed(versions) if v.note == BEGIN), None)
-            active = next((v for v in versions if v.active), None)
-            if began is not None and active is not None and began.digest == policy.digest():
-                policy.load(self.store.load_policy(active.digest)[1])
-                self.serving[route] = Serving(policy=policy, version=active.version, digest=active.digest)
+            resumed = self.resume(route)
+            if resumed is not None:
+                self.serving[route] = resumed
             else:
-                self.publish(route, policy, BEGIN)
+                self.publish(route, policy.copy(), self._begin(policy))
         for target in self.pool:
-            if target.name not in self.policies:
-                straight = Fixed(plan=Single(target=target.name))
-                kept = self.store.save_policy(target.name, straight.spec(), straight.state(), note="the target itself")
-                self.serving[target.name] = Serving(
-                    policy=straight, version=kept.version, digest=kept.digest, straight=True
-                )
+            self.publish(target.name, Fixed(plan=Single(target=target.name), only=True), "the target itself")
         for driver in self.world.drivers.values():
             await driver.start()
         self.learner.start()
+        for route in self.policies:
+            for trace, feedback in self.store.unlearned(route):
+                self.learner.submit(route, trace, rewards.reward(trace, feedback))
 
     async def stop(self) -> None:
         """Learn and write what is waiting, then close."""
@@ -213,9 +250,32 @@ class Router:
             await driver.stop()
         await asyncio.to_thread(self.store.stop)
 
-    def publish(self, route: str, policy: Policy, note: str) -> None:
-        """Keep a snapshot of `policy`, then let it serve `route`."""
-        kept = self.store.save_policy(route, policy.spec(), policy.state(), note=note)
+    def resume(self, route: str) -> Serving | None:
+        """Return what the store's active version of a route is, if the route is configured as when that one began, else None.
+
+        A config, trained model or signal that has changed begins a version of its own. A version from before such a change, made active
+        again by hand, is served as it was then.
+        """
+        configured = self.policies[route]
+        versions = self.store.versions(route)
+        began = next((v for v in reversed(versions) if v.note == self._begin(configured)), None)
+        active = next((v for v in versions if v.active), None)
+        if began is None or active is None or began.digest != configured.digest():
+            return None
+        spec, state = self.store.load_policy(active.digest)
+        policy = configured.copy() if spec == configured.spec() else build("policies", spec)
+        policy.load(state)
+        self.observer.check(policy.needs)
+        return Serving(policy=policy, version=active.version, digest=active.digest)
+
+    def _begin(self, policy: Policy) -> str:
+        """Note of a version that has learned nothing yet: names the signals as they are configured, which features depend on."""
+        signals = {name: self.observer.signals[name].spec() for name in policy.needs}
+        return f"{BEGIN}, signals {digest(pack(signals))}"
+
+    def publish(self, route: str, policy: Policy, note: str, learned: Sequence[str] = ()) -> None:
+        """Keep a snapshot of `policy`, which has now learned from the traces `learned`, then let it serve `route`."""
+        kept = self.store.save_policy(route, policy.spec(), policy.state(), note=note, learned=learned)
         self.serving[route] = Serving(policy=policy, version=kept.version, digest=kept.digest)
 
     async def __aenter__(self) -> Router:

@@ -1,14 +1,20 @@
 """The store in one SQLite file: traces and feedback in two hash chains, policies and pools by their digest.
 
-One thread owns the connection that writes. It commits at once when it is idle, and under load it takes everything that waits into one
-transaction; then it tells each event loop once for the whole batch. Traces are encoded and hashed in that thread, in the order of
-`append`, so the order of the chain is the order of the queue.
+One thread owns the connection that writes (`writer.py`) and takes what waits into one transaction. Traces are encoded and hashed in that
+thread, in the order of `append`, so the order of the chain is the order of the queue.
 
 The file is in WAL mode with `synchronous=NORMAL`: a commit has been handed to the operating system, so it survives `kill -9` of the
 process, but the last moments may be lost if the machine itself loses power. `synchronous="full"` waits for the disk on every commit.
 
 What cannot be written (a full disk, say) is never lost silently: the future gets a `StoreError`, the error is logged and counted in
 `failures`, and later traces chain to the last one that was written.
+
+An accepted judgement is written together with its lesson, and a lesson is taken off together with the version that has learned it. So a
+lesson is neither lost nor learned twice, whenever the process dies.
+
+Old versions of a policy that no trace names, nobody serves and nothing began with are pruned: their row stays, their artifact goes. Which
+artifacts no trace names is kept in a small table (`spare`) that the first trace of a version takes it off; whoever changes that table can
+make the store forget an artifact, which `verify` then misses, since it goes by the traces.
 
 Two writers would fork the chain, so a store holds an operating-system lock on ``PATH.lock``; readers need none.
 
@@ -19,15 +25,13 @@ Cost of `append` in the event loop: 3 µs. From `append` to the acknowledged com
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import os
-import queue
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+import zlib
+from collections.abc import Container, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
@@ -37,8 +41,9 @@ from fairlead import chain
 from fairlead.component import State, digest, pack, unpack
 from fairlead.errors import ChainBroken, StateError, StoreError
 from fairlead.pool import Pool
-from fairlead.store import Receipt, Snapshot, Store
+from fairlead.store import BEGIN, KEEP, Receipt, Snapshot, Store
 from fairlead.types import Feedback, Target, Trace
+from fairlead.writer import Answer, Heads, Job, Task, Work, Writer
 
 try:
     import fcntl
@@ -47,12 +52,16 @@ except ImportError:  # pragma: no cover - not a Unix system
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 APPLICATION = 0x464C4431  # "FLD1"
-BATCH = 512
-"""Rows in one transaction at most."""
 PAGE = 256
 """Rows read at a time by `traces`, so that a slow reader does not hold up checkpoints."""
+PRUNE_EVERY = 16
+"""Versions of a route from one pruning to the next."""
+GRACE_SECONDS = 3600.0
+"""How long a version stays after another took its place: requests that it decided may still be running, their traces yet to come."""
+USED = 1000
+"""Digests remembered as named by a trace."""
 
 _TABLES = f"""
 CREATE TABLE traces(
@@ -67,10 +76,16 @@ CREATE TRIGGER traces_stay BEFORE UPDATE ON traces BEGIN SELECT RAISE(ABORT, 'tr
 CREATE TRIGGER traces_keep BEFORE DELETE ON traces BEGIN SELECT RAISE(ABORT, 'traces are append-only'); END;
 CREATE TRIGGER feedback_stays BEFORE UPDATE ON feedback BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END;
 CREATE TRIGGER feedback_keeps BEFORE DELETE ON feedback BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END;
-CREATE TABLE artifacts(digest TEXT PRIMARY KEY, kind TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE lessons(seq INTEGER PRIMARY KEY, trace_id TEXT NOT NULL, route TEXT NOT NULL);
+CREATE INDEX lessons_of ON lessons(trace_id);
+CREATE INDEX lessons_on ON lessons(route);
+CREATE TABLE artifacts(digest TEXT NOT NULL, kind TEXT NOT NULL, deflated INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE UNIQUE INDEX artifacts_name ON artifacts(digest, kind);
+CREATE TABLE spare(digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE versions(
   route TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, at REAL NOT NULL, note TEXT NOT NULL, active INTEGER NOT NULL,
   PRIMARY KEY(route, version)) WITHOUT ROWID;
+CREATE INDEX versions_of ON versions(digest);
 CREATE TABLE heads(chain TEXT PRIMARY KEY, count INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
 INSERT INTO heads VALUES ('traces', 0, x'{chain.TRACES_BEGIN.hex()}'), ('feedback', 0, x'{chain.FEEDBACK_BEGIN.hex()}');
 PRAGMA application_id={APPLICATION};
@@ -78,20 +93,31 @@ PRAGMA user_version={SCHEMA};
 """
 
 Chain: TypeAlias = Literal["traces", "feedback"]
-Heads: TypeAlias = dict[str, tuple[int, bytes]]
-"""Count and last hash of each chain."""
-Work: TypeAlias = Callable[[sqlite3.Connection, Heads], Any]
-Answer: TypeAlias = "asyncio.Future[Any] | concurrent.futures.Future[Any] | None"
 
 
-class _Job:
-    """One piece of work for the writer, and who waits for it."""
+class _Append(Job):
+    """One trace for the writer."""
 
-    __slots__ = ("answer", "body", "name", "trace", "work")
+    __slots__ = ("body", "store", "trace")
 
-    def __init__(self, name: str, work: Work | None, answer: Answer, trace: Trace | None = None) -> None:
-        self.name, self.work, self.answer, self.trace = name, work, answer, trace
-        self.body = b""
+    def __init__(self, store: SQLiteStore, trace: Trace, answer: Answer) -> None:
+        super().__init__(f"trace {trace.id}", answer)
+        self.store, self.trace, self.body = store, trace, b""
+
+    def do(self, connection: sqlite3.Connection, heads: Heads) -> None:
+        """Encode and chain it."""
+        t, policy = self.trace, self.trace.decision.policy_digest
+        self.body = chain.encode(t)
+        try:
+            _add(connection, heads, "traces", (t.id, t.at, t.seconds, t.query.route, t.outcome.target), self.body)
+        except sqlite3.IntegrityError as e:
+            raise StoreError(f"a trace with the id {t.id} is there already") from e
+        if policy and policy not in self.store._used:
+            connection.execute("DELETE FROM spare WHERE digest = ?", (policy,))
+
+    def ended(self, written: bool) -> None:
+        """Let the store find it in memory, or forget it."""
+        self.store._appended(self.trace, self.body if written else None)
 
 
 class SQLiteStore(Store):
@@ -121,26 +147,26 @@ class SQLiteStore(Store):
         self.path = Path(path)
         self.relaxed, self.text, self.synchronous = relaxed, text, synchronous
         self.most_waiting, self.recent_bytes, self.read_only = most_waiting, recent_bytes, read_only
-        self.failures = 0
-        """What could not be written since the start."""
-        self.commits = 0
-        """Transactions since the start."""
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._held: list[_Job] = []
-        """Traces that go to the writer at the end of the event loop's round, so that it is woken once for all of them."""
-        self._holder: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._open = False
-        self._gate = threading.Lock()
-        """Nothing is queued behind the end."""
+        self._writer = Writer(f"the store {self.path}")
         self._lock: IO[str] | None = None
-        self._heads: Heads = {}
         self._pending: dict[str, Trace] = {}
         self._recent: dict[str, bytes] = {}
         self._recent_size = 0
+        self._used: set[str] = set()
+        """Policies that a trace names, as far as this process knows. Only the writer's thread looks."""
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self.path)!r}, relaxed={self.relaxed}, text={self.text})"
+
+    @property
+    def failures(self) -> int:
+        """What could not be written since the start."""
+        return self._writer.failures
+
+    @property
+    def commits(self) -> int:
+        """Transactions since the start."""
+        return self._writer.commits
 
     # ------------------------------------------------------------------------------------------------ its life
 
@@ -148,12 +174,12 @@ class SQLiteStore(Store):
         """Open the file and begin to write.
 
         Raises:
-            StoreError: if it cannot be opened, is no store, is of a newer version, or belongs to another live process.
+            StoreError: if it cannot be opened, is no store, is of another version, or belongs to another live process.
         """
         if self.read_only:
             with closing(self._reader()):
                 return
-        if self._thread is not None:
+        if self._writer.open:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,8 +191,8 @@ class SQLiteStore(Store):
         connection: sqlite3.Connection | None = None
         try:
             connection = self._open_writer()
-            self._heads = _heads(connection)
-            for name, (count, _) in self._heads.items():
+            heads = _heads(connection)
+            for name, (count, _) in heads.items():
                 (last,) = connection.execute(f"SELECT coalesce(max(seq), 0) FROM {name}").fetchone()  # ours, not input
                 if last != count:
                     log.error(
@@ -179,24 +205,23 @@ class SQLiteStore(Store):
                 connection.close()
             self._release_lock()
             raise e if isinstance(e, StoreError) else _unreadable(self.path, e) from e
-        self._thread = threading.Thread(target=self._run, args=(connection,), name="fairlead-store", daemon=True)
-        self._open = True
-        self._thread.start()
+        self._writer.start(connection, heads)
 
     def stop(self) -> None:
         """Write what is waiting and close."""
-        if self._thread is not None:
-            with self._gate:
-                self._open = False
-                self._hand_over()
-                self._jobs.put(None)
-            self._thread.join()
-            self._thread = None
+        if self._writer.open:
+            self._writer.stop()
             self._release_lock()
 
     def flush(self) -> None:
         """Block until everything handed over so far is written (or has failed)."""
         self._blocking("flush", lambda _, __: None)
+
+    def _blocking(self, name: str, work: Work) -> Any:
+        """Let the writer do something, and wait for it."""
+        if self.read_only:
+            raise StoreError(f"the store {self.path} is open for reading only")
+        return self._writer.blocking(name, work)
 
     def _open_writer(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10.0)
@@ -255,126 +280,6 @@ class SQLiteStore(Store):
             self._lock.close()
             self._lock = None
 
-    # ------------------------------------------------------------------------------------------------ the writer
-
-    def _run(self, connection: sqlite3.Connection) -> None:
-        ended = False
-        while not ended:
-            job = self._jobs.get()
-            jobs: list[_Job] = []
-            while True:
-                if job is None:
-                    ended = True
-                    break
-                jobs.append(job)
-                if len(jobs) >= BATCH:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-            if jobs:
-                self._write(connection, jobs)
-        with suppress(sqlite3.Error):
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
-
-    def _write(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
-        try:
-            results = self._transact(connection, jobs)
-        except Exception as e:  # noqa: BLE001 - see below; `_failed` logs it
-            # The wall of the writer: it must outlive whatever one trace or one moment of the disk does to it.
-            if len(jobs) > 1:  # find out whose fault it is, and try the others again
-                for job in jobs:
-                    self._write(connection, [job])
-            else:
-                self._failed(jobs[0], e)
-            return
-        for job in jobs:
-            if job.trace is not None:
-                self._remember(job.trace.id, job.body)
-        _resolve([(job.answer, result, None) for job, result in zip(jobs, results, strict=True) if job.answer])
-
-    def _transact(self, connection: sqlite3.Connection, jobs: list[_Job]) -> list[Any]:
-        heads = dict(self._heads)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            results = [self._do(job, connection, heads) for job in jobs]
-            for name, (count, head) in heads.items():
-                if self._heads[name] != (count, head):
-                    connection.execute("UPDATE heads SET count = ?, hash = ? WHERE chain = ?", (count, head, name))
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # a full disk makes SQLite roll back by itself
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            raise
-        self._heads = heads
-        self.commits += 1
-        return results
-
-    def _do(self, job: _Job, connection: sqlite3.Connection, heads: Heads) -> Any:
-        if job.work is not None:
-            return job.work(connection, heads)
-        trace = job.trace
-        assert trace is not None
-        job.body = chain.encode(trace)
-        columns = (trace.id, trace.at, trace.seconds, trace.query.route, trace.outcome.target)
-        try:
-            _add(connection, heads, "traces", columns, job.body)
-        except sqlite3.IntegrityError as e:
-            raise StoreError(f"a trace with the id {trace.id} is there already") from e
-        return None
-
-    def _failed(self, job: _Job, e: Exception) -> None:
-        self.failures += 1
-        log.error("%s: %s was not written: %s", self.path, job.name, e)
-        if job.trace is not None and self._pending.get(job.trace.id) is job.trace:
-            del self._pending[job.trace.id]
-        if job.answer is not None:
-            error = e if isinstance(e, StoreError) else StoreError(f"{job.name} was not written: {e}")
-            _resolve([(job.answer, None, error)])
-
-    def _remember(self, id: str, body: bytes) -> None:
-        self._recent[id] = body
-        self._recent_size += len(body)
-        self._pending.pop(id, None)
-        while self._recent_size > self.recent_bytes and len(self._recent) > 1:
-            oldest = next(iter(self._recent))
-            self._recent_size -= len(self._recent.pop(oldest))
-
-    def _blocking(self, name: str, work: Work) -> Any:
-        """Let the writer do something, and wait for it."""
-        answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._queue(_Job(name, work, answer))
-        return answer.result()
-
-    def _queue(self, job: _Job, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Put a job in line; with `loop`, hold it until the end of that loop's round."""
-        with self._gate:
-            if not self._open:
-                why = "is open for reading only" if self.read_only else "is not started, or was stopped"
-                raise StoreError(f"the store {self.path} {why}")
-            if job.trace is not None:
-                if self._jobs.qsize() + len(self._held) >= self.most_waiting:
-                    raise StoreError(f"{self.most_waiting} wait already: the disk does not keep up")
-                self._pending.setdefault(job.trace.id, job.trace)
-            self._held.append(job)
-            if loop is not None and len(self._held) == 1:
-                self._holder = loop
-                loop.call_soon(self._round_ended)
-            elif loop is None or loop is not self._holder:
-                self._hand_over()
-
-    def _round_ended(self) -> None:
-        with self._gate:
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        for job in self._held:
-            self._jobs.put(job)
-        self._held.clear()
-
     # ------------------------------------------------------------------------------------------------ traces
 
     def append(self, trace: Trace) -> asyncio.Future[None] | None:
@@ -387,12 +292,29 @@ class SQLiteStore(Store):
         loop = None if self.relaxed else asyncio.get_running_loop()
         answer = None if loop is None else loop.create_future()
         trace = chain.lean(trace) if self.text else chain.blank(chain.lean(trace))
-        job = _Job(f"trace {trace.id}", None, answer, trace)
+        job = _Append(self, trace, answer)
+        self._pending.setdefault(trace.id, trace)
         try:
-            self._queue(job, loop)
+            self._writer.put(job, loop, most=self.most_waiting)
         except StoreError as e:
-            self._failed(job, e)
+            self._writer.failed(job, e)
         return answer
+
+    def _appended(self, trace: Trace, body: bytes | None) -> None:
+        """Note what became of a trace (no body: it was not written). In the writer's thread, or where it was refused."""
+        if body is None:
+            if self._pending.get(trace.id) is trace:
+                self._pending.pop(trace.id, None)
+            return
+        if len(self._used) >= USED:
+            self._used.clear()
+        self._used.add(trace.decision.policy_digest)
+        self._recent[trace.id] = body
+        self._recent_size += len(body)
+        self._pending.pop(trace.id, None)
+        while self._recent_size > self.recent_bytes and len(self._recent) > 1:
+            oldest = next(iter(self._recent))
+            self._recent_size -= len(self._recent.pop(oldest))
 
     async def get(self, id: str) -> Trace | None:
         """Read one trace: from memory while it is recent, else from the file in a thread."""
@@ -421,14 +343,16 @@ class SQLiteStore(Store):
 
     def count(self) -> int:
         """Return how many traces are kept, those still waiting included."""
-        if self._open:
-            return self._heads["traces"][0] + len(self._pending)
+        if self._writer.open:
+            return self._writer.heads["traces"][0] + len(self._pending)
         return int(self._rows("SELECT count FROM heads WHERE chain = 'traces'")[0][0])
 
     # ------------------------------------------------------------------------------------------------ feedback
 
-    async def add_feedback(self, feedback: Feedback) -> Receipt:
+    async def add_feedback(self, feedback: Feedback, *, learning: Container[str] | None = None) -> Receipt:
         """Keep a judgement. Sources are told apart by name; a further one by the same source revises its first, whatever its kind.
+
+        An accepted one is written together with its lesson, if its route is among `learning` (None: any).
 
         Raises:
             StoreError: if it could not be written.
@@ -438,8 +362,13 @@ class SQLiteStore(Store):
         if not self.text:
             feedback = chain.blank_feedback(feedback)
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        name = f"feedback on {feedback.trace_id}"
-        self._queue(_Job(name, lambda connection, heads: _judge(connection, heads, feedback), answer))
+
+        def work(connection: sqlite3.Connection, heads: Heads) -> Receipt:
+            return _judge(connection, heads, feedback, learning)
+
+        if self.read_only:
+            raise StoreError(f"the store {self.path} is open for reading only")
+        self._writer.put(Task(f"feedback on {feedback.trace_id}", answer, work))
         return await answer
 
     def feedback(self, trace_id: str) -> list[Feedback]:
@@ -458,14 +387,47 @@ class SQLiteStore(Store):
             for seq, body in rows:  # noqa: B007 - the last one is where the next page begins
                 yield chain.decode(body, Feedback)
 
+    def unlearned(self, route: str, *, limit: int = 10_000) -> list[tuple[Trace, Feedback]]:
+        """Read the lessons that no version of `route` has learned, oldest first, `limit` at most. Blocks.
+
+        One whose trace cannot be read here (its plan is not installed, say) is left out and logged.
+        """
+        query = (
+            "SELECT t.body, f.body, l.trace_id FROM lessons l JOIN traces t ON t.id = l.trace_id "
+            "JOIN feedback f ON f.seq = l.seq WHERE l.route = ? ORDER BY l.seq LIMIT ?"
+        )
+        out = []
+        rows = self._rows(query, (route, limit + 1))
+        for trace, feedback, id in rows[:limit]:
+            try:
+                out.append((chain.decode(trace, Trace), chain.decode(feedback, Feedback)))
+            except StoreError as e:
+                log.error("%s: route %s: the lesson of trace %s waits on: %s", self.path, route, id, e)
+        if len(rows) > limit:
+            log.warning("%s: route %s: more than %d lessons wait; the rest comes after these", self.path, route, limit)
+        return out
+
+    def forget_lessons(self, trace_ids: Sequence[str]) -> None:
+        """Take lessons off that will never be learned, one for each time that an id is named. Blocks."""
+        if trace_ids:
+            self._blocking("end of lessons", lambda connection, _: _learned(connection, trace_ids))
+
     # ------------------------------------------------------------------------------------------------ learned state
 
     def save_policy(
-        self, route: str, spec: dict[str, object], state: State, *, note: str, activate: bool = True
+        self,
+        route: str,
+        spec: dict[str, object],
+        state: State,
+        *,
+        note: str,
+        activate: bool = True,
+        learned: Sequence[str] = (),
     ) -> Snapshot:
         """Keep a policy as the route's next version, under the digest that `Component.digest` gives it. Blocks.
 
-        The route's newest version is taken again if it has the same digest and note, so that restarts make no versions.
+        The route's newest version is taken again if it has the same digest and note, so that restarts make no versions. The lessons of
+        the traces `learned` are taken off in the same transaction. Every 16th version prunes.
 
         Raises:
             StateError: if the state cannot be packed.
@@ -473,27 +435,42 @@ class SQLiteStore(Store):
         """
         body = pack([spec, state])
         name = digest(body)
+        row = _deflated(name, "policy", body)
 
-        def work(connection: sqlite3.Connection, _: Heads) -> int:
-            connection.execute("INSERT OR IGNORE INTO artifacts VALUES (?, 'policy', ?)", (name, body))
+        def work(connection: sqlite3.Connection, _: Heads) -> Snapshot:
+            if connection.execute("INSERT OR IGNORE INTO artifacts VALUES (?, ?, ?, ?)", row).rowcount:
+                connection.execute("INSERT OR IGNORE INTO spare VALUES (?)", (name,))
             last = connection.execute(
-                "SELECT version, digest, note FROM versions WHERE route = ? ORDER BY version DESC LIMIT 1", (route,)
+                "SELECT version, digest, at, note, active FROM versions WHERE route = ? ORDER BY version DESC LIMIT 1",
+                (route,),
             ).fetchone()
-            if last is not None and (last[1], last[2]) == (name, note):
-                version = int(last[0])
+            if last is not None and (last[1], last[3]) == (name, note):
+                version, at, active = int(last[0]), float(last[2]), bool(last[4])
             else:
-                version = 1 if last is None else int(last[0]) + 1
-                row = (route, version, name, time.time(), note)
-                connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, 0)", row)
+                version, at, active = (1 if last is None else int(last[0]) + 1), time.time(), False
+                connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, 0)", (route, version, name, at, note))
+                if version % PRUNE_EVERY == 0:
+                    _prune(connection, route, KEEP, at - GRACE_SECONDS)
             if activate:
                 _activate(connection, route, version)
-            return version
+            _learned(connection, learned)
+            return Snapshot(route=route, version=version, digest=name, at=at, note=note, active=activate or active)
 
-        version = self._blocking(f"version of {route}", work)
-        return next(s for s in self.versions(route) if s.version == version)
+        kept: Snapshot = self._blocking(f"version of {route}", work)
+        return kept
+
+    def prune(self, route: str, *, keep: int = KEEP, grace_seconds: float = GRACE_SECONDS) -> int:
+        """Delete what old versions have learned, where no trace needs it; return how many artifacts went. Blocks.
+
+        What stays: all that a trace names, the active version, the newest `keep`, those that a config began with, those that somebody
+        went back to, and those that another took over from less than `grace_seconds` ago. The versions' rows stay, marked as pruned.
+        """
+        before = time.time() - grace_seconds
+        gone: int = self._blocking(f"pruning of {route}", lambda c, _: _prune(c, route, keep, before))
+        return gone
 
     def load_policy(self, digest: str) -> tuple[dict[str, object], State]:
-        """Read a policy's spec and state. Raises `StoreError`. Blocks."""
+        """Read a policy's spec and state. Raises `StoreError` if it is not there, or was pruned. Blocks."""
         try:
             spec, state = unpack(self._artifact("policy", digest))
         except (StateError, ValueError) as e:
@@ -502,28 +479,37 @@ class SQLiteStore(Store):
 
     def versions(self, route: str) -> list[Snapshot]:
         """List a route's versions, oldest first. Blocks."""
-        columns = "SELECT route, version, digest, at, note, active FROM versions WHERE route = ? ORDER BY version"
-        return [_snapshot(row) for row in self._rows(columns, (route,))]
+        query = f"SELECT {_VERSION} FROM versions v WHERE route = ? ORDER BY version"
+        return [_snapshot(row) for row in self._rows(query, (route,))]
 
     def routes(self) -> list[str]:
         """List the routes that have versions. Blocks."""
         return [route for (route,) in self._rows("SELECT DISTINCT route FROM versions ORDER BY route")]
 
     def activate(self, route: str, version: int) -> Snapshot:
-        """Make a version the active one; all versions stay. Raises `StoreError` if there is none. Blocks."""
-        known = [s.version for s in self.versions(route)]
+        """Make a version the active one; all versions stay. Raises `StoreError` if there is none, or it was pruned. Blocks."""
+        known = {s.version: s for s in self.versions(route)}
         if version not in known:
-            have = f"it has {known[0]} to {known[-1]}" if known else f"routes with versions: {', '.join(self.routes())}"
+            have = (
+                f"it has {min(known)} to {max(known)}" if known else f"routes with versions: {', '.join(self.routes())}"
+            )
             raise StoreError(f"route {route!r} has no version {version}; {have}")
-        self._blocking(f"activation of {route}", lambda connection, _: _activate(connection, route, version))
-        return next(s for s in self.versions(route) if s.version == version)
+        if known[version].pruned:
+            raise StoreError(f"version {version} of route {route!r} was pruned: only its row is kept; name another one")
+
+        def work(connection: sqlite3.Connection, _: Heads) -> None:
+            _activate(connection, route, version)
+            connection.execute("DELETE FROM spare WHERE digest = ?", (known[version].digest,))
+
+        self._blocking(f"activation of {route}", work)
+        return msgspec.structs.replace(known[version], active=True)
 
     def save_pool(self, digest: str, targets: tuple[Target, ...]) -> None:
         """Keep a pool's targets under its digest, in their order. Blocks."""
-        row = (digest, chain.encode(targets))
+        row = _deflated(digest, "pool", chain.encode(targets))
 
         def work(connection: sqlite3.Connection, _: Heads) -> None:
-            connection.execute("INSERT OR IGNORE INTO artifacts VALUES (?, 'pool', ?)", row)
+            connection.execute("INSERT OR IGNORE INTO artifacts VALUES (?, ?, ?, ?)", row)
 
         self._blocking(f"pool {digest}", work)
 
@@ -535,15 +521,31 @@ class SQLiteStore(Store):
             raise StoreError(f"the pool {digest} in {self.path} cannot be read: {e}") from e
 
     def _artifact(self, kind: str, digest: str) -> bytes:
-        rows = self._rows("SELECT body FROM artifacts WHERE digest = ? AND kind = ?", (digest, kind))
+        rows = self._rows("SELECT deflated, body FROM artifacts WHERE digest = ? AND kind = ?", (digest, kind))
         if not rows:
+            known = (
+                self._rows("SELECT route, version FROM versions WHERE digest = ?", (digest,))
+                if kind == "policy"
+                else []
+            )
+            if known:
+                which = f"version {known[0][1]} of {known[0][0]}"
+                raise StoreError(f"the policy {digest} ({which}) was pruned from {self.path}; no trace named it")
             raise StoreError(f"{self.path} holds no {kind} {digest or '(no digest)'}")
-        return bytes(rows[0][0])
+        try:
+            return _inflated(*rows[0])
+        except zlib.error as e:
+            raise StoreError(f"the {kind} {digest} in {self.path} cannot be read: {e}") from e
 
     # ------------------------------------------------------------------------------------------------ proof
 
     def verify(self) -> int:
-        """Check both chains, and that every policy and pool is what its digest names; return how many traces there are. Blocks.
+        """Check both chains, that every policy and pool that a trace names is there, and that each is what its digest names. Blocks.
+
+        The table of versions (which one is active, when it came, its note) is not chained: only that active ones are there is checked.
+
+        Returns:
+            How many traces there are.
 
         Raises:
             ChainBroken: naming the first row that is wrong.
@@ -553,13 +555,21 @@ class SQLiteStore(Store):
                 connection.execute("BEGIN")  # one moment of the file, whatever is written meanwhile
                 heads = _heads(connection)
                 count, head = heads["traces"]
-                n = chain.check(_trace_rows(connection), begin=chain.TRACES_BEGIN, count=count, head=head)
+                named: dict[tuple[str, str], str] = {}
+                n = chain.check(_trace_rows(connection, named), begin=chain.TRACES_BEGIN, count=count, head=head)
                 count, head = heads["feedback"]
                 rows = _feedback_rows(connection)
                 chain.check(rows, begin=chain.FEEDBACK_BEGIN, count=count, head=head, what="feedback")
-                for name, kind, body in connection.execute("SELECT digest, kind, body FROM artifacts"):
-                    if not _is(name, kind, body):
+                for name, route, version in connection.execute(
+                    "SELECT digest, route, version FROM versions WHERE active"
+                ):
+                    named.setdefault(("policy", name), f"version {version} of {route}, the active one,")
+                for name, kind, deflated, body in connection.execute("SELECT * FROM artifacts"):
+                    if not _is(name, kind, deflated, body):
                         raise ChainBroken(f"the {kind} {name} was changed after it was written")
+                    named.pop((kind, name), None)
+                for (kind, name), who in named.items():
+                    raise ChainBroken(f"the {kind} {name} that {who} names is missing")
             except (sqlite3.Error, msgspec.MsgspecError) as e:
                 raise ChainBroken(f"{self.path} is damaged: {e}") from e
         return n
@@ -599,9 +609,11 @@ def _add(connection: sqlite3.Connection, heads: Heads, name: Chain, columns: tup
     heads[name] = (count + 1, row[-1])
 
 
-def _judge(connection: sqlite3.Connection, heads: Heads, feedback: Feedback) -> Receipt:
+def _judge(
+    connection: sqlite3.Connection, heads: Heads, feedback: Feedback, learning: Container[str] | None
+) -> Receipt:
     f = feedback
-    ended = connection.execute("SELECT at + seconds FROM traces WHERE id = ?", (f.trace_id,)).fetchone()
+    ended = connection.execute("SELECT at + seconds, route FROM traces WHERE id = ?", (f.trace_id,)).fetchone()
     if ended is None:
         return Receipt(status="unknown", trace_id=f.trace_id)
     late = max(0.0, f.at - ended[0])
@@ -612,7 +624,34 @@ def _judge(connection: sqlite3.Connection, heads: Heads, feedback: Feedback) -> 
     if before is not None and msgspec.structs.replace(chain.decode(before[0], Feedback), at=f.at) == f:
         return Receipt(status="duplicate", trace_id=f.trace_id, late_seconds=late)
     _add(connection, heads, "feedback", (f.trace_id, f.source, f.at), chain.encode(f))
+    if before is None and (learning is None or ended[1] in learning):
+        connection.execute("INSERT INTO lessons VALUES (?, ?, ?)", (heads["feedback"][0], f.trace_id, ended[1]))
     return Receipt(status="accepted" if before is None else "revised", trace_id=f.trace_id, late_seconds=late)
+
+
+def _learned(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> None:
+    """Take the oldest lesson off each trace, once for each time that it is named: two sources may have judged one answer."""
+    connection.executemany(
+        "DELETE FROM lessons WHERE seq = (SELECT min(seq) FROM lessons WHERE trace_id = ?)", [(id,) for id in trace_ids]
+    )
+
+
+def _prune(connection: sqlite3.Connection, route: str, keep: int, before: float) -> int:
+    """Delete artifacts of `route` that no trace and no version to keep needs. Versions of all routes have a say: two may share one."""
+    gone = connection.execute(
+        """
+        SELECT s.digest FROM spare s WHERE EXISTS (SELECT 1 FROM versions v WHERE v.digest = s.digest AND v.route = :route)
+        AND NOT EXISTS (
+          SELECT 1 FROM versions v WHERE v.digest = s.digest AND (
+            v.active OR substr(v.note, 1, length(:begin)) = :begin
+            OR v.version > (SELECT max(version) FROM versions n WHERE n.route = v.route) - :keep
+            OR NOT EXISTS (SELECT 1 FROM versions n WHERE n.route = v.route AND n.version = v.version + 1 AND n.at <= :before)))
+        """,
+        {"route": route, "begin": BEGIN, "keep": keep, "before": before},
+    ).fetchall()
+    connection.executemany("DELETE FROM artifacts WHERE digest = ? AND kind = 'policy'", gone)
+    connection.executemany("DELETE FROM spare WHERE digest = ?", gone)
+    return len(gone)
 
 
 def _activate(connection: sqlite3.Connection, route: str, version: int) -> None:
@@ -629,8 +668,8 @@ def _heads(connection: sqlite3.Connection) -> Heads:
     return found
 
 
-def _trace_rows(connection: sqlite3.Connection) -> Iterator[chain.Row]:
-    """Read the chain of traces, and check that the columns say what the bodies say."""
+def _trace_rows(connection: sqlite3.Connection, named: dict[tuple[str, str], str]) -> Iterator[chain.Row]:
+    """Read the chain of traces, check that the columns say what the bodies say, and note in `named` what they name."""
     query = "SELECT seq, id, at, seconds, route, target, body, prev, hash FROM traces ORDER BY seq"
     for seq, id, at, seconds, route, target, body, prev, hash in connection.execute(query):
         yield chain.Row(seq, id, _bytes(body), _bytes(prev), _bytes(hash))
@@ -638,6 +677,9 @@ def _trace_rows(connection: sqlite3.Connection) -> Iterator[chain.Row]:
         t = msgspec.json.decode(body, type=_TraceColumns)
         if (id, at, seconds, route, target) != (t.id, t.at, t.seconds, t.query.route, t.outcome.target):
             raise ChainBroken(f"trace {seq} ({id}) was changed after it was written: its columns do not match its body")
+        for kind, name in (("policy", t.decision.policy_digest), ("pool", t.decision.pool_digest)):
+            if name and (kind, name) not in named:
+                named[kind, name] = f"trace {seq} ({id})"
 
 
 def _feedback_rows(connection: sqlite3.Connection) -> Iterator[chain.Row]:
@@ -662,29 +704,54 @@ class _TargetColumn(msgspec.Struct):
     target: str = ""
 
 
+class _Names(msgspec.Struct):
+    policy_digest: str = ""
+    pool_digest: str = ""
+
+
 class _TraceColumns(msgspec.Struct):
-    """The part of a trace's body that the columns repeat."""
+    """The part of a trace's body that the columns repeat, and what it names."""
 
     id: str
     at: float
     query: _RouteColumn
     outcome: _TargetColumn
+    decision: _Names
     seconds: float = 0.0
 
 
-def _is(name: str, kind: str, body: bytes) -> bool:
+def _deflated(name: str, kind: str, body: bytes) -> tuple[str, str, int, bytes]:
+    """Return the row of an artifact, deflated if that saves a fifth. Its digest is that of the plain bytes."""
+    small = zlib.compress(body, 1)
+    return (name, kind, 1, small) if len(small) < 0.8 * len(body) else (name, kind, 0, body)
+
+
+def _inflated(deflated: int, body: bytes) -> bytes:
+    return zlib.decompress(body) if deflated else bytes(body)
+
+
+def _is(name: str, kind: str, deflated: int, body: Any) -> bool:
     """Whether `body` is what the digest `name` names."""
-    if kind == "policy":
-        return digest(body) == name
     try:
+        body = _inflated(deflated, _bytes(body))
+        if kind == "policy":
+            return digest(body) == name
         return Pool(targets=msgspec.json.decode(body, type=tuple[Target, ...])).digest == name
-    except msgspec.MsgspecError:
+    except (zlib.error, msgspec.MsgspecError):
         return False
 
 
+_VERSION = (
+    "route, version, digest, at, note, active, "
+    "NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.digest = v.digest AND a.kind = 'policy')"
+)
+
+
 def _snapshot(row: tuple[Any, ...]) -> Snapshot:
-    route, version, name, at, note, active = row
-    return Snapshot(route=route, version=version, digest=name, at=at, note=note, active=bool(active))
+    route, version, name, at, note, active, pruned = row
+    return Snapshot(
+        route=route, version=version, digest=name, at=at, note=note, active=bool(active), pruned=bool(pruned)
+    )
 
 
 def _recognise(connection: sqlite3.Connection, path: Path) -> None:
@@ -697,33 +764,12 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"{path} was written by a newer Fairlead (schema {schema}, this one knows {SCHEMA}); upgrade fairlead"
         )
+    if schema < SCHEMA:
+        raise StoreError(
+            f"{path} was written by an earlier Fairlead (schema {schema}, this one knows {SCHEMA}); "
+            "name another path to begin a new store, and read this one with the version that wrote it"
+        )
 
 
 def _unreadable(path: Path, e: sqlite3.Error) -> StoreError:
     return StoreError(f"{path} cannot be read as a store ({e}); name another path, or restore the file from a backup")
-
-
-def _resolve(answers: list[tuple[Any, Any, StoreError | None]]) -> None:
-    """Give everybody who waits their result; each event loop is woken once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, StoreError | None]]] = {}
-    for answer, result, error in answers:
-        if isinstance(answer, concurrent.futures.Future):
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(result)
-        else:
-            by_loop.setdefault(answer.get_loop(), []).append((answer, result, error))
-    for loop, group in by_loop.items():
-        with suppress(RuntimeError):  # the loop is closed: nobody is left to tell, and the rows are written
-            loop.call_soon_threadsafe(_settle, group)
-
-
-def _settle(group: list[tuple[asyncio.Future[Any], Any, StoreError | None]]) -> None:
-    for future, result, error in group:
-        if future.done():  # whoever waited was cancelled
-            continue
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)

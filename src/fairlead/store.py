@@ -2,19 +2,28 @@
 
 `sqlite.py` keeps it in one file. Writing never blocks the event loop: `append` hands the trace to a writer and returns a future that
 is done when the trace has been handed to the operating system.
+
+Lessons. An accepted judgement leaves a *lesson*: it stays until `save_policy(..., learned=[trace id, ...])` keeps the version that has
+learned it, or `forget_lessons` gives it up. Whoever learns takes up `unlearned(route)` when it starts, before it takes any
+feedback, so that what was accepted is learned once, also when the process died in between.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from asyncio import Future
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
 from fairlead.component import State
 from fairlead.types import Feedback, Target, Trace
+
+BEGIN = "as configured"
+"""How the note of a version begins that a config began with: it has learned nothing yet, and is never pruned."""
+KEEP = 32
+"""Newest versions of a route that `prune` leaves alone."""
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -40,6 +49,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     at: float
     note: str
     active: bool
+    pruned: bool = False
+    """Only this row is kept: the version can neither be loaded nor be made active."""
 
 
 class Store(ABC):
@@ -66,12 +77,26 @@ class Store(ABC):
         """Read one trace."""
 
     @abstractmethod
-    async def add_feedback(self, feedback: Feedback) -> Receipt:
-        """Keep a judgement, and say what became of it."""
+    async def add_feedback(self, feedback: Feedback, *, learning: Container[str] | None = None) -> Receipt:
+        """Keep a judgement, and say what became of it. An accepted one is kept together with its lesson.
+
+        `learning`: the routes that learn; judgements of other routes' answers (a target asked for by name, say) leave no lesson. None: all.
+        """
 
     @abstractmethod
     def feedback(self, trace_id: str) -> list[Feedback]:
-        """Read the judgements of one answer that stand (the latest of each source and kind), oldest first. Blocks."""
+        """Read the judgements of one answer that stand (the latest of each source, whatever its kind), oldest first. Blocks."""
+
+    @abstractmethod
+    def unlearned(self, route: str, *, limit: int = 10_000) -> list[tuple[Trace, Feedback]]:
+        """Read the lessons of `route` that no version has learned, oldest first, `limit` at most. Blocks.
+
+        An answer that two sources judged is two lessons. What is read here stays until `save_policy` or `forget_lessons` names it.
+        """
+
+    @abstractmethod
+    def forget_lessons(self, trace_ids: Sequence[str]) -> None:
+        """Give up lessons that do harm, one for each time that a trace is named. Blocks."""
 
     @abstractmethod
     def traces(self, *, newest_first: bool = False, limit: int | None = None) -> Iterator[Trace]:
@@ -83,16 +108,28 @@ class Store(ABC):
 
     @abstractmethod
     def save_policy(
-        self, route: str, spec: dict[str, object], state: State, *, note: str, activate: bool = True
+        self,
+        route: str,
+        spec: dict[str, object],
+        state: State,
+        *,
+        note: str,
+        activate: bool = True,
+        learned: Sequence[str] = (),
     ) -> Snapshot:
         """Keep a policy's spec and state under its digest as the route's next version. Blocks.
 
-        The newest version is taken again if it has the same digest and note.
+        The newest version is taken again if it has the same digest and note. `learned` names the traces whose lessons this version has
+        learned: an id takes off the oldest lesson of its trace, an id that is there twice the two oldest; both or nothing is written.
         """
 
     @abstractmethod
     def load_policy(self, digest: str) -> tuple[dict[str, object], State]:
-        """Read a policy's spec and state. Raises `StoreError` if no such digest was kept. Blocks."""
+        """Read a policy's spec and state. Raises `StoreError` if no such digest was kept, or it was pruned. Blocks."""
+
+    @abstractmethod
+    def prune(self, route: str, *, keep: int = KEEP) -> int:
+        """Delete what old versions have learned, where no trace needs it; return how many went. `save_policy` does it now and then. Blocks."""
 
     @abstractmethod
     def versions(self, route: str) -> list[Snapshot]:
@@ -100,7 +137,7 @@ class Store(ABC):
 
     @abstractmethod
     def activate(self, route: str, version: int) -> Snapshot:
-        """Make a version the active one (roll back or forward). Raises `StoreError` if there is none. Blocks."""
+        """Make a version the active one (roll back or forward). Raises `StoreError` if there is none, or it was pruned. Blocks."""
 
     @abstractmethod
     def save_pool(self, digest: str, targets: tuple[Target, ...]) -> None:
@@ -112,4 +149,7 @@ class Store(ABC):
 
     @abstractmethod
     def verify(self) -> int:
-        """Check the chain from the first trace to the last; return how many there are. Raises `ChainBroken`. Blocks."""
+        """Check the chain from the first trace to the last, and that the policies and pools that they name are there and unchanged.
+
+        Returns how many traces there are. Raises `ChainBroken`. Blocks.
+        """

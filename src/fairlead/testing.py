@@ -193,7 +193,7 @@ def check_component(make: Callable[[], Component]) -> None:
     for name, parameter in inspect.signature(kind).parameters.items():
         named = parameter.kind is inspect.Parameter.KEYWORD_ONLY
         _true(named, f"{kind.__name__}({name}) must be keyword-only, so that a config file can name it")
-        _true(hasattr(component, name), f"{kind.__name__} must store the argument {name!r} under its own name")
+        _true(name in dir(component), f"{kind.__name__} must store the argument {name!r} under its own name")
     _true(component.family, f"{kind.__name__} has no family; derive it from the base class of one")
     with _holds("two fresh components are the same"):
         _same(component.digest(), make().digest(), "their digests differ")
@@ -359,11 +359,13 @@ def _traced(
 # -------------------------------------------------------------------------------------------------------------- policies
 
 
-def check_policy(make: Callable[[], Policy], *, observer: Observer | None = None, contextual: bool = False) -> None:
+def check_policy(
+    make: Callable[[], Policy], *, observer: Observer | None = None, contextual: bool | None = None
+) -> None:
     """Check one policy: a proper distribution over eligible targets, pure, replayable, and learning if it learns.
 
     A policy that has a `learn` of its own must do better than random on the toy after 300 answers. If it is `contextual`, better than
-    the best single target.
+    the best single target; None: as the class says of itself.
     """
     check_component(make)
     policy = make()
@@ -393,7 +395,7 @@ def check_policy(make: Callable[[], Policy], *, observer: Observer | None = None
     if type(policy).learn is not Policy.learn:
         with _holds("learns to do better than random (0.55) on the toy"):
             _true(float(np.mean(won[200:])) > 0.6, f"mean quality of answers 200 to 300 is {np.mean(won[200:]):.3f}")
-        if contextual:
+        if policy.contextual if contextual is None else contextual:
             with _holds("learns to do better than the best single target (0.70) on the toy"):
                 _true(
                     float(np.mean(won[200:])) > 0.8, f"mean quality of answers 200 to 300 is {np.mean(won[200:]):.3f}"

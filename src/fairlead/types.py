@@ -10,6 +10,7 @@ and sees no clock, so what is tested on recorded outcomes is what serves (see `f
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -125,8 +126,11 @@ _MODALITY = {
 
 
 def new_id() -> str:
-    """Return a fresh id: it names the query, its decision, its trace and its response."""
-    return "chatcmpl-" + secrets.token_hex(12)
+    """Return a fresh id: it names the query, its decision, its trace and its response.
+
+    It begins with the time in milliseconds, so that a store's index of ids grows at its end, and ends in 64 random bits.
+    """
+    return f"chatcmpl-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
 
 
 class Reading(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -231,6 +235,7 @@ FailureKind: TypeAlias = Literal[
     "deadline",
     "internal",
     "malformed",
+    "no_target",
     "not_found",
     "rate_limited",
     "timeout",
@@ -249,7 +254,7 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def elsewhere(self) -> bool:
         """Whether another target may well succeed where this one failed."""
-        return self.kind not in ("bad_request", "budget", "client_gone", "deadline")
+        return self.kind not in ("bad_request", "budget", "client_gone", "deadline", "no_target")
 
 
 class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call", tag_field="kind"):
@@ -317,6 +322,11 @@ class Plan:
         """Name every target that the plan may call, in order of first use."""
         raise NotImplementedError
 
+    @classmethod
+    def example(cls) -> Plan:
+        """Return a small plan of this kind to check, over targets of any name."""
+        raise NotImplementedError(f"{cls.__name__} needs a classmethod example() that returns a small plan of its kind")
+
 
 class Do(Struct, frozen=True, kw_only=True):
     """The one effect: run `branches` side by side.
@@ -369,7 +379,10 @@ class Option(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Which options there were, which was chosen, with what probability, and why. Enough to decide again."""
+    """Which options there were, which was chosen, with what probability, and why. Enough to decide again.
+
+    A refusal, since nobody was eligible, is a decision without options.
+    """
 
     options: tuple[Option, ...]
     chosen: int
@@ -382,12 +395,18 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int = 0
     eligible: tuple[str, ...] = ()
     excluded: dict[str, str] = {}
+    fallbacks: tuple[Plan, ...] | None = None
+    """Who may take over if the chosen plan fails before its first byte, in order. None: the other options, then all who are eligible."""
+    forecast_of: Literal["quality", "utility"] = "quality"
+    """What the forecasts' `quality` stands for: linear bandits learn quality less what it took, as one number."""
+    objective: dict[str, float] = {}
+    """What the forecasts were weighed by: the fields of an `Objective` that are not at their default."""
     seconds: float = 0.0
     """Time to read the signals and decide."""
 
     @property
     def plan(self) -> Plan:
-        """The chosen plan."""
+        """The chosen plan. Raises `IndexError` for a refusal."""
         return self.options[self.chosen].plan
 
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from fairlead.bench import metrics
+from fairlead.bench import chains, metrics
+from fairlead.bench.chains import Chain, ConfidenceColumns
 from fairlead.bench.evaluate import (
-    Chain,
-    ConfidenceColumns,
+    Curve,
+    Entrant,
     Result,
-    Router,
     catalogued,
-    chains,
     choose,
     complete,
     evaluate,
     forecasts,
     priced,
     refuse_seen,
-    replay_chain,
-    run_chain,
     seen,
     splits,
     weights,
@@ -36,6 +35,8 @@ from fairlead.policies.utility import Utility
 from fairlead.pool import Pool
 from fairlead.table import OutcomeTable
 from fairlead.types import Target
+from fairlead.worlds.replay import replay
+from fairlead.worlds.tabled import Tabled
 
 CONFIDENCE = ConfidenceColumns(column="conf", usd_column="usd_asked")
 MODELS = ("large", "mid", "small")
@@ -77,7 +78,7 @@ TABLE = make_table()
 def result() -> Result:
     return evaluate(
         TABLE,
-        routers=[Router(name=n, spec={"type": n}) for n in ("mean", "knn")],
+        routers=[Entrant(name=n, spec={"type": n}) for n in ("mean", "knn")],
         policies={"random": {"type": "random"}, "lin_ucb": {"type": "lin_ucb"}},
         confidence=CONFIDENCE,
         split="3-fold",
@@ -107,21 +108,25 @@ def test_choices_are_those_of_the_policy() -> None:
 
 def test_cascades_are_those_of_the_plan() -> None:
     rng = np.random.default_rng(0)
-    candidates = chains(TABLE, CONFIDENCE)
+    candidates = chains.candidates(TABLE, CONFIDENCE)
     assert {len(c.models) for c in candidates} == {1, 2, 3}
+    queries = list(TABLE.queries())
     for chain in [candidates[i] for i in rng.choice(len(candidates), 12, replace=False)]:
-        quality, usd = run_chain(chain, TABLE, CONFIDENCE)
+        quality, usd = chains.run(chain, TABLE, CONFIDENCE)
+        plan = chain.plan(TABLE.models)
+        charged = {TABLE.models[m]: "usd_asked" for m in chain.models[:-1]}
         for q in rng.choice(len(TABLE), 12, replace=False).tolist():
-            assert replay_chain(chain, TABLE, CONFIDENCE, q) == pytest.approx((quality[q], usd[q]))
+            run = replay(plan, queries[q], Tabled(TABLE, q, confidence_column="conf", usd_columns=charged))
+            assert (run.outcome.quality, run.usd) == pytest.approx((quality[q], usd[q]))
 
 
 def test_a_step_whose_confidence_is_read_pays_for_it() -> None:
     large, small = TABLE.models.index("large"), TABLE.models.index("small")
     never = Chain(models=(small, large), above=(np.inf,))
     always = Chain(models=(small, large), above=(-np.inf,))
-    assert run_chain(never, TABLE, CONFIDENCE)[1] == pytest.approx(1.0 + 0.12)
-    assert run_chain(always, TABLE, CONFIDENCE)[1] == pytest.approx(0.12)
-    np.testing.assert_array_equal(run_chain(never, TABLE, CONFIDENCE)[0], TABLE.quality_QM[:, large])
+    assert chains.run(never, TABLE, CONFIDENCE)[1] == pytest.approx(1.0 + 0.12)
+    assert chains.run(always, TABLE, CONFIDENCE)[1] == pytest.approx(0.12)
+    np.testing.assert_array_equal(chains.run(never, TABLE, CONFIDENCE)[0], TABLE.quality_QM[:, large])
 
 
 @pytest.mark.parametrize("how", ["5-fold", "2-fold", "0.2"])
@@ -208,7 +213,7 @@ def test_learning_what_the_prompt_says_pays(result: Result) -> None:
 
 
 def test_same_seed_same_result(result: Result) -> None:
-    again = evaluate(TABLE, routers=[Router(name="knn", spec={"type": "knn"})], split="3-fold")
+    again = evaluate(TABLE, routers=[Entrant(name="knn", spec={"type": "knn"})], split="3-fold")
     np.testing.assert_array_equal(
         next(c for c in again.curves if c.name == "knn").quality_PQ,
         next(c for c in result.curves if c.name == "knn").quality_PQ,
@@ -228,6 +233,75 @@ def test_report_reads_well(result: Result, tmp_path: Any) -> None:
     assert (tmp_path / "p.png").stat().st_size > 10_000
 
 
+def test_labels_of_the_plot_do_not_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    pyplot, text = pytest.importorskip("matplotlib.pyplot"), pytest.importorskip("matplotlib.text")
+    monkeypatch.setattr(pyplot, "close", lambda _: None)
+    points = {
+        "gpt-4o": (0.889, 0.862),
+        "gpt-4o-mini": (0.054, 0.781),
+        "llama3.1-405b": (0.552, 0.879),
+        "llama3.1-70b": (0.163, 0.846),
+        "llama3.2-1b": (0.018, 0.426),
+        "qwen2.5-72b-instruct": (0.156, 0.824),
+        "oracle": (0.032, 0.970),
+    }
+    curves = [
+        Curve(
+            name=n,
+            kind="oracle" if n == "oracle" else "single",
+            settings=("s",),
+            quality_PQ=np.full((1, 2), q),
+            usd_PQ=np.full((1, 2), usd / 1e3),
+        )
+        for n, (usd, q) in points.items()
+    ]
+    # A wide legend leaves less room for the axes, and lines push labels away.
+    for top in (0.880, 0.883, 0.895, 0.900):
+        q, usd = np.array([0.63, 0.76, 0.85, top]), np.array([0.018, 0.024, 0.17, 0.35])
+        curves.append(
+            Curve(
+                name=f"some router {top}",
+                kind="label",
+                settings=tuple("abcd"),
+                quality_PQ=np.repeat(q[:, None], 2, axis=1),
+                usd_PQ=np.repeat(usd[:, None] / 1e3, 2, axis=1),
+            )
+        )
+    made = Result(
+        source="", digest="", models=tuple(points), queries=2, dropped=0, split="", seed=0, priced=True,
+        curves=tuple(curves), groups_Q=np.arange(2),
+    )  # fmt: skip
+    plot(made, str(tmp_path / "p.png"), resamples=5)
+    figure = pyplot.gcf()
+    boxes = [text.Text.get_window_extent(t) for t in figure.axes[0].texts]  # without the lines that lead to them
+    monkeypatch.undo()
+    pyplot.close(figure)
+    assert len(boxes) == len(points) - 1
+    assert not [1 for a, b in combinations(boxes, 2) if a.overlaps(b)]
+
+
+def test_an_end_that_is_never_reached_says_so(result: Result) -> None:
+    found = report(result, resamples=50)
+    rows = [
+        msgspec.structs.replace(r, saving=metrics.Interval(value=0.5, low=-np.inf, high=0.75), decision_us=None)
+        for r in found.rows
+    ]
+    text = to_text(msgspec.structs.replace(found, rows=rows))
+    assert "+50.0% [never, +75.0%]" in text
+    assert "inf" not in text
+    # Nobody has measured how long a cascade takes to decide.
+    assert next(r for r in found.rows if r.kind == "cascade").decision_us is None
+
+
+def test_policies_are_swept_by_what_they_say_of_themselves(result: Result) -> None:
+    settings = {c.name: c.settings for c in result.curves}
+    assert settings["random"] == ("as given",)
+    assert len(settings["lin_ucb"]) == 6
+    given = {"type": "lin_ucb", "objective": {"usd_weight": 1.0}}
+    again = evaluate(TABLE, policies={"p": given}, split="0.5")
+    assert next(c for c in again.curves if c.name == "p").settings == ("as given",)
+
+
 def test_aiq_of_the_report_is_the_metric(result: Result) -> None:
     found = report(result, resamples=50)
     assert found.range_usd_per_1k is not None
@@ -239,7 +313,7 @@ def test_aiq_of_the_report_is_the_metric(result: Result) -> None:
 
 def test_without_costs_only_quality_is_compared() -> None:
     bare = TABLE.with_usd(np.full_like(TABLE.usd_QMS, np.nan))
-    found = report(evaluate(bare, routers=[Router(name="knn", spec={"type": "knn"})], split="0.5"), resamples=100)
+    found = report(evaluate(bare, routers=[Entrant(name="knn", spec={"type": "knn"})], split="0.5"), resamples=100)
     row = next(r for r in found.rows if r.name == "knn")
     assert row.aiq is None
     assert row.usd_per_1k is None

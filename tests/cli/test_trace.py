@@ -18,6 +18,7 @@ from fairlead.pool import Pool
 from fairlead.sqlite import SQLiteStore
 from fairlead.types import (
     Call,
+    Failure,
     Feedback,
     Forecast,
     Option,
@@ -145,6 +146,40 @@ def test_forecasts_are_shown():
     assert trace._forecast(option.forecast) == "  expects quality 0.500 ± 0.100, 0.002000 USD"
 
 
+@pytest.fixture
+def refused(path):
+    """The same store, with one more query, which nobody might answer."""
+    store = SQLiteStore(path)
+    store.start()
+
+    async def fill():
+        known = store.read("chatcmpl-0")
+        decision = msgspec.structs.replace(
+            known.decision, options=(), chosen=0, propensity=0.0, reasons=(), eligible=(), excluded={"a": "resting"}
+        )
+        outcome = Outcome(error=Failure(kind="no_target", message="nobody"))
+        trace = msgspec.structs.replace(
+            known, id="chatcmpl-9", decision=decision, plan=None, steps=(), outcome=outcome, usd=0.0
+        )
+        await store.append(trace)
+
+    asyncio.run(fill())
+    store.stop()
+    return path
+
+
+def test_a_refusal_is_listed_shown_and_replayed(refused, capsys):
+    assert call("trace", "list", "-n", "1", store=refused) == 0
+    assert "auto -> -  no_target" in capsys.readouterr().out
+    assert call("trace", "show", "chatcmpl-9", store=refused) == 0
+    out = capsys.readouterr().out
+    assert "refused: nobody may answer" in out
+    assert "not a: resting" in out
+    assert "failed (no_target: nobody)" in out
+    assert call("trace", "replay", "chatcmpl-9", store=refused) == 0
+    assert capsys.readouterr().out == "same  chatcmpl-9: nobody may answer\n"
+
+
 def test_replay_says_same_or_what_differs(path, capsys):
     assert call("trace", "replay", "chatcmpl-1", store=path) == 0
     assert capsys.readouterr().out.startswith("same  chatcmpl-1: 2 options, propensity 0.5, single ")
@@ -165,10 +200,36 @@ def test_versions_and_rollback(path, capsys):
     call("state", "versions", "auto", store=path)
     assert capsys.readouterr().out.startswith("* auto 1")
     assert call("state", "rollback", "auto", "--to", "2", store=path) == 0
+    assert call("state", "rollback", "auto", "--to", "1", store=path) == 0
+    with pytest.raises(StoreError, match=r"where the present config began.*--to"):
+        call("state", "rollback", "auto", store=path)
     with pytest.raises(StoreError, match="has no version 9"):
         call("state", "rollback", "auto", "--to", "9", store=path)
     with pytest.raises(StoreError, match="routes with versions: auto"):
         call("state", "versions", "nobody", store=path)
+
+
+def test_rollback_walks_past_what_was_pruned_and_stops_where_the_config_began(path, capsys):
+    store = SQLiteStore(path)
+    store.start()
+    for i in range(2):
+        store.save_policy("auto", {"type": "x"}, {"n_": i}, note="learned")
+    store.prune("auto", keep=1, grace_seconds=0)
+    store.save_policy("auto", {"type": "y"}, {}, note="as configured, signals z")
+    store.save_policy("auto", {"type": "y"}, {"n_": 1}, note="learned")
+    store.prune("auto", keep=1, grace_seconds=0)
+    store.stop()
+    capsys.readouterr()
+    call("state", "versions", store=path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.endswith("(pruned)") for line in lines] == [False, True, True, True, False, False]
+    assert call("state", "rollback", "auto", store=path) == 0
+    assert "serves version 5" in capsys.readouterr().out
+    with pytest.raises(StoreError, match="where the present config began"):
+        call("state", "rollback", "auto", store=path)
+    with pytest.raises(StoreError, match=r"version 2 .*was pruned"):
+        call("state", "rollback", "auto", "--to", "2", store=path)
+    assert call("trace", "verify", store=path) == 0
 
 
 def test_a_missing_store_is_not_made(tmp_path):

@@ -1,14 +1,18 @@
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
-from fairlead.errors import ConfigError
+from fairlead import catalog
+from fairlead.errors import ConfigError, LimitReached
 from fairlead.plans.accept import Accept, Agreement, Confidence, FirstEntropy, MeanLogprob, Predicted
 from fairlead.plans.base import decode, to_data
 from fairlead.plans.cascade import Cascade
+from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
 from fairlead.plans.vote import Vote
-from fairlead.types import Call, Failure, Outcome, Query
+from fairlead.testing import check_plan
+from fairlead.types import Call, Do, Failure, Outcome, Plan, Query, Steps
 from fairlead.worlds.base import Limits, Run
 from fairlead.worlds.replay import LookUp, replay
 
@@ -72,6 +76,54 @@ def test_calls_ask_for_what_the_test_needs_but_the_last(accept: Accept) -> None:
     run(accept, table)
     asked = [c.params.get("logprobs") for c in table.calls]
     assert asked == [True, True, None]
+
+
+class Twice(Struct, Plan, frozen=True, kw_only=True, tag="twice", tag_field="kind"):
+    """A kind that the library does not know, which may stop early."""
+
+    target: str
+
+    def run(self, query: Query) -> Steps:
+        """Ask once, then again by a plan, with something of its own."""
+        (first,) = yield Do(branches=(Call(target=self.target, params={"seed": 7, "top_logprobs": 2}),))
+        try:
+            (second,) = yield Do(branches=(Single(target=self.target),))
+        except LimitReached:
+            return first
+        return second
+
+    def targets(self) -> tuple[str, ...]:
+        return (self.target,)
+
+
+@pytest.mark.parametrize(
+    ("step", "calls"),
+    [
+        (Vote(members=(Single(target="a"), Single(target="b"))), 2),
+        (Vote(members=(Single(target="a"),), samples=3), 3),
+        (Fallback(plans=(Single(target="a"), Single(target="b"))), 1),
+        (cascade(MeanLogprob(above=0), "a", "b"), 2),
+        (Twice(target="a"), 2),
+    ],
+)
+def test_every_kind_of_step_is_asked_for_what_the_test_needs(
+    step: Plan, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = catalog.find
+    monkeypatch.setattr(catalog, "find", lambda family, name: Twice if name == "twice" else find(family, name))
+    table = Table({n: good(n, logprobs=(-0.9,)) for n in "abc"})
+    plan = Cascade(steps=(step, Single(target="c")), accept=MeanLogprob(above=-0.5))
+    done = replay(plan, QUERY, table)
+    assert done.outcome.text == "c"
+    assert [c.params.get("logprobs") for c in table.calls] == [True] * calls + [None]
+    check_plan(lambda: plan)
+
+
+def test_what_a_step_sets_itself_stays_and_limits_reach_it() -> None:
+    table = Table({n: good(n, logprobs=(-0.1,)) for n in "ac"})
+    plan = Cascade(steps=(Twice(target="a"), Single(target="c")), accept=MeanLogprob(above=-0.5))
+    assert replay(plan, QUERY, table, limits=Limits(calls=1)).outcome.text == "a"
+    assert [c.params for c in table.calls] == [{"logprobs": True, "top_logprobs": 2, "seed": 7}]
 
 
 def test_agreement_asks_several_times_and_charges_each() -> None:

@@ -47,8 +47,12 @@ def signals(**readings: object) -> Signals:
     )
 
 
+def only(*names: str) -> Pool:
+    return Pool(targets=[POOL[name] for name in names])
+
+
 def chosen(rules: Rules, observed: Signals, *names: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    decision = rules.decide(QUERY, observed, POOL.only(names) if names else POOL)
+    decision = rules.decide(QUERY, observed, only(*names) if names else POOL)
     assert decision.propensity == 1.0
     return decision.plan.targets(), decision.reasons
 
@@ -207,7 +211,7 @@ def nested() -> Rules:
 
 
 def test_nested_policies_propose() -> None:
-    decision = nested().decide(QUERY, signals(x=1), POOL.only(("small", "big")))
+    decision = nested().decide(QUERY, signals(x=1), only("small", "big"))
     assert [o.probability for o in decision.options] == [0.5, 0.5]
     assert decision.reasons == ("rule 'odd' holds: x=1", "a coin")
     assert decision.propensity == 0.5
@@ -305,14 +309,14 @@ def test_unreferenced_signals_are_never_read() -> None:
 )
 def test_mistakes_say_where(rules: list[dict[str, object]], path: str, says: str) -> None:
     with pytest.raises(ConfigError) as e:
-        _ = Rules(rules=rules, default="small").needs
+        Rules(rules=rules, default="small").check()
     assert e.value.path == path
     assert says in e.value.message
 
 
 def test_a_bad_default_says_so() -> None:
     with pytest.raises(ConfigError) as e:
-        _ = Rules(default={"policy": "nobody"}).needs
+        Rules(default={"policy": "nobody"}).check()
     assert e.value.path == "$.default.policy"
 
 

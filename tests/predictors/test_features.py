@@ -13,7 +13,7 @@ from fairlead.signals.embedding import Embedding
 from fairlead.signals.language import Language
 from fairlead.signals.length import Length
 from fairlead.signals.marks import Marks
-from fairlead.types import Query, Reading, Scalar, Signals
+from fairlead.types import Message, Query, Reading, Scalar, Signals
 
 OBSERVER = Observer(
     signals={
@@ -200,5 +200,7 @@ def test_begin_fixes_the_layout_without_scaling() -> None:
 
 def test_characters() -> None:
     assert Features.characters(SIGNALS[1]) == len(TEXTS[1])
+    chat = Query(id="c", messages=(Message(role="user", content="x" * 80_000), Message(role="user", content="ok")))
+    assert Features.characters(OBSERVER.read(chat, ("length",))) == 80_002
     assert Features.characters(Signals()) == 0.0
     assert Features.characters(Signals(readings={"length": Reading()})) == 0.0

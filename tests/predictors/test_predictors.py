@@ -20,7 +20,7 @@ from fairlead.predictors.mean import Mean
 from fairlead.predictors.ridge import Ridge
 from fairlead.signals.base import Observer
 from fairlead.table import OutcomeTable
-from fairlead.types import Decision, Failure, Option, Outcome, Profile, Query, Reward, Signals, Target, Trace
+from fairlead.types import Decision, Failure, Message, Option, Outcome, Profile, Query, Reward, Signals, Target, Trace
 
 NAMES = catalog.names("predictors")
 OBSERVER = Observer(signals={n: build("signals", n) for n in ("embedding", "length", "marks")})
@@ -84,6 +84,20 @@ def test_forecasts_are_bounded_ordered_and_priced(fitted: Predictor) -> None:
     assert forward[0].usd == pytest.approx(0.001 + 1e-5 * characters, rel=1e-3)
     assert forward[0].seconds == pytest.approx(1.0)
     assert (forward[2].quality, forward[2].quality_sd, forward[2].usd) == (0.7, Predictor.unknown_sd, None)
+
+
+def test_a_long_chat_is_not_forecast_as_its_last_words(fitted: Predictor) -> None:
+    profile = Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=1.0, joules_per_token=0.5)
+    said = (
+        Message(role="user", content="lions " * 13_000),
+        Message(role="assistant"),
+        Message(role="user", content="ok"),
+    )
+    signals = OBSERVER.read(Query(id="q", messages=said), NEEDS)
+    recorded, priced = fitted.predict(signals, [A, Target(name="priced", profile=profile)])
+    assert recorded.usd == pytest.approx(0.001 + 1e-5 * 78_002, rel=1e-3)
+    assert priced.usd == pytest.approx((78_002 // 4 + 200) / 1e6)
+    assert priced.joules == pytest.approx((78_002 // 4 + 200) * 0.5)
 
 
 def test_state_survives_packing(fitted: Predictor) -> None:
@@ -157,7 +171,7 @@ def test_before_a_fit() -> None:
             with pytest.raises(NotFitted, match="fairlead train"):
                 predictor.predict(FIRST, [A])
             predictor.update(trace(FIRST, "a", target="a"), Reward(quality=1.0))
-            assert not hasattr(predictor, "targets_")
+            assert not predictor.fitted
 
 
 def test_an_unscored_table_teaches_nothing() -> None:
@@ -189,7 +203,7 @@ def test_answers_kept_for_their_looks_and_failures_teach_nothing() -> None:
     cascade = {"kind": "cascade", "steps": ["a", "b"], "accept": {"kind": "confidence", "above": 0.5}}
     predictor.update(trace(FIRST, cascade, target="a"), Reward(quality=1.0))
     predictor.update(trace(FIRST, "a", target="a", error=Failure(kind="timeout")), Reward(quality=0.0))
-    assert not hasattr(predictor, "targets_")
+    assert not predictor.fitted
 
 
 def test_knn_forgets_the_oldest() -> None:

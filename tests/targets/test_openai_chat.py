@@ -204,6 +204,14 @@ async def test_no_key_survives_in_an_error(ask):
         assert "sk-" not in o.error.message
 
 
+async def test_no_key_of_a_header_survives_in_an_error(ask, monkeypatch):
+    monkeypatch.setenv("OTHER_KEY", "AIza-hush-hush")
+    headers = {"X-Goog-Api-Key": " ${OTHER_KEY} "}
+    o = await ask(Reply(error=Failure(kind="auth", status=401, message="no AIza-hush-hush here")), headers=headers)
+    assert o.error.message == "no [secret] here"
+    assert ask.server.requests[0].headers["x-goog-api-key"] == "AIza-hush-hush"
+
+
 async def test_no_key_in_any_form_of_the_driver(monkeypatch):
     monkeypatch.setenv("TEST_KEY", KEY)
     monkeypatch.setenv("TEST_HEADER", "other-secret")
@@ -221,6 +229,12 @@ async def test_no_key_in_any_form_of_the_driver(monkeypatch):
     [
         ({"api_key": KEY}, "$.api_key"),
         ({"headers": {"Authorization": f"Bearer {KEY}"}}, "$.headers.Authorization"),
+        ({"headers": {"x-org": "us", "X-Goog-Api-Key": KEY}}, "$.headers.X-Goog-Api-Key"),
+        ({"headers": {"Ocp-Apim-Subscription-Key": KEY}}, "$.headers.Ocp-Apim-Subscription-Key"),
+        ({"headers": {"X-Session-TOKEN": KEY}}, "$.headers.X-Session-TOKEN"),
+        ({"headers": {"x-client-secret": KEY}}, "$.headers.x-client-secret"),
+        ({"headers": {"X-Password": KEY}}, "$.headers.X-Password"),
+        ({"headers": {"Cookie": KEY}}, "$.headers.Cookie"),
         ({"base_url": "localhost:8000"}, "$.base_url"),
         ({"base_url": "http://me:pw@host/v1"}, "$.base_url"),
     ],
@@ -271,6 +285,20 @@ async def test_cancelling_closes_the_connection(reply):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        await asyncio.wait_for(server.hung_up.wait(), 5)
+        await driver.stop()
+
+
+async def test_a_client_that_cannot_be_written_to_closes_the_connection():
+    async def gone(events):
+        raise ConnectionResetError
+
+    async with ScriptedServer(replies=(Reply(text="a b c d", word_seconds=30),)) as server:
+        driver = OpenAIChat(name="t", model="m", base_url=server.url)
+        await driver.start()
+        o = await driver.ask(CALL, Query.ask("x"), gone)
+        assert o.error.kind == "client_gone"
+        assert o.streamed
         await asyncio.wait_for(server.hung_up.wait(), 5)
         await driver.stop()
 

@@ -23,6 +23,7 @@ from fairlead.plans.cascade import Cascade
 from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
 from fairlead.plans.vote import Vote
+from fairlead.pool import Health
 from fairlead.targets.base import Driver
 from fairlead.testing import comparable
 from fairlead.types import Call, Do, Failure, Outcome, Path, Plan, Profile, Query, Sink, Step, Steps, Tokens
@@ -237,7 +238,7 @@ def refused(step: Step) -> bool:
 @given(plan=plans(), seed=st.integers(0, 2**32))
 def test_live_equals_the_replay_of_a_table(plan: Plan, seed: int) -> None:
     replies = replies_of(plan, seed)
-    run, table = live(plan, replies), replay(plan, QUERY, Dictated(replies))
+    run, table = live(plan, replies), replay(plan, QUERY, Dictated(replies), estimate=lambda call, query: CEILING)
     ours, theirs = comparable(run)[0], comparable(table)[0]
     assert ours == theirs
     assert table.seconds == pytest.approx(run.seconds)
@@ -289,7 +290,7 @@ def test_branches_of_a_table_without_latencies_all_start() -> None:
 def test_a_loser_is_charged_only_for_calls_it_had_begun() -> None:
     slow = Fallback(plans=(Single(target="a"), Single(target="b")))
     plan = Race(branches=(slow, Single(target="c")))
-    replies = {"a": reply(0.5, error="timeout"), "b": reply(0.1), "c": reply(0.2)}
+    replies = {"a": reply(0.5, error="unavailable"), "b": reply(0.1), "c": reply(0.2)}
     table = replay(plan, QUERY, Dictated(replies))
     assert [s.call.target for s in table.steps if s.call] == ["a", "c"]
     assert table.usd == pytest.approx(0.01)
@@ -299,7 +300,7 @@ def test_calls_that_a_loser_had_not_begun_are_given_back_to_the_limit() -> None:
     slow = Fallback(plans=(Single(target="a"), Single(target="b")))
     race = Race(branches=(slow, Single(target="c")))
     plan = Cascade(steps=(race, Single(target="d")), accept=Predicted(quality=0, above=1))
-    replies = {"a": reply(0.5, error="timeout"), "b": reply(0.1), "c": reply(0.2), "d": reply(text="last")}
+    replies = {"a": reply(0.5, error="unavailable"), "b": reply(0.1), "c": reply(0.2), "d": reply(text="last")}
     for limits in (Limits(calls=3), Limits(usd=0.025)):
         table = replay(plan, QUERY, Dictated(replies), limits=limits, estimate=lambda call, query: 0.01)
         assert table.outcome.text == "last"
@@ -312,7 +313,9 @@ def test_a_cancelled_call_is_charged_what_was_reserved() -> None:
     assert lost.usd == CEILING
     assert run.usd == pytest.approx(0.01 + CEILING)
     unlimited = live(BOTH, {"a": reply(0.1), "b": reply(0.2)})
-    assert unlimited.usd is None
+    assert unlimited.usd == pytest.approx(0.01 + CEILING)
+    unpriced = Live(drivers={n: Told(name=n, reply=reply(0.1 if n == "a" else 0.2)) for n in "ab"})
+    assert virtually(lambda: unpriced.run(BOTH, QUERY)).usd is None
 
 
 def test_a_call_abandoned_at_the_deadline_is_charged_what_was_reserved() -> None:
@@ -378,8 +381,171 @@ def test_a_stream_cut_by_the_deadline_says_so_and_is_not_taken_over() -> None:
 
     run = virtually(lambda: Live(drivers=drivers).run(plan, QUERY, limits=Limits(seconds=1), sink=sink))
     assert run.outcome.streamed
-    assert run.outcome.error.kind == "broken_stream"
+    assert run.outcome.error.kind == "deadline"
     assert drivers["b"].calls == 0
+
+
+# ------------------------------------------------------------------------------------------------------ whose fault it is
+
+
+class Words(Told):
+    """Streams three events, each after `reply.seconds`."""
+
+    async def _ask(self, call: Call, query: Query, sink: Sink | None) -> Outcome:
+        self.calls += 1
+        assert sink is not None
+        for word in (b"one", b"two", b"three"):
+            await asyncio.sleep(self.reply.seconds)
+            await sink(word)
+        return self.reply
+
+
+def streamed(sink: Sink, *, seconds: float = 0.1, timeout_seconds: float = 1.0, limits: Limits = UNLIMITED) -> Any:
+    """Stream words into `sink`; return (the run, the health that was reported to)."""
+    drivers = {
+        "a": Words(name="a", reply=reply(seconds), timeout_seconds=timeout_seconds),
+        "b": Told(name="b", reply=reply()),
+    }
+    health = Health(failures=1)
+    plan = Fallback(plans=(Single(target="a"), Single(target="b")))
+    run = virtually(lambda: Live(drivers=drivers, health=health).run(plan, QUERY, limits=limits, sink=sink))
+    assert drivers["b"].calls == 0
+    return run, health
+
+
+def slow_sink(seconds: float) -> Sink:
+    async def sink(event: bytes) -> None:
+        await asyncio.sleep(seconds)
+
+    return sink
+
+
+def test_a_slow_client_takes_none_of_the_targets_time() -> None:
+    run, health = streamed(slow_sink(0.9))
+    assert run.outcome.ok
+    assert run.seconds == pytest.approx(3 * 0.1 + 3 * 0.9)
+    assert health.resting("a") == 0.0
+
+
+def test_a_slow_target_is_timed_out_however_slow_its_client_is() -> None:
+    run, health = streamed(slow_sink(0.3), seconds=0.4)
+    assert run.outcome.error.kind == "broken_stream"
+    # Its own second ends 0.2 s before its third word; twice 0.3 s were the client's.
+    assert run.outcome.seconds == pytest.approx(1.0 + 2 * 0.3)
+    assert health.resting("a") > 0.0
+
+
+def test_time_that_a_client_took_across_the_time_out_is_given_back_once() -> None:
+    run, _ = streamed(slow_sink(0.95), seconds=0.6)
+    assert run.outcome.error.kind == "broken_stream"
+    assert run.outcome.seconds == pytest.approx(1.0 + 0.95)
+
+
+def test_a_client_that_takes_nothing_is_gone_after_the_time_out() -> None:
+    run, health = streamed(slow_sink(1e6))
+    assert run.outcome.error.kind == "client_gone"
+    assert run.outcome.streamed
+    assert run.outcome.seconds == pytest.approx(0.1 + 1.0)
+    assert health.resting("a") == 0.0
+
+
+def test_a_sink_that_raises_is_a_client_that_went_away(caplog: pytest.LogCaptureFixture) -> None:
+    async def sink(event: bytes) -> None:
+        raise ConnectionResetError("it hung up")
+
+    run, health = streamed(sink)
+    assert run.outcome.error.kind == "client_gone"
+    assert run.outcome.streamed
+    assert health.resting("a") == 0.0
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("sink", [slow_sink(0.0), slow_sink(5.0)])
+def test_the_askers_deadline_is_no_fault_of_the_target(sink: Sink) -> None:
+    run, health = streamed(sink, seconds=0.4, limits=Limits(seconds=0.5))
+    assert run.outcome.error.kind == "deadline"
+    assert run.outcome.streamed
+    assert run.seconds == pytest.approx(0.5)
+    assert health.resting("a") == 0.0
+
+
+# ------------------------------------------------------------------------------------------- what abandoned calls cost
+
+
+FAILED = {
+    "timeout": Failure(kind="timeout"),
+    "broken_stream": Failure(kind="broken_stream", status=200),
+    "malformed": Failure(kind="malformed", status=200),
+    "gateway timeout": Failure(kind="timeout", status=504),
+    "unavailable": Failure(kind="unavailable"),
+    "bad_request": Failure(kind="bad_request", status=400),
+}
+
+
+@pytest.mark.parametrize("limits", [UNLIMITED, Limits(usd=1.0), Limits(calls=9)])
+@pytest.mark.parametrize("failed", FAILED)
+def test_what_a_failed_call_cost_is_estimated_or_unknown_unless_it_was_never_begun(failed: str, limits: Limits) -> None:
+    costs = failed in ("timeout", "broken_stream", "malformed")
+    replies = {"a": Outcome(error=FAILED[failed], seconds=0.1)}
+    for estimate, usd in ((lambda c, q: CEILING, CEILING), (None, None)):
+        world = Live(drivers={"a": Told(name="a", reply=replies["a"])}, estimate=estimate)
+        run = virtually(lambda world=world: world.run(Single(target="a"), QUERY, limits=limits))
+        table = replay(Single(target="a"), QUERY, Dictated(replies), limits=limits, estimate=estimate)
+        assert run.usd == (usd if costs else 0.0)
+        assert table.usd == run.usd
+        assert replay(Single(target="a"), QUERY, Recorded(run.steps)).usd == run.usd
+
+
+def test_a_call_that_no_time_is_left_for_costs_nothing() -> None:
+    plan = Race(branches=(Call(target="a"), Call(target="b")), after=(0.0, 60.0), need=None)
+    replies = {"a": reply(0.1), "b": reply(0.1)}
+    for run in (
+        live(plan, replies, Limits(seconds=1.0)),
+        replay(plan, QUERY, Dictated(replies), limits=Limits(seconds=1.0)),
+    ):
+        assert run.usd == pytest.approx(0.01)
+
+
+# ------------------------------------------------------------------------------------------------------- what has a price
+
+
+def prices(usd: float | None, limits: Limits) -> tuple[Run, Run]:
+    """Run one call of that estimate, which then costs just as much: (live, on a table)."""
+    told = reply(usd=usd)  # type: ignore[arg-type]
+    world = Live(drivers={"a": Told(name="a", reply=told)}, estimate=lambda call, query: usd)
+    run = virtually(lambda: world.run(Single(target="a"), QUERY, limits=limits))
+    return run, replay(
+        Single(target="a"), QUERY, Dictated({"a": told}), limits=limits, estimate=lambda call, query: usd
+    )
+
+
+def test_what_has_no_price_is_refused_under_a_limit_on_spend() -> None:
+    for run in prices(None, Limits(usd=100.0)):
+        assert run.outcome.error is not None
+        assert run.outcome.error.kind == "budget"
+        assert "price" in run.outcome.error.message
+        assert run.usd == 0.0
+    for run in prices(None, Limits(calls=1)):
+        assert run.outcome.ok
+        assert run.usd is None
+
+
+@pytest.mark.parametrize(("usd", "limit"), [(0.0, 0.0), (0.01, 0.01)])
+def test_what_fits_exactly_is_asked(usd: float, limit: float) -> None:
+    for run in prices(usd, Limits(usd=limit)):
+        assert run.outcome.ok
+        assert run.usd == usd
+
+
+def test_a_reply_without_a_cost_counts_against_the_limit_as_estimated() -> None:
+    told = {n: with_(reply(text=n), usd=None) for n in "ab"}
+    plan = Cascade(steps=(Single(target="a"), Single(target="b")), accept=Predicted(quality=0, above=1))
+    for run in (
+        live(plan, told, Limits(usd=1.5 * CEILING)),
+        replay(plan, QUERY, Dictated(told), limits=Limits(usd=1.5 * CEILING), estimate=lambda call, query: CEILING),
+    ):
+        assert run.outcome.text == "a"
+        assert run.usd is None
 
 
 @pytest.mark.parametrize("plan", [Single(target="b"), BOTH, Fallback(plans=(Single(target="a"), Single(target="b")))])

@@ -5,9 +5,8 @@ judged query. Metrics and intervals are taken from curves alone, so all choosers
 
 - **Predictors** are swept over the weight of a dollar, as the policy `utility` weighs it, and forecast each query once.
 - **Policies** that learn online take the training queries one at a time in a seeded order, then decide without learning.
-- **Cascades** are chains of two or three targets with a threshold on the recorded confidence. Which chain and which threshold belong
-  to which willingness to pay is settled on the training queries alone. A step whose confidence is read is charged the column that
-  includes asking for it. A chain of one target is among the choices.
+- **Cascades** are chains of two or three targets with a threshold on the recorded confidence, chosen on the training queries alone
+  (`chains.py`).
 - **Baselines**: each target, the cheapest, the best, random mixing of targets (the hull of the singles, *fitted on the judged
   queries themselves*, which favours it), the mean per dataset where labels are known, and two oracles that see the answers.
 
@@ -19,9 +18,7 @@ Shapes: Q queries judged, M models, P settings, L weights of a dollar.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import combinations
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -29,20 +26,17 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from fairlead import catalog
-from fairlead.bench import metrics
+from fairlead.bench import chains, metrics
+from fairlead.bench.chains import ConfidenceColumns
 from fairlead.build import build
 from fairlead.errors import TableError
-from fairlead.plans import accept
-from fairlead.plans.cascade import Cascade
-from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, pick, uniform
 from fairlead.pool import Pool
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.calibration import folds
 from fairlead.signals.base import Observer
 from fairlead.table import Floats, Ints, OutcomeTable
-from fairlead.types import Plan, Reward, Signals, Target, Trace
+from fairlead.types import Reward, Target, Trace
 from fairlead.worlds.replay import replay
 from fairlead.worlds.tabled import Tabled
 
@@ -51,8 +45,6 @@ Progress: TypeAlias = Callable[[str], None]
 LEVELS = 41
 """Weights of a dollar that are tried."""
 POLICY_LEVELS = 6
-THRESHOLDS = 24
-"""Confidence thresholds tried per chain."""
 
 
 class Curve(Struct, frozen=True, kw_only=True):
@@ -250,137 +242,30 @@ def forecasts(predictor: Predictor, table: OutcomeTable) -> tuple[Floats, Floats
     return quality, usd, float(np.median(took)) if len(took) else 0.0
 
 
-class Router(Struct, frozen=True, kw_only=True):
-    """A predictor under test: a spec that is fitted per fold, or one that was trained earlier."""
+class Entrant(Struct, frozen=True, kw_only=True):
+    """A predictor that enters the comparison: a spec that is fitted per fold, or one that was trained earlier."""
 
     name: str
     spec: dict[str, Any] = {}
-    trained: Any = None
-    """A fitted `Predictor`; then nothing is fitted."""
+    trained: Predictor | None = None
+    """Then nothing is fitted."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the signals that it reads."""
+        return (self.trained or self._built()).needs
 
     def fitted(self, train: OutcomeTable) -> Predictor:
         """Return the predictor, fitted on `train` unless it was trained already."""
         if self.trained is not None:
-            return self.trained  # type: ignore[no-any-return]
-        predictor: Predictor = build("predictors", self.spec)
+            return self.trained
+        predictor = self._built()
         predictor.fit(train)
         return predictor
 
-
-class Chain(Struct, frozen=True, kw_only=True):
-    """One cascade: targets in order, and for each but the last the confidence from which on its answer is kept."""
-
-    models: tuple[int, ...]
-    above: tuple[float, ...] = ()
-
-    def plan(self, names: Sequence[str]) -> Plan:
-        """Return it as a plan that can be run: cascades of two, one inside the other, since each step has its own threshold."""
-        plan: Plan = Single(target=names[self.models[-1]])
-        for m, above in zip(self.models[-2::-1], self.above[::-1], strict=True):
-            plan = Cascade(steps=(Single(target=names[m]), plan), accept=accept.Confidence(above=above))
-        return plan
-
-    def charged(self, names: Sequence[str], usd_column: str | None) -> dict[str, str]:
-        """Return the cost column of each target whose confidence is read: all but the last."""
-        return {} if usd_column is None else {names[m]: usd_column for m in self.models[:-1]}
-
-    def label(self, names: Sequence[str]) -> str:
-        """Say it in one line."""
-        steps = (f"{names[m]} if confidence >= {t:.4g} else " for m, t in zip(self.models, self.above, strict=False))
-        return "".join(steps) + names[self.models[-1]]
-
-
-class ConfidenceColumns(Struct, frozen=True, kw_only=True):
-    """Which columns a cascade reads and pays."""
-
-    column: str
-    usd_column: str | None = None
-
-
-def chains(
-    table: OutcomeTable, confidence: ConfidenceColumns, *, longest: int = 3, thresholds: int = THRESHOLDS
-) -> list[Chain]:
-    """List singles and chains of rising mean cost, with thresholds at the quantiles of the first target's confidence.
-
-    Confidences of different targets mean different things: the later steps of a chain take the threshold at which they are right as
-    often as the first is at its own, by isotonic regression on this table.
-    """
-    order = np.argsort(np.nanmean(table.usd_QM, axis=0), kind="stable").tolist()
-    found = [Chain(models=(m,)) for m in order]
-    levels: dict[int, list[tuple[float, float]]] = {}
-    ladders: dict[int, tuple[Floats, Floats]] = {}
-    for m in order:
-        conf_Q = table.extra(confidence.column)[:, m, 0]
-        known = ~np.isnan(conf_Q)
-        if not known.any():
-            continue
-        ladders[m] = _ladder(conf_Q[known], table.quality_QM[known, m])
-        values = np.unique(np.quantile(conf_Q[known], np.linspace(0.02, 0.98, thresholds), method="lower"))
-        levels[m] = [(float(v), float(_right_at(ladders[m], v))) for v in values]
-    for length in range(2, longest + 1):
-        for models in combinations(order, length):
-            if all(m in ladders for m in models[:-1]):
-                found += [
-                    Chain(models=models, above=(above, *(_threshold(ladders[m], right) for m in models[1:-1])))
-                    for above, right in levels[models[0]]
-                ]
-    return list(dict.fromkeys(found))
-
-
-def _ladder(conf_N: Floats, quality_N: Floats) -> tuple[Floats, Floats]:
-    """Sorted confidences and the expected quality at each, non-decreasing."""
-    from sklearn.isotonic import isotonic_regression
-
-    order = np.argsort(conf_N, kind="stable")
-    return conf_N[order], np.asarray(isotonic_regression(quality_N[order]), dtype=np.float64)
-
-
-def _right_at(ladder: tuple[Floats, Floats], confidence: float) -> float:
-    conf_N, right_N = ladder
-    return float(right_N[min(int(np.searchsorted(conf_N, confidence, side="left")), len(conf_N) - 1)])
-
-
-def _threshold(ladder: tuple[Floats, Floats], right: float) -> float:
-    """Lowest confidence at which answers are right that often; infinity if they never are."""
-    conf_N, right_N = ladder
-    i = int(np.searchsorted(right_N, right, side="left"))
-    return float(conf_N[i]) if i < len(conf_N) else float("inf")
-
-
-def run_chain(chain: Chain, table: OutcomeTable, confidence: ConfidenceColumns) -> tuple[Floats, Floats]:
-    """Quality and USD of each query under `chain`, (Q,) each: what the plan gives in the replay world, all queries at once."""
-    conf = table.extra(confidence.column)[:, :, 0]
-    read_usd = table.usd_QM if confidence.usd_column is None else table.extra(confidence.usd_column)[:, :, 0]
-    going = np.ones(len(table), dtype=bool)
-    quality, usd = np.zeros(len(table)), np.zeros(len(table))
-    for m, above in zip(chain.models[:-1], chain.above, strict=True):
-        usd[going] += read_usd[going, m]
-        kept = going & (conf[:, m] >= above)
-        quality[kept] = table.quality_QM[kept, m]
-        going = going & ~kept
-    last = chain.models[-1]
-    usd[going] += table.usd_QM[going, last]
-    quality[going] = table.quality_QM[going, last]
-    return quality, usd
-
-
-def replay_chain(chain: Chain, table: OutcomeTable, confidence: ConfidenceColumns, query: int) -> tuple[float, float]:
-    """Quality and USD of one query by running the plan itself on the table: slow, and what `run_chain` is checked against.
-
-    Raises:
-        TableError: if the plan met a cell that is not known.
-    """
-    names = table.models
-    look_up = Tabled(
-        table,
-        query,
-        confidence_column=confidence.column,
-        usd_columns=chain.charged(names, confidence.usd_column),
-    )
-    run = replay(chain.plan(names), next(table.take([query]).queries()), look_up)
-    if run.outcome.quality is None or run.usd is None:
-        raise TableError(f"query {table.query_ids[query]!r}: {run.outcome.error or 'quality or cost is not known'}")
-    return run.outcome.quality, run.usd
+    def _built(self) -> Predictor:
+        predictor: Predictor = build("predictors", self.spec)
+        return predictor
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluating
@@ -389,7 +274,7 @@ def replay_chain(chain: Chain, table: OutcomeTable, confidence: ConfidenceColumn
 def evaluate(
     table: OutcomeTable,
     *,
-    routers: Sequence[Router] = (),
+    routers: Sequence[Entrant] = (),
     policies: Mapping[str, Mapping[str, Any]] | None = None,
     confidence: ConfidenceColumns | None = None,
     split: str = "5-fold",
@@ -415,9 +300,7 @@ def evaluate(
     table, dropped = complete(table.with_models(sorted(table.models)))
     say = progress or (lambda _: None)
     policies = policies or {}
-    needs = sorted(
-        {n for r in routers for n in _needs(r)} | {n for s in policies.values() for n in _policy(s, 0.0).needs}
-    )
+    needs = sorted({n for r in routers for n in r.needs} | {n for s in policies.values() for n in _policy(s).needs})
     reading = 0.0
     if needs:
         observer = observer or catalogued(needs)
@@ -459,15 +342,10 @@ def catalogued(needs: Iterable[str]) -> Observer:
     return Observer(signals={name: build("signals", name) for name in needs})
 
 
-def _needs(router: Router) -> tuple[str, ...]:
-    predictor = router.trained if router.trained is not None else build("predictors", router.spec)
-    return tuple(predictor.needs)
-
-
 def _fold(
     past: OutcomeTable,
     now: OutcomeTable,
-    routers: Sequence[Router],
+    routers: Sequence[Entrant],
     policies: Mapping[str, Mapping[str, Any]],
     confidence: ConfidenceColumns | None,
     weight_L: Floats,
@@ -490,7 +368,15 @@ def _fold(
         chosen = choose(quality, usd, weight_L, query_ids=now.query_ids, seed=seed)
         yield _chosen("dataset label", "label", chosen, now, weight_L, None, {})
     if confidence is not None and len(past):
-        yield _best_chains(past, now, confidence, weight_L)
+        best = chains.best(past, confidence, weight_L)
+        done = {c: chains.run(c, now, confidence) for c in dict.fromkeys(best)}
+        yield Curve(
+            name="cascade",
+            kind="cascade",
+            settings=tuple(c.label(now.models) for c in best),
+            quality_PQ=np.asarray([done[c][0] for c in best]),
+            usd_PQ=np.asarray([done[c][1] for c in best]),
+        )
 
 
 def _chosen(
@@ -540,30 +426,9 @@ def _dataset_means(past: OutcomeTable, now: OutcomeTable) -> tuple[Floats, Float
     return np.asarray([q for q, _ in rows]), np.asarray([c for _, c in rows])
 
 
-def _best_chains(past: OutcomeTable, now: OutcomeTable, confidence: ConfidenceColumns, weight_L: Floats) -> Curve:
-    candidates = chains(past, confidence)
-    means = np.asarray([[v.mean() for v in run_chain(c, past, confidence)] for c in candidates])
-    # What is not on the training hull is best for no willingness to pay.
-    best = [candidates[int(np.argmax(means[:, 0] - w * means[:, 1]))] for w in weight_L]
-    done = {c: run_chain(c, now, confidence) for c in dict.fromkeys(best)}
-    return Curve(
-        name="cascade",
-        kind="cascade",
-        settings=tuple(c.label(now.models) for c in best),
-        quality_PQ=np.asarray([done[c][0] for c in best]),
-        usd_PQ=np.asarray([done[c][1] for c in best]),
-        seconds=0.0,
-    )
-
-
-def _policy(spec: Mapping[str, Any], usd_weight: float) -> Policy:
-    spec = dict(spec)
-    known = inspect.signature(catalog.find("policies", str(spec["type"]))).parameters
-    if "features" in known and "features" not in spec:
-        spec["features"] = {"type": "features"}
-    if "objective" in known and "objective" not in spec:
-        spec["objective"] = {"usd_weight": usd_weight}
-    policy: Policy = build("policies", spec)
+def _policy(spec: Mapping[str, Any], usd_weight: float | None = None) -> Policy:
+    given = {} if usd_weight is None else {"objective": {"usd_weight": usd_weight}}
+    policy: Policy = build("policies", {**spec, **given})
     return policy
 
 
@@ -572,24 +437,17 @@ def _run_policy(
 ) -> Curve:
     """Learn on `past` one query at a time, then decide `now` with what was learned."""
     pool = Pool(targets=[Target(name=m) for m in now.models])
-    weight_L = weights(past if len(past) else now, levels=POLICY_LEVELS)
-    swept = "objective" in inspect.signature(catalog.find("policies", str(spec["type"]))).parameters
-    if not swept or "objective" in spec:
-        weight_L = weight_L[:1]
+    swept = _policy(spec).objective is not None and "objective" not in spec
+    levels = weights(past if len(past) else now, levels=POLICY_LEVELS).tolist() if swept else [None]
     column = {m: i for i, m in enumerate(now.models)}
-    chosen = np.empty((len(weight_L), len(now)), dtype=np.int64)
+    chosen = np.empty((len(levels), len(now)), dtype=np.int64)
     took: list[float] = []
-    for i, weight in enumerate(weight_L.tolist()):
+    for i, weight in enumerate(levels):
         policy = _policy(spec, weight)
-        learns = type(policy).learn is not Policy.learn
-        if learns and len(past):
-            past_signals = past.observations(policy.needs)
-            past_queries = list(past.queries())
-            for q in np.random.default_rng(seed).permutation(len(past)).tolist():
-                _learn(policy, past, q, past_queries[q], past_signals[q], pool, seed)
-        signals = now.observations(policy.needs)
-        for q, query in enumerate(now.queries()):
-            decision = policy.decide(query, signals[q], pool, seed=seed)
+        if len(past) and type(policy).learn is not Policy.learn:
+            _teach(policy, past, pool, seed)
+        for q, (query, signals) in enumerate(zip(now.queries(), now.observations(policy.needs), strict=True)):
+            decision = policy.decide(query, signals, pool, seed=seed)
             took.append(decision.seconds)
             called = decision.plan.targets()
             if len(called) != 1:
@@ -601,28 +459,32 @@ def _run_policy(
     return Curve(
         name=name,
         kind="policy",
-        settings=tuple(f"usd_weight={w:.4g}" for w in weight_L) if swept else ("as given",),
+        settings=tuple("as given" if w is None else f"usd_weight={w:.4g}" for w in levels),
         quality_PQ=now.quality_QM[rows, chosen],
         usd_PQ=now.usd_QM[rows, chosen],
         seconds=float(np.median(took)) + reading,
     )
 
 
-def _learn(policy: Policy, table: OutcomeTable, q: int, query: Any, signals: Signals, pool: Pool, seed: int) -> None:
-    decision = policy.decide(query, signals, pool, seed=seed)
-    run = replay(decision.plan, query, Tabled(table, q))
-    trace = Trace(
-        id=query.id,
-        at=0.0,
-        query=query,
-        signals=signals,
-        decision=decision,
-        steps=run.steps,
-        outcome=run.outcome,
-        usd=run.usd,
-        seconds=run.seconds,
-    )
-    if run.outcome.quality is not None:
+def _teach(policy: Policy, past: OutcomeTable, pool: Pool, seed: int) -> None:
+    """Let `policy` choose and learn on `past`, one query at a time, in a seeded order."""
+    queries, signals = list(past.queries()), past.observations(policy.needs)
+    for q in np.random.default_rng(seed).permutation(len(past)).tolist():
+        decision = policy.decide(queries[q], signals[q], pool, seed=seed)
+        run = replay(decision.plan, queries[q], Tabled(past, q))
+        if run.outcome.quality is None:
+            continue
+        trace = Trace(
+            id=queries[q].id,
+            at=0.0,
+            query=queries[q],
+            signals=signals[q],
+            decision=decision,
+            steps=run.steps,
+            outcome=run.outcome,
+            usd=run.usd,
+            seconds=run.seconds,
+        )
         policy.learn(trace, Reward(quality=run.outcome.quality, usd=run.usd, seconds=run.seconds))
 
 

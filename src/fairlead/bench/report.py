@@ -242,7 +242,8 @@ def to_text(report: Report) -> str:
     lines += [
         "",
         "quality and USD/1k: at the setting of highest quality. gap: share of the way from the best single target to the oracle.",
-        "mix: random mixing of single targets (their hull). saving at best: cost saved at the quality of the best single target.",
+        "mix: random mixing of single targets (their hull). saving at best: cost saved at the quality of the best single target",
+        "(never: an end of the interval, where resamples do not reach that quality).",
     ]
     if any(r.kind == "cascade" for r in report.rows):
         lines.append(
@@ -261,7 +262,7 @@ def _cells(row: Row, report: Report) -> tuple[str, ...]:
     saving = ""
     if row.saving is not None:
         s = row.saving
-        saving = f"{s.value:+.1%} [{s.low:+.1%}, {s.high:+.1%}]"
+        saving = f"{_share(s.value)} [{_share(s.low)}, {_share(s.high)}]"
     elif row.saving_reached is not None:
         saving = "not reached"
     return (
@@ -275,6 +276,10 @@ def _cells(row: Row, report: Report) -> tuple[str, ...]:
         saving,
         "" if row.decision_us is None else f"{row.decision_us:.0f}",
     )
+
+
+def _share(saving: float) -> str:
+    return "never" if saving == -np.inf else f"{saving:+.1%}"
 
 
 # --------------------------------------------------------------------------------------------------------------- plot
@@ -342,7 +347,6 @@ def plot(result: Result, path: str, *, resamples: int = 300, title: str = "") ->
     axes.set_xticks([t for t in steps if low <= t <= high])
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
     axes.xaxis.set_minor_formatter(lambda _v, _: "")
-    _label(axes, [c.name for c in singles], usd_M, q_M)
     axes.set_xlabel("mean cost, USD per 1,000 queries (log scale)")
     axes.set_ylabel("mean quality")
     axes.set_title(
@@ -352,6 +356,8 @@ def plot(result: Result, path: str, *, resamples: int = 300, title: str = "") ->
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    # Last, since the legend and the titles decide where the points come to lie.
+    _label(axes, [c.name for c in singles], usd_M, q_M)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -395,7 +401,7 @@ def _label(axes: Any, names: list[str], usd_M: Floats, q_M: Floats) -> None:
                 best, least = ((dx, dy, side), box), bad
         (dx, dy, side), box = best
         texts.append(box)
-        axes.annotate(
+        note = axes.annotate(
             names[i],
             (usd_M[i], q_M[i]),
             xytext=(dx, dy),
@@ -407,6 +413,7 @@ def _label(axes: Any, names: list[str], usd_M: Floats, q_M: Floats) -> None:
             path_effects=[Stroke(linewidth=2.5, foreground="white"), Normal()],
             arrowprops={"arrowstyle": "-", "color": "#888888", "lw": 0.6} if abs(dy + 4) > 12 else None,
         )
+        note.set_in_layout(False)
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:

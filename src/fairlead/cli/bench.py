@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
         "bench",
         help="compare routers and baselines on recorded outcomes",
         description="Fit choosers on some queries of an outcome table, judge them on the others, and show them beside their "
-        "baselines with 95%% intervals. Nothing is judged on a query that it was trained on.",
+        "baselines with 95% intervals. Nothing is judged on a query that it was trained on.",
     )
     add = parser.add_argument
     add("table", metavar="TABLE", help="outcome table (.parquet, .csv, .jsonl)")
@@ -42,7 +42,11 @@ def add_parser(subparsers: Any) -> None:
     add("--seed", type=int, default=0)
     add("--models", metavar="NAME,…", help="only these models")
     add("--cost-column", metavar="NAME", help="take costs from this column, not cost_usd")
-    add("--confidence-column", metavar="NAME", help="also try cascades that read this column")
+    add(
+        "--confidence-column",
+        metavar="NAME",
+        help="also try cascades that read this column (default: confidence_logprob where the table has it; none: no cascades)",
+    )
     add(
         "--confidence-cost-column",
         metavar="NAME",
@@ -65,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
     import numpy as np
 
-    from fairlead.bench.evaluate import ConfidenceColumns, Router, evaluate, priced, seen
+    from fairlead.bench.chains import ConfidenceColumns
+    from fairlead.bench.evaluate import Entrant, evaluate, priced, seen
     from fairlead.bench.report import plot, report, to_json, to_text
     from fairlead.bench.training import load
     from fairlead.table import OutcomeTable
@@ -106,19 +111,26 @@ def run(args: argparse.Namespace) -> int:
             notes.append(f"{args.model} has not seen {', '.join(unknown)}, and forecasts them blindly")
         if args.policy or args.predictor:
             raise TableError("--model judges a trained predictor as it is; bench others in a second run")
-        routers, split = [Router(name=predictor.type_name(), trained=predictor)], "none"
+        routers, split = [Entrant(name=predictor.type_name(), trained=predictor)], "none"
     else:
         features = {"features": {"type": "features", "signals": args.signals.split(",")}} if args.signals else {}
         routers = [
-            Router(name=n, spec={"type": n, **({} if n == "mean" else features)})
+            Entrant(name=n, spec={"type": n, **({} if n == "mean" else features)})
             for n in (args.predictor or ["mean", "knn", "ridge"])
         ]
     for name in args.policy:
         catalog.find("policies", name)
     confidence = None
-    if args.confidence_column:
-        confidence = ConfidenceColumns(column=args.confidence_column, usd_column=args.confidence_cost_column)
-        table.extra(args.confidence_column)
+    column, usd_column = args.confidence_column, args.confidence_cost_column
+    if column is None and not args.model and "confidence_logprob" in table.extras:
+        column = "confidence_logprob"
+        if usd_column is None and "cost_usd_logged" in table.extras:
+            usd_column = "cost_usd_logged"
+        charged = f", calls whose confidence is read charged by {usd_column}" if usd_column else ""
+        notes.append(f"cascades read {column}{charged}")
+    if column is not None and column != "none":
+        confidence = ConfidenceColumns(column=column, usd_column=usd_column)
+        table.extra(column)
         if args.model:
             raise TableError("cascades are chosen on training queries; bench them without --model")
     with _Bar() as bar:

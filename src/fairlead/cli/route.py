@@ -12,8 +12,7 @@ import msgspec
 from fairlead import config
 from fairlead.errors import UnknownName
 from fairlead.explain import explain
-from fairlead.policies.base import Policy
-from fairlead.router import BEGIN
+from fairlead.router import Router, Serving
 from fairlead.sqlite import SQLiteStore
 from fairlead.types import Query
 
@@ -38,29 +37,23 @@ def run(args: argparse.Namespace) -> int:
     if args.route not in read.policies:
         raise UnknownName("route", args.route, read.policies)
     router = read.router()
-    policy, version = _learned(read, args.route)
+    router.serving[args.route] = _learned(router, args.route, read.file.store.path)
     query = msgspec.structs.replace(Query.ask(args.prompt), route=args.route)
-    signals = router.observer.read(query, policy.needs)
-    decision = policy.decide(query, signals, router.pool, seed=read.file.seed)
-    decision = msgspec.structs.replace(decision, version=version, policy_digest=policy.digest())
-    told = explain(query, signals, decision, policy)
+    signals = router.observe(query)
+    told = explain(query, signals, router.decide(query, signals))
     print(json.dumps(told, indent=2, ensure_ascii=False, default=list) if args.json else _words(told))
     return 0
 
 
-def _learned(read: config.Config, route: str) -> tuple[Policy, int]:
-    """Return the route's policy and version as a gateway would take it up; as configured if it has learned nothing."""
-    policy = read.policies[route]
-    if not Path(read.file.store.path).exists():
-        return policy, 0
-    store = SQLiteStore(read.file.store.path, read_only=True)
-    versions = store.versions(route)
-    began = next((v for v in reversed(versions) if v.note == BEGIN), None)
-    active = next((v for v in versions if v.active), None)
-    if began is None or active is None or began.digest != policy.digest():
-        return policy, 0
-    policy.load(store.load_policy(active.digest)[1])
-    return policy, active.version
+def _learned(router: Router, route: str, path: str) -> Serving:
+    """Return what a gateway would serve; as configured if nothing was learned."""
+    if Path(path).exists():
+        router.store = SQLiteStore(path, read_only=True)
+        resumed = router.resume(route)
+        if resumed is not None:
+            return resumed
+    policy = router.policies[route]
+    return Serving(policy=policy, version=0, digest=policy.digest())
 
 
 def _words(told: dict[str, Any]) -> str:
@@ -70,7 +63,11 @@ def _words(told: dict[str, Any]) -> str:
     width = max(len(o["target"]) for o in told["options"])
     for option in told["options"]:
         forecast = option["forecast"] or {}
-        said = f"  quality {forecast['quality']:.3f} ± {forecast.get('quality_sd', 0.0):.3f}" if forecast else ""
+        said = (
+            f"  {told['forecast_of']} {forecast['quality']:.3f} ± {forecast.get('quality_sd', 0.0):.3f}"
+            if forecast
+            else ""
+        )
         if forecast.get("usd") is not None:
             said += f"  {forecast['usd']:.6f} USD"
         mark = ">" if option["chosen"] else " "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from fairlead.cli.trace import add_store, open_store, when
+from fairlead.cli.trace import add_store, open_store, short, when
 from fairlead.errors import StoreError
+from fairlead.store import BEGIN, Snapshot
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,7 +20,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     rollback = actions.add_parser("rollback", help="make an earlier version the active one")
     rollback.add_argument("route", metavar="ROUTE")
-    rollback.add_argument("--to", type=int, metavar="VERSION", help="default: the one before the active one")
+    rollback.add_argument(
+        "--to", type=int, metavar="VERSION", help="default: the one before the active one, pruned ones apart"
+    )
     rollback.set_defaults(func=run_rollback)
 
     for action in (versions, rollback):
@@ -34,7 +37,8 @@ def run_versions(args: argparse.Namespace) -> int:
         raise StoreError(f"no versions of {args.route!r} are kept; routes with versions: {', '.join(routes) or 'none'}")
     for route in [args.route] if args.route is not None else routes:
         for s in store.versions(route):
-            print(f"{'*' if s.active else ' '} {route} {s.version}  {s.digest}  {when(s.at)}  {s.note}")
+            pruned = "  (pruned)" if s.pruned else ""
+            print(f"{'*' if s.active else ' '} {route} {s.version}  {short(s.digest)}  {when(s.at)}  {s.note}{pruned}")
     return 0
 
 
@@ -42,14 +46,25 @@ def run_rollback(args: argparse.Namespace) -> int:
     """Activate an earlier version. A gateway that is running holds the store: stop it first."""
     store = open_store(args, write=True)
     try:
-        version = args.to
-        if version is None:
-            active = next((s.version for s in store.versions(args.route) if s.active), None)
-            if active is None:
-                raise StoreError(f"route {args.route!r} has no active version; name one with --to")
-            version = active - 1
+        version = _before(store.versions(args.route), args.route) if args.to is None else args.to
         s = store.activate(args.route, version)
     finally:
         store.stop()
-    print(f"route {s.route} serves version {s.version} ({s.digest}, {s.note}) from its next start")
+    print(f"route {s.route} serves version {s.version} ({short(s.digest)}, {s.note}) from its next start")
     return 0
+
+
+def _before(versions: list[Snapshot], route: str) -> int:
+    """Return the version before the active one."""
+    active = next((s for s in versions if s.active), None)
+    if active is None:
+        raise StoreError(f"route {route!r} has no active version; name one with --to")
+    if active.note.startswith(BEGIN):
+        raise StoreError(
+            f"version {active.version} of route {route!r} is where the present config began: a gateway with this config "
+            "would begin anew from anything older; name a version with --to"
+        )
+    earlier = [s.version for s in versions if s.version < active.version and not s.pruned]
+    if not earlier:
+        raise StoreError(f"version {active.version} of route {route!r} is the oldest one that is kept")
+    return earlier[-1]

@@ -109,7 +109,12 @@ def run_replay(args: argparse.Namespace) -> int:
         print(f"note: {note}")
     if replayed.same:
         d = replayed.decision
-        print(f"same  {replayed.trace_id}: {len(d.options)} options, propensity {d.propensity:g}, {_plan(d.plan)}")
+        what = (
+            f"{len(d.options)} options, propensity {d.propensity:g}, {_plan(d.plan)}"
+            if d.options
+            else "nobody may answer"
+        )
+        print(f"same  {replayed.trace_id}: {what}")
         return 0
     for difference in replayed.differences:
         print(f"DIFFERENT  {difference}")
@@ -133,17 +138,18 @@ def tell(trace: Trace, feedback: list[Feedback]) -> list[str]:
     out += [f"  {m.role}: {_text(m.text, kept=trace.text_kept)}" for m in q.messages]
     if trace.signals.readings:
         out += ["", "signals", *(f"  {name}: {_reading(r)}" for name, r in trace.signals.readings.items())]
-    name = f"{d.policy or '?'} version {d.version} ({d.policy_digest or 'no digest'}), pool {d.pool_digest or '?'}"
+    policy, pool = short(d.policy_digest) or "no digest", short(d.pool_digest) or "?"
+    name = f"{d.policy or '?'} version {d.version} ({policy}), pool {pool}"
     out += ["", f"decision  {name}, seed {d.seed}, {d.seconds * 1e3:.2f} ms"]
     for i, option in enumerate(d.options):
         chosen = "*" if i == d.chosen else " "
         out.append(f"  {chosen} {option.probability:.4f}  {_plan(option.plan)}{_forecast(option.forecast)}")
-    out.append(f"  propensity {d.propensity:g}")
+    out.append(f"  propensity {d.propensity:g}" if d.options else "    refused: nobody may answer")
     out += [f"  because {reason}" for reason in d.reasons]
     out += [f"  not {name}: {why}" for name, why in d.excluded.items()]
-    if trace.plan is not None and trace.plan != d.plan:
+    if trace.plan is not None and not (d.options and trace.plan == d.plan):
         out += ["", f"ran       {_plan(trace.plan)}"]
-    out += ["", "calls"]
+    out += ["", "calls"] if trace.steps else []
     for s in trace.steps:
         what = "limit" if s.call is None else f"{s.call.purpose} by {s.call.target}"
         out.append(f"  {'.'.join(map(str, s.path))}  at {s.start_seconds:.3f} s  {what}: {_outcome(s.outcome)}")
@@ -170,6 +176,11 @@ def _find(store: SQLiteStore, id: str) -> Trace:
     if near:
         raise StoreError(f"{len(near)} of the newest traces begin with {id!r}; give more of the id")
     raise StoreError(f"no trace {id!r} in {store.path}; `fairlead trace list` shows the newest")
+
+
+def short(digest: str) -> str:
+    """Write the first half of a digest: enough to tell it from others by eye."""
+    return digest[:16]
 
 
 def when(at: float) -> str:

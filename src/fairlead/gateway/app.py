@@ -103,6 +103,11 @@ class Gateway:
         watch = self.metrics.watch
         watch("fairlead_learned", "Judged answers learned since the start.", lambda: learner.learned)
         watch("fairlead_quarantined", "Judged answers that did harm and were not learned.", lambda: learner.quarantined)
+        watch(
+            "fairlead_learning_failures",
+            "Judged answers that could not be learned when they came.",
+            lambda: learner.failed,
+        )
         if isinstance(store, SQLiteStore):
             watch("fairlead_store_failures", "What the store could not write.", lambda: store.failures)
             watch("fairlead_store_commits", "Transactions of the store since the start.", lambda: store.commits)
@@ -323,12 +328,12 @@ class Gateway:
         headers = header_map(request.scope)
         asked = reading.read(await self._body(request), headers, self.router.serving, self.targets)
         query = msgspec.structs.replace(asked.query, arrival=self.router.arrivals + 1)
-        serving = self.router.serving[query.route]
         try:
-            signals, decision = self.router.decide(query)
+            signals = self.router.observe(query)
+            decision = self.router.decide(query, signals)
         except NoEligibleTarget as e:
             raise self.nobody(e) from e
-        return _json(explain(query, signals, decision, serving.policy))
+        return _json(explain(query, signals, decision))
 
     async def show_stats(self, _: Request) -> Response:
         """Send what the page shows."""
@@ -368,9 +373,7 @@ class Gateway:
         if trace is None:
             raise _no_trace(id)
         shown = {"trace": trace, "feedback": await asyncio.to_thread(store.feedback, id)}
-        serving = self.router.serving.get(trace.query.route)
-        if serving is not None:
-            shown["explanation"] = explain(trace.query, trace.signals, trace.decision, serving.policy)
+        shown["explanation"] = explain(trace.query, trace.signals, trace.decision)
         return _json(shown)
 
     async def _body(self, request: Request) -> bytes:

@@ -68,9 +68,6 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take connections, then say so."""
         await super().startup(sockets)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 20)
         if self.ready is not None:
             self.ready(self.url)
 
@@ -96,7 +93,8 @@ class Server(uvicorn.Server):
         return opened
 
     async def run_on(self, opened: socket.socket) -> None:
-        """Serve until told to stop, by a signal or by `stop`."""
+        """Serve until told to stop, by a signal or by `stop`. For a process that does nothing else."""
+        rest_collector()
         loop = asyncio.get_running_loop()
         stops: list[signal.Signals] = []
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -129,6 +127,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
         if self._task is not None:
             await self._task
+
+
+def rest_collector() -> None:
+    """Let the garbage collector look at new objects only, and seldom: a request makes next to no cycles.
+
+    With CPython's own thresholds it took 9% of a busy gateway's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def run(main: Callable[[], Any]) -> None:

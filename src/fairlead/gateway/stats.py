@@ -105,7 +105,7 @@ class Stats:
                 "at": trace.at,
                 "route": route,
                 "target": outcome.target,
-                "chosen": trace.decision.plan.targets()[0],
+                "chosen": trace.decision.plan.targets()[0] if trace.decision.options else None,
                 "propensity": trace.decision.propensity,
                 "usd": usd,
                 "seconds": trace.seconds,

@@ -31,7 +31,7 @@ Field = Literal["numbers", "text"]
 Split = Literal["train", "dev", "test"]
 
 LEVELS: Final = (1, 2, 3, 4, 5)
-LEVEL_MIX: Final = (0.30, 0.25, 0.20, 0.15, 0.10)
+LEVEL_MIX: Final = (0.27, 0.20, 0.16, 0.12, 0.25)
 
 _BUCKETS: Final = 10
 # Tries at a prompt that is not yet drawn before a repeat is accepted: a few level-1 cells

@@ -8,6 +8,8 @@ is escalated. No test reads `Outcome.quality`. Thresholds are inclusive and are 
 - ``agreement``: the same target is asked several times; the most frequent answer must have a large enough share.
 - ``confidence``: a confidence that came with the answer, from a table or from a vote (its winner's share).
 - ``predicted``: the quality that a predictor forecast before the call, put in by the policy, so that the plan stays data.
+
+Each test says by `asking` what to run so that an answer comes with the evidence, and by `accepts` whether the evidence suffices.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from fairlead.plans.answers import Extractor
-from fairlead.types import Outcome
+from fairlead.plans.asking import Asking
+from fairlead.plans.vote import Vote
+from fairlead.types import Outcome, Plan
 
 LOGPROBS: dict[str, Any] = {"logprobs": True, "top_logprobs": 5}
 """What a call must ask for, so that its outcome carries log-probabilities and the first token's entropy."""
@@ -27,6 +31,10 @@ class MeanLogprob(Struct, frozen=True, kw_only=True, tag="mean_logprob", tag_fie
     """Accept if the mean log-probability of the answer's tokens is at least `above` (at most 0)."""
 
     above: float
+
+    def asking(self, step: Plan) -> Plan:
+        """Have every call of `step` ask for log-probabilities."""
+        return Asking(plan=step, params=LOGPROBS)
 
     def accepts(self, outcome: Outcome) -> bool:
         """Test one answer."""
@@ -40,6 +48,10 @@ class FirstEntropy(
     """Accept if the first token's entropy is at most `below` nats."""
 
     below: float
+
+    def asking(self, step: Plan) -> Plan:
+        """Have every call of `step` ask for log-probabilities."""
+        return Asking(plan=step, params=LOGPROBS)
 
     def accepts(self, outcome: Outcome) -> bool:
         """Test one answer."""
@@ -61,6 +73,10 @@ class Agreement(Struct, frozen=True, kw_only=True, tag="agreement", tag_field="k
         if self.samples < 2:
             raise ValueError("agreement needs at least 2 samples")
 
+    def asking(self, step: Plan) -> Plan:
+        """Draw `step` several times, and vote. Raises `ValueError` if it is not a single call."""
+        return Vote(members=(step,), samples=self.samples, answers=self.answers, temperature=self.temperature)
+
     def accepts(self, outcome: Outcome) -> bool:
         """Test one answer by the share that its draws gave it."""
         return outcome.confidence is not None and outcome.confidence >= self.above
@@ -70,6 +86,10 @@ class Confidence(Struct, frozen=True, kw_only=True, tag="confidence", tag_field=
     """Accept if the confidence that came with the answer is at least `above`."""
 
     above: float
+
+    def asking(self, step: Plan) -> Plan:
+        """Leave `step` as it is."""
+        return step
 
     def accepts(self, outcome: Outcome) -> bool:
         """Test one answer."""
@@ -81,6 +101,10 @@ class Predicted(Struct, frozen=True, kw_only=True, tag="predicted", tag_field="k
 
     quality: float
     above: float
+
+    def asking(self, step: Plan) -> Plan:
+        """Leave `step` as it is."""
+        return step
 
     def accepts(self, outcome: Outcome) -> bool:
         """Compare the forecast with the threshold."""

@@ -12,22 +12,19 @@ Checked in tests/plans/test_cascade.py: thresholds, escalation, charges, limits,
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
 from msgspec import Struct
 
 from fairlead.errors import LimitReached
-from fairlead.plans.accept import LOGPROBS, Accept, Agreement, FirstEntropy, MeanLogprob
+from fairlead.plans.accept import Accept, MeanLogprob
 from fairlead.plans.single import Single
-from fairlead.plans.vote import draws, elect
-from fairlead.types import Call, Do, Outcome, Plan, Query, Steps
+from fairlead.types import Do, Outcome, Plan, Query, Steps
 
 
 class Cascade(Struct, Plan, frozen=True, kw_only=True, tag="cascade", tag_field="kind", forbid_unknown_fields=True):
     """Run `steps` in order until `accept` passes; the last step's answer needs no test.
 
-    A step that is a single call is asked for what the test needs (log-probabilities, further draws). For other plans as steps the
-    test sees what their answer brings; `Agreement` works on single calls only.
+    Every step but the last is asked for what the test needs: log-probabilities of any plan, further draws of a single call (`Agreement`
+    takes no other steps). The test sees what the step's answer brings.
     """
 
     steps: tuple[Plan, ...]
@@ -36,8 +33,8 @@ class Cascade(Struct, Plan, frozen=True, kw_only=True, tag="cascade", tag_field=
     def __post_init__(self) -> None:
         if not self.steps:
             raise ValueError("a cascade needs at least one step")
-        if isinstance(self.accept, Agreement) and not all(isinstance(s, Single) for s in self.steps[:-1]):
-            raise ValueError("agreement tests single calls; use a vote as the step, and confidence as the test")
+        for step in self.steps[:-1]:
+            self.accept.asking(step)
 
     def run(self, query: Query) -> Steps:
         """Escalate until an answer is accepted, the steps are used up, or a limit is reached."""
@@ -46,7 +43,7 @@ class Cascade(Struct, Plan, frozen=True, kw_only=True, tag="cascade", tag_field=
         last = self.steps[-1]
         try:
             for step in self.steps[:-1]:
-                outcome = yield from self._ask(step)
+                (outcome,) = yield Do(branches=(self.accept.asking(step),))
                 if outcome.ok:
                     best = outcome
                     if self.accept.accepts(outcome):
@@ -67,14 +64,7 @@ class Cascade(Struct, Plan, frozen=True, kw_only=True, tag="cascade", tag_field=
         """Targets of all steps, in order."""
         return tuple(dict.fromkeys(t for step in self.steps for t in step.targets()))
 
-    def _ask(self, step: Plan) -> Generator[Do, tuple[Outcome, ...], Outcome]:
-        """Run one step so that its answer can be tested."""
-        accept = self.accept
-        if isinstance(accept, Agreement):
-            outcomes = yield Do(branches=tuple(draws(step, accept.samples, accept.temperature)))
-            return elect(outcomes, [1.0] * accept.samples, accept.answers)
-        if isinstance(step, Single) and isinstance(accept, MeanLogprob | FirstEntropy):
-            (outcome,) = yield Do(branches=(Call(target=step.target, params=LOGPROBS),))
-            return outcome
-        (outcome,) = yield Do(branches=(step,))
-        return outcome
+    @classmethod
+    def example(cls) -> Cascade:
+        """Three steps."""
+        return cls(steps=tuple(Single(target=name) for name in "abc"), accept=MeanLogprob(above=-0.5))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from fairlead.plans.single import Single
 from fairlead.types import Do, Failure, Outcome, Plan, Query, Steps
 
 
@@ -29,3 +30,8 @@ class Fallback(Struct, Plan, frozen=True, kw_only=True, tag="fallback", tag_fiel
     def targets(self) -> tuple[str, ...]:
         """Targets of all plans, in order."""
         return tuple(dict.fromkeys(t for plan in self.plans for t in plan.targets()))
+
+    @classmethod
+    def example(cls) -> Fallback:
+        """Three plans."""
+        return cls(plans=tuple(Single(target=name) for name in "abc"))

@@ -20,3 +20,8 @@ class Single(Struct, Plan, frozen=True, kw_only=True, tag="single", tag_field="k
     def targets(self) -> tuple[str, ...]:
         """The one target."""
         return (self.target,)
+
+    @classmethod
+    def example(cls) -> Single:
+        """One target."""
+        return cls(target="a")

@@ -39,7 +39,7 @@ class Vote(Struct, Plan, frozen=True, kw_only=True, tag="vote", tag_field="kind"
         if self.samples < 1:
             raise ValueError("samples must be at least 1")
         if self.samples > 1 and not all(isinstance(m, Single) for m in self.members):
-            raise ValueError("with samples > 1 every member must be a single call")
+            raise ValueError("only single calls can be drawn several times; for other plans vote over members")
         if self.weights is not None:
             if len(self.weights) != len(self.members):
                 raise ValueError(f"{len(self.members)} members need as many weights, not {len(self.weights)}")
@@ -60,6 +60,11 @@ class Vote(Struct, Plan, frozen=True, kw_only=True, tag="vote", tag_field="kind"
     def targets(self) -> tuple[str, ...]:
         """Targets of all members, in order."""
         return tuple(dict.fromkeys(t for member in self.members for t in member.targets()))
+
+    @classmethod
+    def example(cls) -> Vote:
+        """Three members, one draw each."""
+        return cls(members=tuple(Single(target=name) for name in "abc"))
 
 
 def draws(plan: Plan, samples: int, temperature: float) -> list[Call]:

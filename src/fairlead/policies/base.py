@@ -15,33 +15,56 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import isclose
 from time import perf_counter
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 from fairlead.component import Component
 from fairlead.errors import FairleadError, NoEligibleTarget
+from fairlead.objective import Objective
 from fairlead.plans.single import Single
 from fairlead.pool import Eligibility, Pool
-from fairlead.types import Decision, Forecast, Option, Query, Reward, Signals, Target, Trace
+from fairlead.types import Decision, Forecast, Option, Plan, Query, Reward, Signals, Target, Trace
 
 
 class Proposal:
-    """Options with probabilities, best first, and the reasons for them in plain words."""
+    """Options with probabilities, best first, and the reasons for them in plain words.
 
-    __slots__ = ("options", "reasons")
+    `fallbacks`, `forecast_of` and `objective` go into the decision as they are; see `Decision`.
+    """
 
-    def __init__(self, options: Sequence[Option], *reasons: str) -> None:
+    __slots__ = ("fallbacks", "forecast_of", "objective", "options", "reasons")
+
+    def __init__(
+        self,
+        options: Sequence[Option],
+        *reasons: str,
+        fallbacks: tuple[Plan, ...] | None = None,
+        forecast_of: Literal["quality", "utility"] = "quality",
+        objective: Objective | None = None,
+    ) -> None:
         self.options = tuple(options)
         self.reasons = reasons
+        self.fallbacks = fallbacks
+        self.forecast_of = forecast_of
+        self.objective = objective
 
 
 class Policy(Component, ABC):
     """Chooses among eligible targets. Members implement `propose`, and `learn` if they learn."""
 
     family: ClassVar[str] = "policies"
+    contextual: ClassVar[bool] = False
+    """Whether it learns which targets are good at which queries; `fairlead.testing.check_policy` holds it to that."""
+    objective: Objective | None = None
+    """What it weighs, if it weighs; a member that does takes it as the argument `objective`, and the bench sweeps it."""
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the signals that `propose` reads."""
+        return ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Targets that the policy itself names, nested policies apart: a config must have them."""
         return ()
 
     @abstractmethod
@@ -72,7 +95,8 @@ class Policy(Component, ABC):
 
         Raises:
             NoEligibleTarget: if nobody may act.
-            FairleadError: if the proposal is not a distribution.
+            FairleadError: if the proposal is not a distribution over different plans whose targets may all act. It is not mended by a
+                guess: a policy may be there to keep something from leaving the house.
         """
         start = perf_counter()
         if eligible is None:
@@ -80,11 +104,17 @@ class Policy(Component, ABC):
         if not eligible.targets:
             raise NoEligibleTarget(eligible.excluded)
         proposal = self.propose(query, signals, eligible.targets)
+        names = {t.name for t in eligible.targets}
         total = 0.0
         for option in proposal.options:
             if not option.probability >= 0.0:
                 raise FairleadError(f"{self.type_name()} proposed a probability of {option.probability}")
+            if not names.issuperset(option.plan.targets()):
+                stray = ", ".join(sorted(set(option.plan.targets()) - names))
+                raise FairleadError(f"{self.type_name()} proposed a plan on {stray}, not eligible")
             total += option.probability
+        if len({o.plan for o in proposal.options}) != len(proposal.options):
+            raise FairleadError(f"{self.type_name()} proposed a plan twice, so that its propensity would be wrong")
         if not isclose(total, 1.0, abs_tol=1e-6):
             raise FairleadError(f"{self.type_name()} proposed probabilities that sum to {total}, not 1")
         chosen = pick([o.probability / total for o in proposal.options], uniform(seed, query.id))
@@ -98,6 +128,9 @@ class Policy(Component, ABC):
             seed=seed,
             eligible=tuple(t.name for t in eligible.targets),
             excluded=eligible.excluded,
+            fallbacks=proposal.fallbacks,
+            forecast_of=proposal.forecast_of,
+            objective={} if proposal.objective is None else proposal.objective.weights(),
             seconds=perf_counter() - start,
         )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from fairlead.errors import NoEligibleTarget
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal
 from fairlead.types import Option, Plan, Query, Signals, Target
@@ -11,20 +14,34 @@ class Fixed(Policy):
     """Always propose `plan` (a bare name is a single call to that target).
 
     While one of the plan's targets may not answer, the first of its targets that may is asked alone, or failing that the first
-    eligible target by name; the reasons say so.
+    eligible target by name; the reasons say so. With `only` nobody stands in and nobody takes over: the query is refused.
     """
 
-    def __init__(self, *, plan: Plan | str) -> None:
+    def __init__(self, *, plan: Plan | str, only: bool = False) -> None:
         self.plan = plan
+        self.only = only
+
+    @classmethod
+    def example(cls) -> Self:
+        """One target."""
+        return cls(plan="ant")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The plan's targets."""
+        return (self.plan,) if isinstance(self.plan, str) else self.plan.targets()
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
-        """Return the plan, or what stands in for it."""
+        """Return the plan, or what stands in for it. Raises `NoEligibleTarget` if nobody may."""
         plan = Single(target=self.plan) if isinstance(self.plan, str) else self.plan
         wanted = plan.targets()
         eligible = {t.name for t in targets}
         if eligible.issuperset(wanted):
-            return Proposal([Option(plan=plan, probability=1.0)], "fixed plan")
-        missing = ", ".join(name for name in wanted if name not in eligible)
+            return Proposal([Option(plan=plan, probability=1.0)], "fixed plan", fallbacks=() if self.only else None)
+        lacking = [name for name in wanted if name not in eligible]
+        if self.only:
+            raise NoEligibleTarget(dict.fromkeys(lacking, "not eligible now, and no other was asked for"))
+        missing = ", ".join(lacking)
         instead = next((name for name in wanted if name in eligible), None) or min(eligible)
         return Proposal(
             [Option(plan=Single(target=instead), probability=1.0)],

@@ -64,4 +64,4 @@ class LinUCB(LinearPolicy):
         options = preferred(ranked, explore=self.explore)
         scores = sorted(((score, t.name) for t, score, _ in ranked), key=lambda s: (-s[0], s[1]))
         reasons = [f"{name}: utility at most {score:.3f}" for score, name in scores[:2]]
-        return Proposal(options, *reasons)
+        return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)

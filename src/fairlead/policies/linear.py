@@ -96,24 +96,26 @@ def decayed(arms: Arms, keep: float, ridge: float) -> Arms:
 
 
 def credited(trace: Trace) -> str | None:
-    """Return the arm that a reward belongs to: the target whose answer was given, or the one decided on if none answered.
+    """Return the arm that a reward belongs to: the one that was decided on, if it gave the answer.
 
-    None for a plan over several targets: whose answer it kept depended on the answers, and to learn from that would flatter the arms
-    that are kept only when they do well.
+    None for an answer by a fallback: the spend and the time are also those of the arm that failed, and the propensity on record is that
+    of the arm decided on. None for a plan over several targets: whose answer it kept depended on the answers, and to learn from that
+    would flatter the arms that are kept only when they do well.
     """
     decided = trace.decision.plan.targets()
-    return (trace.outcome.target or decided[0]) if len(decided) == 1 else None
+    return decided[0] if decided == (trace.outcome.target,) else None
 
 
 class Bank:
     """The arms of one set of targets, stacked for one product per decision. Built from state; never part of it."""
 
-    __slots__ = ("A_inv_KD_D", "names", "ridge", "seen", "size", "theta_KD")
+    __slots__ = ("A_inv_KD_D", "all_seen", "names", "ridge", "seen", "size", "theta_KD")
 
     def __init__(self, arms: Mapping[str, Arm], names: Sequence[str], ridge: float) -> None:
         self.names = tuple(names)
         self.ridge = ridge
         self.seen = np.array([name in arms for name in names])
+        self.all_seen = bool(self.seen.all())
         here = [arms[name] for name in names if name in arms]
         self.size = here[0]["b"].size if here else 0
         if here:
@@ -126,13 +128,17 @@ class Bank:
         Raises:
             StateError: if the arms were made for another number of features.
         """
+        if self.size and self.size != x_D.size:
+            raise StateError(f"arms with {self.size} features cannot read {x_D.size}; the signals have changed")
+        if self.size:
+            seen_mean_K = self.theta_KD @ x_D
+            seen_spread_K = np.maximum((self.A_inv_KD_D @ x_D).reshape(-1, self.size) @ x_D, 0.0)
+            if self.all_seen:
+                return seen_mean_K, seen_spread_K
         mean_K = np.zeros(len(self.names))
         spread_K = np.full(len(self.names), float(x_D @ x_D) / self.ridge)
         if self.size:
-            if self.size != x_D.size:
-                raise StateError(f"arms with {self.size} features cannot read {x_D.size}; the signals have changed")
-            mean_K[self.seen] = self.theta_KD @ x_D
-            spread_K[self.seen] = np.maximum((self.A_inv_KD_D @ x_D).reshape(-1, self.size) @ x_D, 0.0)
+            mean_K[self.seen], spread_K[self.seen] = seen_mean_K, seen_spread_K
         return mean_K, spread_K
 
 
@@ -140,6 +146,7 @@ class LinearPolicy(Policy, ABC):
     """A linear model of the utility per arm. Members say what the prior weighs, and propose."""
 
     mergeable: ClassVar[bool] = True
+    contextual: ClassVar[bool] = True
     features: Features
     objective: Objective
     arms_: Arms

@@ -16,6 +16,11 @@ class Random(Policy):
     def __init__(self, *, weights: dict[str, float] | None = None) -> None:
         self.weights = weights
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The targets that have a weight."""
+        return tuple(self.weights or ())
+
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Return one option per target, likeliest first."""
         reason = "random"

@@ -27,7 +27,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from msgspec import Struct
 
@@ -35,6 +35,7 @@ from fairlead.errors import ConfigError, NoEligibleTarget, UnknownName, suggest
 from fairlead.plans import base as plans
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal
+from fairlead.policies.random import Random
 from fairlead.types import Option, Plan, Query, Reward, Scalar, Signals, Target, Trace
 
 
@@ -156,6 +157,12 @@ class Rules(Policy):
         self.default = default
         self.policies = {} if policies is None else policies
 
+    @classmethod
+    def example(cls) -> Self:
+        """A rule, and a policy for the rest."""
+        rule = {"name": "long", "when": {"length": {"gt": 400}}, "use": "bee"}
+        return cls(rules=[rule], default={"policy": "any"}, policies={"any": Random()})
+
     @cached_property
     def parsed(self) -> tuple[Rule, ...]:
         """The rules, understood."""
@@ -168,25 +175,44 @@ class Rules(Policy):
         """The default, understood."""
         return self._use(self.default, "$.default")
 
+    def check(self) -> None:
+        """Raise `ConfigError` for a rule or a default that cannot be understood."""
+        _ = self.parsed, self.otherwise
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Targets of the plans that the rules and the default name."""
+        uses = [*(rule.use for rule in self.parsed), self.otherwise]
+        return tuple(dict.fromkeys(t for use in uses if not isinstance(use, str) for t in use.targets()))
+
     @property
     def needs(self) -> tuple[str, ...]:
         """Signals that the rules name, and what the policies need."""
-        _ = self.otherwise
         mine = (key.partition(".")[0] for rule in self.parsed for key in keys(rule.when))
         return tuple(dict.fromkeys([*mine, *(n for p in self.policies.values() for n in p.needs)]))
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Follow the first rule that holds."""
-        use, reasons = self._choose(signals, [t.name for t in targets])
+        use, reasons, required = self._choose(signals, [t.name for t in targets])
         if isinstance(use, str):
             proposal = self.policies[use].propose(query, signals, targets)
-            return Proposal(proposal.options, *reasons, *proposal.reasons)
-        return Proposal([Option(plan=use, probability=1.0)], *reasons)
+            fallbacks = proposal.fallbacks
+            if required and fallbacks is None:
+                fallbacks = tuple(o.plan for o in proposal.options)
+            return Proposal(
+                proposal.options,
+                *reasons,
+                *proposal.reasons,
+                fallbacks=fallbacks,
+                forecast_of=proposal.forecast_of,
+                objective=proposal.objective,
+            )
+        return Proposal([Option(plan=use, probability=1.0)], *reasons, fallbacks=() if required else None)
 
     def learn(self, trace: Trace, reward: Reward) -> None:
         """Pass it on to the policy that the query was left to, if it was left to one."""
         try:
-            use, _ = self._choose(trace.signals, trace.decision.eligible)
+            use, _, _ = self._choose(trace.signals, trace.decision.eligible)
         except NoEligibleTarget:
             return
         if isinstance(use, str):
@@ -197,8 +223,8 @@ class Rules(Policy):
         for policy in self.policies.values():
             policy.decay(keep)
 
-    def _choose(self, signals: Signals, eligible: Sequence[str]) -> tuple[Plan | str, list[str]]:
-        """Return the plan, or the name of the policy, and the reasons for it."""
+    def _choose(self, signals: Signals, eligible: Sequence[str]) -> tuple[Plan | str, list[str], bool]:
+        """Return the plan, or the name of the policy, the reasons for it, and whether nobody else may take over."""
         reasons: list[str] = []
         for rule in self.parsed:
             if not holds(rule.when, signals):
@@ -206,18 +232,18 @@ class Rules(Policy):
             missing = _missing(rule.use, eligible)
             values = ", ".join(f"{k}={signals.get(k)!r}" for k in keys(rule.when))
             if not missing:
-                return rule.use, [*reasons, f"rule {rule.name!r} holds: {values}"]
+                return rule.use, [*reasons, f"rule {rule.name!r} holds: {values}"], rule.required
             why = f"not eligible for rule {rule.name!r} ({values})"
             if rule.required:
                 raise NoEligibleTarget(dict.fromkeys(missing, why + ", which is required"))
             reasons.append(f"rule {rule.name!r} holds ({values}) but is passed over: {', '.join(missing)} not eligible")
         missing = _missing(self.otherwise, eligible)
         if not missing:
-            return self.otherwise, [*reasons, "no rule applies: the default"]
+            return self.otherwise, [*reasons, "no rule applies: the default"], False
         # By name, since the order in which targets are listed must not matter.
         stand_in = min(eligible)
         reasons.append(f"the default needs {', '.join(missing)}, not eligible: {stand_in} stands in, first by name")
-        return Single(target=stand_in), reasons
+        return Single(target=stand_in), reasons, False
 
     def _rule(self, data: Any, i: int) -> Rule:
         path = f"$.rules[{i}]"

@@ -80,7 +80,7 @@ class Thompson(LinearPolicy):
             for o in options[:2]
             if (f := o.forecast)
         ]
-        return Proposal(options, *reasons)
+        return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)
 
 
 def chances(mean_K: Floats, sd_K: Floats) -> Floats:

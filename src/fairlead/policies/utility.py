@@ -9,7 +9,7 @@ Checked in tests/policies/test_utility.py: argmax, ties, exploration, and that w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,16 +17,27 @@ from msgspec.structs import replace
 from fairlead.objective import Objective
 from fairlead.policies.base import Policy, Proposal, preferred
 from fairlead.predictors.base import Predictor
+from fairlead.predictors.features import Features
 from fairlead.types import Forecast, Option, Query, Reward, Signals, Target, Trace
 
 
 class Utility(Policy):
     """Propose the best forecast utility under `objective`; with probability `explore`, any target."""
 
+    contextual: ClassVar[bool] = True
+    objective: Objective
+
     def __init__(self, *, predictor: Predictor, objective: Objective = Objective(), explore: float = 0.0) -> None:  # noqa: B008 - frozen
         self.predictor = predictor
         self.objective = objective
         self.explore = explore
+
+    @classmethod
+    def example(cls) -> Self:
+        """With a predictor that needs no fit."""
+        from fairlead.predictors.knn import KNN  # serving any other predictor needs no knn
+
+        return cls(predictor=KNN(features=Features(signals=("length",))), explore=0.1)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -38,7 +49,7 @@ class Utility(Policy):
         forecasts = self.predictor.predict(signals, targets)
         ranked = [(t, self.objective.utility(f), f) for t, f in zip(targets, forecasts, strict=True)]
         options = preferred(ranked, explore=self.explore)
-        return Proposal(options, *compared(options))
+        return Proposal(options, *compared(options), objective=self.objective)
 
     def learn(self, trace: Trace, reward: Reward) -> None:
         """Pass the outcome on to the predictor."""

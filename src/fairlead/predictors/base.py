@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.component import Component
-from fairlead.errors import NotFitted, StateError, TableError
+from fairlead.errors import ConfigError, NotFitted, StateError, TableError
 from fairlead.predictors import calibration as calibrating
 from fairlead.predictors.costs import CostModel
 from fairlead.predictors.features import Features
@@ -48,17 +48,30 @@ class Predictor(Component, ABC):
     """Whether `update` learns, with or without a fit before."""
     calibration: calibrating.Method = "none"
     features: Features
-    targets_: list[str]
-    """Names of the targets seen in the fit, sorted, then those met online: the order of all T-shaped arrays."""
+    targets_: Sequence[str] = ()
+    """Names of the targets seen in the fit, sorted, then those met online: the order of all T-shaped arrays. Empty: not fitted."""
     costs_: dict[str, Floats]
     """Cost model per target, as `CostModel` keeps it."""
-    calibration_: Floats
-    """Map of each target's forecasts, as `calibration.learn` gives it; absent if there is none."""
+    calibration_: Floats | None = None
+    """Map of each target's forecasts, as `calibration.learn` gives it."""
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the signals that the features are made of."""
         return self.features.needs
+
+    @property
+    def fitted(self) -> bool:
+        """Whether anything was learned, by `fit`, `load` or `update`."""
+        return bool(self.targets_)
+
+    def check(self) -> None:
+        """Raise `ConfigError` if this could never forecast."""
+        if not self.online and not self.fitted:
+            raise ConfigError(
+                f"{self.type_name()} forecasts nothing before it is fitted: run `fairlead train TABLE --predictor "
+                f"{self.type_name()} -o DIR`, then write `{{trained: DIR}}` here"
+            )
 
     @final
     def fit(self, table: OutcomeTable) -> None:
@@ -68,16 +81,14 @@ class Predictor(Component, ABC):
             TableError: if the table has no signals, no queries or no scored answers.
         """
         signals = table.observations(self.needs)
-        self.targets_ = sorted(table.models)
-        table = table.with_models(self.targets_)
+        table = table.with_models(sorted(table.models))
         if np.isnan(table.quality_QM).all():
             raise TableError("the table has no scored answers to learn from; fill its column `quality`")
+        self.targets_ = list(table.models)
         self.features.fit(signals)
         x_QD = self.features.read_all(signals)
         self.costs_ = CostModel.fit(table)
-        vars(self).pop("calibration_", None)
-        if self.calibration != "none":
-            self.calibration_ = self._calibrate(x_QD, table)
+        self.calibration_ = None if self.calibration == "none" else self._calibrate(x_QD, table)
         self._fit(x_QD, table.quality_QM, table)
 
     @final
@@ -90,9 +101,9 @@ class Predictor(Component, ABC):
         index: dict[str, int] = {}
         costs: dict[str, Floats] = {}
         quality_T = sd_T = np.zeros(0)
-        if hasattr(self, "targets_"):
+        if self.fitted:
             quality_T, sd_T = self._quality(self.features.read(signals))
-            if hasattr(self, "calibration_"):
+            if self.calibration_ is not None:
                 quality_T = calibrating.apply(self.calibration_, quality_T)
             index = {name: i for i, name in enumerate(self.targets_)}
             costs = self.costs_
@@ -101,22 +112,21 @@ class Predictor(Component, ABC):
         size = self.features.characters(signals)
         out = []
         for target in targets:
-            usd, usd_sd, seconds = CostModel.predict(costs.get(target.name), size, target.profile)
+            taken = CostModel.predict(costs.get(target.name), size, target.profile)
             i = index.get(target.name)
             if i is None:
                 prior = target.profile.quality
                 quality, sd = (0.5 if prior is None else prior), self.unknown_sd
             else:
                 quality, sd = float(quality_T[i]), float(sd_T[i])
-            joules = target.profile.joules_per_token
             out.append(
                 Forecast(
                     quality=min(1.0, max(0.0, quality)),
                     quality_sd=sd,
-                    usd=usd,
-                    usd_sd=usd_sd,
-                    seconds=seconds,
-                    joules=None if joules is None else joules * size / 4,
+                    usd=taken.usd,
+                    usd_sd=taken.usd_sd,
+                    seconds=taken.seconds,
+                    joules=taken.joules,
                 )
             )
         return out
@@ -131,7 +141,7 @@ class Predictor(Component, ABC):
         targets = trace.decision.plan.targets()
         if not self.online or len(targets) != 1 or not trace.outcome.ok:
             return
-        if not hasattr(self, "targets_"):
+        if not self.fitted:
             self.features.begin(trace.signals)
             self.targets_, self.costs_ = [], {}
             self._begin()
@@ -142,7 +152,7 @@ class Predictor(Component, ABC):
         """Return where `name` stands among the targets, adding it if it is new."""
         if name not in self.targets_:
             self.targets_ = [*self.targets_, name]
-            if hasattr(self, "calibration_"):
+            if self.calibration_ is not None:
                 self.calibration_ = np.vstack([self.calibration_, np.linspace(0.0, 1.0, calibrating.KNOTS)])
             self._grow()
         return self.targets_.index(name)

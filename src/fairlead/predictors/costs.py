@@ -1,18 +1,22 @@
-"""What one answer of each target will cost and take, from the length of the prompt. Ours, no paper.
+"""What one answer of each target will cost and take, from the length of the whole conversation. Ours, no paper.
 
     usd = a + b * characters        seconds = c + d * characters        all four >= 0
 
 Fitted per target by least squares; a slope or intercept that comes out negative is set to zero and the other one fitted alone.
 Least squares, not a median fit, since what is forecast is the *mean* cost; a few huge prompts are kept from ruling the slope by
-clipping lengths at their 99th percentile. For a target without recorded costs the profile's prices are used, with `OUTPUT_TOKENS`
-tokens of output assumed; without prices either, the cost is not known and stays None.
+clipping lengths at their 99th percentile. `characters` are those of all messages, since all are sent and charged; a table's prompts
+are whole conversations of one message.
+
+Where nothing was recorded the profile is used, on an assumption: `CHARACTERS_PER_TOKEN` characters make a token of input, and the
+answer has `OUTPUT_TOKENS` tokens. So are joules always, as no line is fitted to them. Without a profile's figure either, the amount is
+not known and stays None.
 
 A forecast takes about 1 µs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +29,19 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 OUTPUT_TOKENS = 200
-"""Assumed length of an answer where only prices are known."""
+"""Assumed length of an answer where only the profile is known."""
 CHARACTERS_PER_TOKEN = 4
+"""Assumed, for the same case."""
+
+
+class Taken(NamedTuple):
+    """What one answer is expected to take. None: not known."""
+
+    usd: float | None
+    usd_sd: float
+    """Standard deviation of the expectation."""
+    seconds: float | None
+    joules: float | None
 
 
 class CostModel:
@@ -48,21 +63,22 @@ class CostModel:
         return out
 
     @staticmethod
-    def predict(params: Floats | None, characters: float, profile: Profile) -> tuple[float | None, float, float | None]:
-        """Return expected USD, the standard deviation of that expectation, and expected seconds. None: not known."""
+    def predict(params: Floats | None, characters: float, profile: Profile) -> Taken:
+        """Forecast what an answer to a conversation of that many characters takes."""
         a, b, sd, c, d = _NOTHING if params is None else params.tolist()
+        tokens = Tokens(input=int(characters / CHARACTERS_PER_TOKEN), output=OUTPUT_TOKENS)
         usd: float | None
         if a == a:
             usd, usd_sd = a + b * characters, sd
         else:
-            tokens = Tokens(input=int(characters / CHARACTERS_PER_TOKEN), output=OUTPUT_TOKENS)
             usd, usd_sd = profile.usd(tokens), 0.0
         seconds: float | None = None
         if c == c:
             seconds = c + d * characters
         elif profile.seconds_per_output_token is not None:
             seconds = (profile.first_token_seconds or 0.0) + profile.seconds_per_output_token * OUTPUT_TOKENS
-        return usd, usd_sd, seconds
+        each = profile.joules_per_token
+        return Taken(usd, usd_sd, seconds, None if each is None else each * (tokens.input + tokens.output))
 
 
 _NOTHING = (float("nan"),) * 5

@@ -78,6 +78,11 @@ class Features(Component):
         return tuple(dict.fromkeys((*self.signals, "length")))
 
     @property
+    def fitted(self) -> bool:
+        """Whether there is a layout, by `fit`, `begin` or `load`."""
+        return "means_" in vars(self)
+
+    @property
     def size(self) -> int:
         """D, the number of features, bias included.
 
@@ -131,9 +136,13 @@ class Features(Component):
             StateError: if a vector is not of the size it had then.
         """
         self._check_fitted()
-        x_D = (self._raw(signals) - self.means_) / self.scales_
-        x_D[np.isnan(x_D)] = 0.0
-        return np.append(x_D, 1.0) if self.bias else x_D
+        # Into an array that already has its bias: `numpy.append` would cost as much as the rest.
+        x_D = np.ones(len(self.means_) + self.bias)
+        known_D = x_D[: len(self.means_)]
+        np.subtract(self._raw(signals), self.means_, out=known_D)
+        known_D /= self.scales_
+        known_D[np.isnan(known_D)] = 0.0
+        return x_D
 
     def read_all(self, signals: Sequence[Signals]) -> Floats:
         """Return the features of many queries, shape (Q, D); errors as in `read`."""
@@ -144,12 +153,12 @@ class Features(Component):
 
     @staticmethod
     def characters(signals: Signals) -> float:
-        """Return the characters of the last user message, for cost models; 0 if `length` was not read."""
-        value = signals.get("length")
+        """Return the characters of all messages, for cost models; 0 if `length` was not read."""
+        value = signals.get("length.characters_all")
         return float(value) if isinstance(value, int | float) else 0.0
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "means_"):
+        if not self.fitted:
             raise NotFitted("the features have no layout yet; call fit(signals), or begin(signals) to learn online")
 
     def _lay_out(self, signals: Sequence[Signals], *, strings: bool) -> None:

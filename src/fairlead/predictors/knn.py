@@ -50,6 +50,8 @@ class KNN(Predictor):
     """Their quality per target, (N, T), NaN where nobody scored."""
     mean_: Floats
     """Mean quality per target, (T,)."""
+    seen_: Floats
+    """Scored answers per target, (T,)."""
     k_: int
     pull_: float
 
@@ -128,7 +130,7 @@ class KNN(Predictor):
     def _average(self) -> None:
         """The mean starts at one half, worth one answer, so that one bad answer does not damn a target."""
         known = ~np.isnan(self.quality_)
-        self.seen_: Floats = known.sum(axis=0).astype(np.float64)
+        self.seen_ = known.sum(axis=0).astype(np.float64)
         total = np.where(known, self.quality_, 0.0).sum(axis=0, dtype=np.float64)
         self.mean_ = (total + 0.5) / (self.seen_ + 1.0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import Final
+from typing import Final, Self
 
 from fairlead.errors import ConfigError
 from fairlead.signals.base import Signal
@@ -34,6 +34,11 @@ class Keyword(Signal):
 
     def __init__(self, *, rules: dict[str, list[str]]) -> None:
         self.rules = rules
+
+    @classmethod
+    def example(cls) -> Self:
+        """One group."""
+        return cls(rules={"code": ["print", "def"]})
 
     def check(self) -> None:
         """Raise `ConfigError` now rather than at the first query."""

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,7 +24,6 @@ from fairlead.errors import TargetError
 from fairlead.secret import checked, reveal
 from fairlead.targets import sse, upstream, wire
 from fairlead.targets.base import UNKNOWN, Driver
-from fairlead.targets.openai_chat import check_headers, check_url, revealed
 from fairlead.types import Call, Failure, Outcome, Profile, Query, Sink, Tokens
 
 log = logging.getLogger(__name__)
@@ -78,6 +77,13 @@ class AnthropicMessages(Driver):
         ConfigError: for a key that is written out, or a base_url that is not http(s).
     """
 
+    remote: ClassVar[bool] = True
+
+    @classmethod
+    def example(cls) -> Self:
+        """Of a server that is not there."""
+        return cls(name="a", model="m", base_url="http://127.0.0.1:1")
+
     def __init__(
         self,
         *,
@@ -94,13 +100,13 @@ class AnthropicMessages(Driver):
     ) -> None:
         self.name = name
         self.model = model
-        self.base_url = check_url(base_url)
+        self.base_url = upstream.check_url(base_url)
         self.api_key = checked(api_key, path="$.api_key")
         self.version = version
         self.max_tokens = max_tokens
         self.profile = profile
         self.timeout_seconds = timeout_seconds
-        self.headers = check_headers(headers)
+        self.headers = upstream.check_headers(headers)
         self.proxies_from_env = proxies_from_env
         self._secrets: tuple[str, ...] = ()
         self._headers: dict[str, str] = {}
@@ -109,7 +115,7 @@ class AnthropicMessages(Driver):
 
     async def start(self) -> None:
         """Read the secrets and open the connection pool. Raises `ConfigError` if a variable is unset."""
-        headers, secrets = revealed(self.headers)
+        headers, secrets = upstream.revealed(self.headers)
         headers["Content-Type"] = "application/json"
         headers["anthropic-version"] = self.version
         if self.api_key is not None:

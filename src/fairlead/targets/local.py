@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 from msgspec import Struct
@@ -85,6 +85,11 @@ class Local(Driver):
     Raises:
         ConfigError: for a model or mode that is not there.
     """
+
+    @classmethod
+    def example(cls) -> Self:
+        """Under some name."""
+        return cls(name="a")
 
     def __init__(
         self,

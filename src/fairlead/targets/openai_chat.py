@@ -17,19 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 
 import msgspec
 from msgspec import Raw, Struct
 
-from fairlead.errors import ConfigError, TargetError
+from fairlead.errors import TargetError
 from fairlead.secret import checked, reveal
 from fairlead.targets import sse, upstream, wire
 from fairlead.targets.base import UNKNOWN, Driver
 from fairlead.types import Call, Failure, Outcome, Part, Profile, Query, Sink, Tokens
 
 DONE: Final = b"[DONE]"
-_SECRET_HEADERS: Final = frozenset({"authorization", "api-key", "x-api-key", "cookie", "proxy-authorization"})
 
 
 class OpenAIChat(Driver):
@@ -50,6 +49,13 @@ class OpenAIChat(Driver):
         ConfigError: for a key that is written out, or a base_url that is not http(s).
     """
 
+    remote: ClassVar[bool] = True
+
+    @classmethod
+    def example(cls) -> Self:
+        """Of a server that is not there."""
+        return cls(name="a", model="m", base_url="http://127.0.0.1:1/v1")
+
     def __init__(
         self,
         *,
@@ -65,11 +71,11 @@ class OpenAIChat(Driver):
     ) -> None:
         self.name = name
         self.model = model
-        self.base_url = check_url(base_url)
+        self.base_url = upstream.check_url(base_url)
         self.api_key = checked(api_key, path="$.api_key")
         self.profile = profile
         self.timeout_seconds = timeout_seconds
-        self.headers = check_headers(headers)
+        self.headers = upstream.check_headers(headers)
         self.stream_usage = stream_usage
         self.proxies_from_env = proxies_from_env
         self._secrets: tuple[str, ...] = ()
@@ -78,7 +84,7 @@ class OpenAIChat(Driver):
 
     async def start(self) -> None:
         """Read the secrets and open the connection pool. Raises `ConfigError` if a variable is unset."""
-        headers, secrets = revealed(self.headers)
+        headers, secrets = upstream.revealed(self.headers)
         headers["Content-Type"] = "application/json"
         if self.api_key is not None:
             key = reveal(self.api_key, path=f"$.targets.{self.name}.api_key")
@@ -148,39 +154,6 @@ class OpenAIChat(Driver):
             fields.pop("stream", None)
             fields.pop("stream_options", None)
         return msgspec.json.encode(fields)
-
-
-# ------------------------------------------------------------------------------------------------- checks of arguments
-
-
-def check_url(base_url: str) -> str:
-    """Return `base_url` if it is one. Raises `ConfigError`."""
-    scheme, _, rest = base_url.partition("://")
-    if scheme not in ("http", "https") or not rest:
-        raise ConfigError("write a URL like https://host/v1", path="$.base_url")
-    if "@" in rest.partition("/")[0]:
-        raise ConfigError("a URL must not hold a password; use api_key or headers", path="$.base_url")
-    return base_url
-
-
-def check_headers(headers: dict[str, str] | None) -> dict[str, str] | None:
-    """Return `headers` if none holds a literal credential. Raises `ConfigError`."""
-    for key, value in (headers or {}).items():
-        if key.lower() in _SECRET_HEADERS:
-            checked(value, path=f"$.headers.{key}")
-    return headers
-
-
-def revealed(headers: dict[str, str] | None) -> tuple[dict[str, str], list[str]]:
-    """Resolve references among header values: (headers, the secrets among them)."""
-    out: dict[str, str] = {}
-    secrets: list[str] = []
-    for key, value in (headers or {}).items():
-        if value.startswith(("${", "os.environ/")):
-            value = reveal(value, path=f"$.headers.{key}")
-            secrets.append(value)
-        out[key] = value
-    return out, secrets
 
 
 # ------------------------------------------------------------------------------------- what is read of a reply, and how

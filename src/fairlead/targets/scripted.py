@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from time import perf_counter
+from typing import Self
 
 import msgspec
 from msgspec import Raw, Struct
@@ -69,6 +70,11 @@ def line(replies: tuple[Reply | str, ...], n: int) -> Reply:
 
 class Scripted(Driver):
     """Answers from a script. `replies` are given in turn, from the first again after the last."""
+
+    @classmethod
+    def example(cls) -> Self:
+        """Under some name."""
+        return cls(name="a")
 
     def __init__(
         self,

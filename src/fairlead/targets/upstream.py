@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -21,8 +22,8 @@ from weakref import WeakKeyDictionary
 import aiohttp
 import msgspec
 
-from fairlead.errors import TargetError
-from fairlead.secret import redact
+from fairlead.errors import ConfigError, TargetError
+from fairlead.secret import checked, redact, reveal
 from fairlead.types import Failure, FailureKind
 
 CONNECT_SECONDS: Final = 10.0
@@ -30,6 +31,7 @@ KEEPALIVE_SECONDS: Final = 15.0
 DRAIN_SECONDS: Final = 0.05
 MESSAGE_CHARACTERS: Final = 500
 ERROR_BYTES: Final = 64 * 1024
+_SECRET_HEADER: Final = re.compile(r"key|token|auth|secret|password|cookie", re.IGNORECASE)
 
 _TOO_LONG: Final = (
     "context_length_exceeded",
@@ -138,8 +140,11 @@ class Upstream:
         Raises:
             TargetError: ``unavailable`` if the upstream cannot be reached or hangs up.
         """
-        async with self.stream(url, headers, body) as streaming:
-            return Reply(streaming.status, streaming.headers, await streaming.whole())
+        response = await self._send(url, headers, body)
+        try:
+            return Reply(response.status, response.headers, await Streaming(response).whole())
+        finally:
+            response.close()
 
     @asynccontextmanager
     async def stream(self, url: str, headers: Mapping[str, str], body: bytes) -> AsyncIterator[Streaming]:
@@ -148,10 +153,19 @@ class Upstream:
         Raises:
             TargetError: ``unavailable`` if the upstream cannot be reached or hangs up.
         """
+        response = await self._send(url, headers, body)
+        try:
+            yield Streaming(response)
+        finally:
+            # Gives the connection back if the reply was read to its end (it is then detached), and closes it if not.
+            response.close()
+
+    async def _send(self, url: str, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
+        """Send `body`; return the reply once its head is here."""
         if self._session is None:
             raise TargetError(Failure(kind="internal", message="the driver is not started; await start() first"))
         try:
-            response = await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+            return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
         except (aiohttp.ServerTimeoutError, aiohttp.ConnectionTimeoutError) as e:
             message = f"no connection within {CONNECT_SECONDS:g} s"
             raise TargetError(Failure(kind="unavailable", message=message)) from e
@@ -162,11 +176,6 @@ class Upstream:
         except (aiohttp.ClientError, ConnectionError) as e:
             message = f"the upstream hung up: {type(e).__name__}"
             raise TargetError(Failure(kind="unavailable", message=message)) from e
-        try:
-            yield Streaming(response)
-        finally:
-            # Gives the connection back if the reply was read to its end (it is then detached), and closes it if not.
-            response.close()
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, Upstream]] = WeakKeyDictionary()
@@ -178,6 +187,39 @@ def shared(*, proxies_from_env: bool = False) -> Upstream:
     if proxies_from_env not in of_loop:
         of_loop[proxies_from_env] = Upstream(proxies_from_env=proxies_from_env)
     return of_loop[proxies_from_env]
+
+
+# ------------------------------------------------------------------------------------------------- checks of arguments
+
+
+def check_url(base_url: str) -> str:
+    """Return `base_url` if it is one. Raises `ConfigError`."""
+    scheme, _, rest = base_url.partition("://")
+    if scheme not in ("http", "https") or not rest:
+        raise ConfigError("write a URL like https://host/v1", path="$.base_url")
+    if "@" in rest.partition("/")[0]:
+        raise ConfigError("a URL must not hold a password; use api_key or headers", path="$.base_url")
+    return base_url
+
+
+def check_headers(headers: dict[str, str] | None) -> dict[str, str] | None:
+    """Return `headers` if each whose name speaks of a credential holds a reference to it. Raises `ConfigError`."""
+    for key, value in (headers or {}).items():
+        if _SECRET_HEADER.search(key):
+            checked(value, path=f"$.headers.{key}")
+    return headers
+
+
+def revealed(headers: dict[str, str] | None) -> tuple[dict[str, str], list[str]]:
+    """Resolve references among header values: (headers, the secrets among them)."""
+    out: dict[str, str] = {}
+    secrets: list[str] = []
+    for key, value in (headers or {}).items():
+        if value.strip().startswith(("${", "os.environ/")):
+            value = reveal(value, path=f"$.headers.{key}")
+            secrets.append(value)
+        out[key] = value
+    return out, secrets
 
 
 # ----------------------------------------------------------------------------------------------------------- failures

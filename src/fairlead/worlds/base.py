@@ -3,7 +3,10 @@
 A limit works at two places. Before each step: if the spend, the calls or the time are used up, `LimitReached` is thrown into the
 plan, which may return its best answer so far. Before each call: the call's estimated cost is reserved; a call that does not fit
 is not made and comes back as a failure of kind ``budget``. So branches that run side by side cannot overspend together, as far as
-the estimate is an upper bound.
+the estimate is an upper bound. Under a limit on spend a call of unknown price is not made either.
+
+What an abandoned call cost (timed out, broken off, cancelled, unreadable) nobody tells, but it may well be billed: it is charged the
+estimate, or is unknown where there is none, and is never zero. A call that was refused or never reached its target costs nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ from collections.abc import Callable
 from math import fsum, inf
 from typing import TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from fairlead.errors import LimitReached, OutOfBudget, OutOfTime
 from fairlead.types import Call, Constraints, Do, Failure, Outcome, Query, Step, Tokens
 
-Estimate: TypeAlias = Callable[[Call, Query], float]
-"""Upper bound of one call's cost in USD, or 0.0 where nothing is known."""
+Estimate: TypeAlias = Callable[[Call, Query], float | None]
+"""Upper bound of one call's cost in USD; None where no price is known."""
+
+_ABANDONED = frozenset({"broken_stream", "client_gone", "deadline", "malformed", "timeout"})
 
 PATIENCE = 100
 """How often a plan may ask again after a limit was thrown into it before its world ends it."""
@@ -61,8 +67,8 @@ class Run(Struct, frozen=True, kw_only=True):
     def of(cls, outcome: Outcome, steps: list[Step], seconds: float) -> Run:
         """Sum up."""
         calls = [s.outcome for s in steps if s.call is not None]
-        known = [o.usd for o in calls if o.usd is not None or o.error is None]
         # A call that failed before it cost anything reports no price: that is zero, not unknown.
+        known = [o.usd for o in calls if o.usd is not None or may_cost(o)]
         # fsum: the same total in whatever order the calls came back.
         usd = None if any(u is None for u in known) else fsum(u for u in known if u is not None)
         counts = [o.tokens for o in calls if o.tokens is not None]
@@ -73,6 +79,15 @@ class Run(Struct, frozen=True, kw_only=True):
             seconds=seconds,
             tokens=counts[0] if len(counts) == 1 else add_tokens(counts),
         )
+
+
+def may_cost(outcome: Outcome) -> bool:
+    """Whether the target may have worked for this outcome, and charged: not if it refused, or was never reached."""
+    error = outcome.error
+    if error is None:
+        return True
+    refused = error.status is not None and error.status >= 400 and not outcome.streamed
+    return error.kind in _ABANDONED and not refused
 
 
 def add_tokens(counts: list[Tokens]) -> Tokens:
@@ -102,7 +117,9 @@ class Meter:
         limits = self.limits
         if limits is UNLIMITED:
             return None
-        if self.spent_usd + self.reserved_usd >= limits.usd:
+        usd = self.spent_usd + self.reserved_usd
+        # At the limit itself a call that costs nothing still fits: `reserve` decides, if it can tell.
+        if usd > limits.usd or (usd == limits.usd and self.estimate is None):
             return OutOfBudget(f"{self.spent_usd:.6f} USD of {limits.usd:.6f} are spent")
         if self.calls >= limits.calls:
             return OutOfBudget(f"all {limits.calls:g} calls are made")
@@ -117,6 +134,9 @@ class Meter:
             self.calls += 1
             return 0.0
         usd = self.estimate(call, query) if self.estimate is not None and limits.usd < inf else 0.0
+        if usd is None:
+            message = f"the price of {call.target} is unknown, so max_usd cannot be kept; give its profile prices"
+            return Failure(kind="budget", message=message)
         if self.spent_usd + self.reserved_usd + usd > limits.usd:
             return Failure(kind="budget", message=f"a call to {call.target} may cost {usd:.6f} USD, more than is left")
         if self.calls + 1 > limits.calls:
@@ -125,15 +145,27 @@ class Meter:
         self.reserved_usd += usd
         return usd
 
-    def settle(self, reserved_usd: float, outcome: Outcome) -> None:
-        """Give back what was set aside and charge what the call really cost."""
-        self.reserved_usd -= reserved_usd
-        self.spent_usd += outcome.usd or 0.0
+    def priced(self, call: Call, query: Query, outcome: Outcome) -> Outcome:
+        """Return `outcome`, with the estimate as its cost if it was abandoned and did not tell."""
+        if outcome.usd is None and self.estimate is not None and not outcome.ok and may_cost(outcome):
+            return msgspec.structs.replace(outcome, usd=self.estimate(call, query))
+        return outcome
 
-    def strike(self, outcome: Outcome) -> None:
+    def settle(self, reserved_usd: float, outcome: Outcome) -> None:
+        """Give back what was set aside and charge what the call really cost, or what was set aside if it does not tell."""
+        self.reserved_usd -= reserved_usd
+        self.spent_usd += _charge(reserved_usd, outcome)
+
+    def strike(self, reserved_usd: float, outcome: Outcome) -> None:
         """Take back a call that in the end was never begun (virtual time alone knows such)."""
         self.calls -= 1
-        self.spent_usd -= outcome.usd or 0.0
+        self.spent_usd -= _charge(reserved_usd, outcome)
+
+
+def _charge(reserved_usd: float, outcome: Outcome) -> float:
+    if outcome.usd is not None:
+        return outcome.usd
+    return reserved_usd if may_cost(outcome) else 0.0
 
 
 def halted(reached: LimitReached) -> Failure:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from math import inf
 from time import perf_counter
 
 import msgspec
@@ -22,12 +21,12 @@ from fairlead.worlds.base import PATIENCE, UNLIMITED, Estimate, Limits, Meter, R
 
 log = logging.getLogger(__name__)
 
-_ABANDONED = ("broken_stream", "deadline", "timeout")
-"""Failures of calls that the provider may have worked on, and charged: without a price they cost what was reserved."""
-
 
 class Live:
-    """The drivers that calls go to, and the health that they report to."""
+    """The drivers that calls go to, and the health that they report to.
+
+    Without an `estimate` nothing is reserved: a limit on spend is then only noticed after the call that reached it.
+    """
 
     def __init__(
         self, *, drivers: Mapping[str, Driver], health: Health | None = None, estimate: Estimate | None = None
@@ -136,14 +135,19 @@ class LiveRun:
             outcome = Outcome(target=call.target, error=reserved)
             self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start))
             return outcome
-        outcome = Outcome(target=call.target, cancelled=True, usd=reserved or None)
+        outcome = Outcome(target=call.target, cancelled=True)
         try:
-            outcome = await self._ask(call, sink)
-            if reserved and outcome.usd is None and outcome.error is not None and outcome.error.kind in _ABANDONED:
-                outcome = msgspec.structs.replace(outcome, usd=reserved)
+            driver = self.world.drivers.get(call.target)
+            if driver is None:
+                failure = Failure(kind="not_found", message=f"no target is called {call.target!r}")
+                outcome = Outcome(target=call.target, error=failure)
+            else:
+                left = self.deadline_seconds - self._elapsed()
+                outcome = await driver.ask(call, self.query, sink, within_seconds=left)
         finally:
             if outcome.cancelled:
                 outcome = msgspec.structs.replace(outcome, seconds=self._elapsed() - start)
+            outcome = self.meter.priced(call, self.query, outcome)
             self.meter.settle(reserved, outcome)
             self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start))
         health = self.world.health
@@ -153,39 +157,6 @@ class LiveRun:
             else:
                 health.failed(call.target, outcome.error)
         return outcome
-
-    async def _ask(self, call: Call, sink: Sink | None) -> Outcome:
-        driver = self.world.drivers.get(call.target)
-        if driver is None:
-            failure = Failure(kind="not_found", message=f"no target is called {call.target!r}")
-            return Outcome(target=call.target, error=failure)
-        if self.deadline_seconds == inf:
-            return await driver.ask(call, self.query, sink)
-        streamed = False
-        watched = sink
-        if sink is not None:
-            out = sink
-
-            async def watched(events: bytes) -> None:
-                nonlocal streamed
-                streamed = True
-                await out(events)
-
-        start = self._elapsed()
-        left = self.deadline_seconds - start
-        if left <= 0.0:
-            return Outcome(
-                target=call.target, error=Failure(kind="deadline", message=f"no time left for {call.target}")
-            )
-        try:
-            async with asyncio.timeout(left):
-                return await driver.ask(call, self.query, watched)
-        except TimeoutError:
-            message = f"the deadline of {self.deadline_seconds:g} s passed while {call.target} was answering"
-            # Once part of the answer is out the stream is broken: nobody else can take over.
-            failure = Failure(kind="broken_stream" if streamed else "deadline", message=message)
-            seconds = self._elapsed() - start
-            return Outcome(target=call.target, error=failure, streamed=streamed, seconds=seconds)
 
     def _note(self, path: Path, outcome: Outcome) -> None:
         self.steps.append(Step(path=path, outcome=outcome, start_seconds=self._elapsed()))

@@ -81,6 +81,7 @@ class _Replay:
     def __init__(self, query: Query, look_up: LookUp, meter: Meter) -> None:
         self.query, self.look_up, self.meter = query, look_up, meter
         self.steps: list[Step] = []
+        self.reserved_usd: dict[Path, float] = {}
 
     def go(self, plan: Plan) -> Run:
         outcome, seconds = self._drive(plan, (), 0.0)
@@ -144,7 +145,7 @@ class _Replay:
             if step.start_seconds <= until:
                 kept.append(step)
             elif step.call is not None and (step.outcome.error is None or step.outcome.error.kind != "budget"):
-                self.meter.strike(step.outcome)
+                self.meter.strike(self.reserved_usd[step.path], step.outcome)
         self.steps[since:to] = kept
 
     def _branch(self, branch: Call | Plan, path: Path, now: float) -> tuple[Outcome, float]:
@@ -172,10 +173,12 @@ class _Replay:
                 left = self.meter.limits.seconds - now
                 if left <= 0.0:
                     failure = Failure(kind="deadline", message=f"no time left for {call.target}")
-                    outcome = Outcome(target=call.target, error=failure)
+                    outcome = Outcome(target=call.target, usd=0.0, error=failure)
                 elif outcome.seconds > left:
                     failure = Failure(kind="deadline", message=f"the deadline passes while {call.target} answers")
                     outcome = Outcome(target=call.target, error=failure, usd=outcome.usd, seconds=left)
+                outcome = self.meter.priced(call, self.query, outcome)
+                self.reserved_usd[path] = reserved
                 self.meter.settle(reserved, outcome)
         self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=now))
         return outcome, now + outcome.seconds

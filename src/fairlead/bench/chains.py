@@ -1,0 +1,128 @@
+"""Cascades on a table: which chains of targets there are, with which thresholds, and what they bring.
+
+A chain is two or three targets of rising mean cost; the answer of each but the last is kept if its recorded confidence is high enough. A
+step whose confidence is read is charged the column that includes asking for it. A chain of one target is among the choices.
+Which chain belongs to which willingness to pay is settled on training queries alone.
+
+`run` takes all queries at once: some 40 µs for a chain on 1,500 queries, where the plan takes 30 µs for each; thousands of chains are
+tried. tests/bench/test_evaluate.py checks that both give the same.
+
+Shapes: Q queries, M models, N scored answers of one target, L weights of a dollar, C chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from msgspec import Struct
+
+from fairlead.plans.accept import Confidence
+from fairlead.plans.cascade import Cascade
+from fairlead.plans.single import Single
+from fairlead.table import Floats, OutcomeTable
+from fairlead.types import Plan
+
+THRESHOLDS = 24
+"""Confidence thresholds tried per chain."""
+
+
+class ConfidenceColumns(Struct, frozen=True, kw_only=True):
+    """Which columns a cascade reads and pays."""
+
+    column: str
+    usd_column: str | None = None
+
+
+class Chain(Struct, frozen=True, kw_only=True):
+    """One cascade: targets in order, and for each but the last the confidence from which on its answer is kept."""
+
+    models: tuple[int, ...]
+    above: tuple[float, ...] = ()
+
+    def plan(self, names: Sequence[str]) -> Plan:
+        """Return it as a plan that can be run: cascades of two, one inside the other, since each step has its own threshold."""
+        plan: Plan = Single(target=names[self.models[-1]])
+        for m, above in zip(self.models[-2::-1], self.above[::-1], strict=True):
+            plan = Cascade(steps=(Single(target=names[m]), plan), accept=Confidence(above=above))
+        return plan
+
+    def label(self, names: Sequence[str]) -> str:
+        """Say it in one line."""
+        steps = (f"{names[m]} if confidence >= {t:.4g} else " for m, t in zip(self.models, self.above, strict=False))
+        return "".join(steps) + names[self.models[-1]]
+
+
+def candidates(
+    table: OutcomeTable, confidence: ConfidenceColumns, *, longest: int = 3, thresholds: int = THRESHOLDS
+) -> list[Chain]:
+    """List singles and chains of rising mean cost, with thresholds at the quantiles of the first target's confidence.
+
+    Confidences of different targets mean different things: the later steps of a chain take the threshold at which they are right as
+    often as the first is at its own, by isotonic regression on this table.
+    """
+    order = np.argsort(np.nanmean(table.usd_QM, axis=0), kind="stable").tolist()
+    found = [Chain(models=(m,)) for m in order]
+    levels: dict[int, list[tuple[float, float]]] = {}
+    ladders: dict[int, tuple[Floats, Floats]] = {}
+    for m in order:
+        conf_Q = table.extra(confidence.column)[:, m, 0]
+        known = ~np.isnan(conf_Q)
+        if not known.any():
+            continue
+        ladders[m] = _ladder(conf_Q[known], table.quality_QM[known, m])
+        values = np.unique(np.quantile(conf_Q[known], np.linspace(0.02, 0.98, thresholds), method="lower"))
+        levels[m] = [(float(v), float(_right_at(ladders[m], v))) for v in values]
+    for length in range(2, longest + 1):
+        for models in combinations(order, length):
+            if all(m in ladders for m in models[:-1]):
+                found += [
+                    Chain(models=models, above=(above, *(_threshold(ladders[m], right) for m in models[1:-1])))
+                    for above, right in levels[models[0]]
+                ]
+    return list(dict.fromkeys(found))
+
+
+def _ladder(conf_N: Floats, quality_N: Floats) -> tuple[Floats, Floats]:
+    """Sorted confidences and the expected quality at each, non-decreasing."""
+    from sklearn.isotonic import isotonic_regression
+
+    order = np.argsort(conf_N, kind="stable")
+    return conf_N[order], np.asarray(isotonic_regression(quality_N[order]), dtype=np.float64)
+
+
+def _right_at(ladder: tuple[Floats, Floats], confidence: float) -> float:
+    conf_N, right_N = ladder
+    return float(right_N[min(int(np.searchsorted(conf_N, confidence, side="left")), len(conf_N) - 1)])
+
+
+def _threshold(ladder: tuple[Floats, Floats], right: float) -> float:
+    """Lowest confidence at which answers are right that often; infinity if they never are."""
+    conf_N, right_N = ladder
+    i = int(np.searchsorted(right_N, right, side="left"))
+    return float(conf_N[i]) if i < len(conf_N) else float("inf")
+
+
+def run(chain: Chain, table: OutcomeTable, confidence: ConfidenceColumns) -> tuple[Floats, Floats]:
+    """Quality and USD of each query under `chain`, (Q,) each: what the plan gives in the replay world, all queries at once."""
+    conf = table.extra(confidence.column)[:, :, 0]
+    read_usd = table.usd_QM if confidence.usd_column is None else table.extra(confidence.usd_column)[:, :, 0]
+    going = np.ones(len(table), dtype=bool)
+    quality, usd = np.zeros(len(table)), np.zeros(len(table))
+    for m, above in zip(chain.models[:-1], chain.above, strict=True):
+        usd[going] += read_usd[going, m]
+        kept = going & (conf[:, m] >= above)
+        quality[kept] = table.quality_QM[kept, m]
+        going = going & ~kept
+    last = chain.models[-1]
+    usd[going] += table.usd_QM[going, last]
+    quality[going] = table.quality_QM[going, last]
+    return quality, usd
+
+
+def best(past: OutcomeTable, confidence: ConfidenceColumns, weight_L: Floats) -> list[Chain]:
+    """Return the chain of highest mean utility on `past` for each weight of a dollar."""
+    found = candidates(past, confidence)
+    mean_2C = np.asarray([[v.mean() for v in run(c, past, confidence)] for c in found]).T
+    return [found[int(np.argmax(mean_2C[0] - weight * mean_2C[1]))] for weight in weight_L]
