@@ -1,6 +1,6 @@
 """How good, how fast and how different are the lab's tiny models? What routing on them rests on, measured on fresh test prompts.
 
-    python benchmarks/lab.py [--prompts 1000] [--seed 31] [--json] [--check]
+    python benchmarks/lab.py [--prompts 3000] [--seed 31] [--json] [--check]
 
 Prompts are of the test split, which no training run can have seen; tasks even, levels in the usual mix; answers are greedy. Accuracy is
 exact match, with half a 95% interval. AUROC: how well an answer's mean log-probability ranks right above wrong. Tokens a second are those
@@ -209,7 +209,7 @@ def _progress(done: int, n: int) -> None:
 def main() -> int:
     """Measure, print, and with `--check` judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--prompts", type=int, default=3000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=31, help="which prompts (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a mark is missed")

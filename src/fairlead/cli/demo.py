@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 POLICY = """\
       # Linear Thompson sampling over hand features of the prompt. It starts with no opinion and learns from feedback alone.
       type: thompson
-      objective: {usd_weight: 2000}   # one cent is worth 20 points of quality (0.01 * 2000 = 20.0): the lab is cheap
+      objective: {usd_weight: 13000}   # a millionth of a dollar weighs as much as 1.3% of the answers being right
 """
 
 CONFIG = """\
@@ -63,7 +63,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the verb."""
     parser = subparsers.add_parser("demo", help="the main job, with the embedded models: ask, judge, learn, show")
-    parser.add_argument("--prompts", type=int, default=450, help="how many prompts to send (default: 450)")
+    parser.add_argument("--prompts", type=int, default=900, help="how many prompts to send (default: 900)")
     parser.add_argument("--seed", type=int, default=7, help="which prompts (default: 7)")
     parser.add_argument("--folder", type=Path, default=Path("run/demo"), help="where config, traces and plot go")
     parser.add_argument("--serve", action="store_true", help="leave the gateway running until Ctrl-C")

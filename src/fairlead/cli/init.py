@@ -112,7 +112,7 @@ def render(found: Sequence[Found], notes: Sequence[str] = ()) -> str:
 def _weight(found: Sequence[Found]) -> tuple[int, str]:
     """Return (a weight for the price of an answer, what it means): the laboratory's answers cost a thousandth of real ones."""
     if all(f.type == "local" for f in found):
-        return 2000, "2000: 0.00005 USD is worth a tenth of full quality (the tiny models are cheap)."
+        return 13000, "13000: 0.0000077 USD is worth a tenth of full quality (the tiny models are cheap)."
     return 10, "10: one cent is worth a tenth of full quality."
 
 
