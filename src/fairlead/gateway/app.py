@@ -43,8 +43,9 @@ from fairlead.config import Config, GatewayConfig
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
 from fairlead.explain import explain
 from fairlead.gateway import read as reading
-from fairlead.gateway.chat import Chat, Exchange, busy, fallbacks, header_map
+from fairlead.gateway.chat import Chat, Exchange, header_map
 from fairlead.gateway.door import Door
+from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.metrics import CONTENT_TYPE, Metrics
 from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
 from fairlead.gateway.stats import SEED, Stats

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -22,6 +21,7 @@ from urllib.parse import quote
 
 from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
 from fairlead.gateway import read as reading
+from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.refusal import Headers, Refused, of_failure, respond
 from fairlead.plans.fallback import Fallback
 from fairlead.targets import wire
@@ -195,25 +195,6 @@ async def watch(receive: Any, task: asyncio.Task[Any] | None, exchange: Exchange
     if not exchange.over and task is not None:
         exchange.gone = True
         task.cancel()
-
-
-def fallbacks(trace: Trace) -> int:
-    """Count the plans that failed before the one that answered."""
-    if not isinstance(trace.plan, Fallback):
-        return 0
-    return max((s.path[0] for s in trace.steps), default=0)
-
-
-def busy(trace: Trace) -> float:
-    """Seconds in which at least one call was under way."""
-    steps = trace.steps
-    if len(steps) == 1:
-        return steps[0].outcome.seconds
-    total, until = 0.0, -math.inf
-    for start, end in sorted((s.start_seconds, s.start_seconds + s.outcome.seconds) for s in steps if s.call):
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total
 
 
 def usd(amount: float) -> bytes:

@@ -19,7 +19,7 @@ from collections import OrderedDict, deque
 from collections.abc import Collection
 from typing import Any, Final
 
-from fairlead.gateway.chat import fallbacks
+from fairlead.gateway.figures import fallbacks
 from fairlead.pool import Pool
 from fairlead.types import Feedback, Trace
 
