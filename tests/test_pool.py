@@ -186,3 +186,12 @@ def test_a_target_without_a_price_may_not_act_under_a_budget() -> None:
     assert [t.name for t in eligible.targets] == ["free"]
     assert "no known price" in eligible.excluded["unknown"]
     assert len(pool.eligible(Query.ask("x")).targets) == 2
+
+
+def test_a_target_that_may_cost_more_than_the_budget_may_not_act() -> None:
+    dear = Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=1000.0)
+    cheap = Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=1.0)
+    pool = Pool(targets=[Target(name="dear", profile=dear), Target(name="cheap", profile=cheap)])
+    eligible = pool.eligible(Query.ask("x", max_tokens=100, constraints=Constraints(max_usd=0.01)))
+    assert [t.name for t in eligible.targets] == ["cheap"]
+    assert "budget" in eligible.excluded["dear"]

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from fairlead.config import make
-from fairlead.errors import ConfigError, NoEligibleTarget, UnknownName
+from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, UnknownName
 from fairlead.prove import replay_decision
 from fairlead.router import Router
 from fairlead.types import Constraints, Decision, Failure, Feedback, Query
@@ -209,6 +209,41 @@ async def test_feedback_that_was_not_learned_before_a_crash_is_learned_at_the_ne
     async with router(tmp_path, {"type": "lin_ucb"}) as r:
         assert await asyncio.to_thread(r.learner.wait, 10)
         assert r.learner.learned == 0
+
+
+async def test_a_config_that_was_left_and_taken_up_again_begins_anew(tmp_path: Path) -> None:
+    a = {"type": "lin_ucb", "features": {"signals": ["length"], "bias": True}}
+    b = {"type": "thompson", "features": {"signals": ["length", "marks"], "bias": True}}
+    kinds = []
+    for policy in (a, b, a):
+        async with router(tmp_path, policy) as r:
+            for _ in range(5):
+                _, trace = await r.handle(Query.ask("x"))
+                await r.feedback(Feedback(trace_id=trace.id, value=1.0))
+            kinds.append(trace.decision.policy)
+    assert kinds == ["lin_ucb", "thompson", "lin_ucb"]
+
+
+async def test_a_judgement_outside_its_range_is_refused(tmp_path: Path) -> None:
+    async with router(tmp_path) as r:
+        _, trace = await r.handle(Query.ask("x"))
+        for value in (1000.0, -0.1, float("nan")):
+            with pytest.raises(FairleadError, match="value"):
+                await r.feedback(Feedback(trace_id=trace.id, value=value))
+
+
+async def test_a_driver_that_cannot_stop_does_not_leave_the_store_open(tmp_path: Path) -> None:
+    r = router(tmp_path)
+    await r.start()
+
+    async def broken() -> None:
+        raise RuntimeError("no way")
+
+    r.world.drivers["good"].stop = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="no way"):
+        await r.stop()
+    async with router(tmp_path) as again:
+        assert (await again.handle(Query.ask("x")))[0].text
 
 
 async def test_feedback_twice_revised_and_unknown(tmp_path: Path) -> None:

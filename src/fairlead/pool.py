@@ -46,7 +46,7 @@ class Health:
 
     def failed(self, name: str, failure: Failure, *, now: float | None = None) -> None:
         """Note a failed call. What is the request's own fault, or its asker's, is not held against the target."""
-        if not failure.elsewhere or failure.kind in ("context_too_long", "internal"):
+        if not failure.elsewhere or failure.kind in ("budget", "context_too_long", "internal"):
             return
         now = time.monotonic() if now is None else now
         n = self.in_a_row[name] = self.in_a_row.get(name, 0) + 1
@@ -102,7 +102,7 @@ class Pool:
     def eligible(self, query: Query) -> Eligibility:
         """Say who may answer `query`, and why the others may not."""
         allow = query.constraints.allow
-        budget = query.constraints.max_usd is not None
+        budget, usd = query.constraints.max_usd, None
         modalities = query.modalities
         size: int | None = None
         good: list[Target] = []
@@ -115,8 +115,10 @@ class Pool:
                 excluded[t.name] = "cannot take " + ", ".join(sorted(modalities - p.modalities))
             elif query.tools and not p.tools:
                 excluded[t.name] = "cannot use tools"
-            elif budget and (p.input_usd_per_mtok is None or p.output_usd_per_mtok is None):
+            elif budget is not None and (usd := self.estimate_usd(Call(target=t.name), query)) is None:
                 excluded[t.name] = "has no known price, and the query has a budget"
+            elif budget is not None and usd is not None and usd > budget:
+                excluded[t.name] = f"may cost {usd:.6f} USD, more than the query's budget of {budget:.6f}"
             elif t.name in self.health.rests_until and (rest := self.health.resting(t.name)) > 0:
                 excluded[t.name] = f"resting for {rest:.1f} s after failures"
             else:

@@ -7,6 +7,7 @@ straight to that target.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
@@ -17,7 +18,7 @@ import msgspec
 from fairlead import rewards
 from fairlead.build import build
 from fairlead.component import digest, pack
-from fairlead.errors import NoEligibleTarget, UnknownName
+from fairlead.errors import FairleadError, NoEligibleTarget, UnknownName
 from fairlead.learner import Learner
 from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
@@ -111,7 +112,9 @@ class Router:
         try:
             result = await run.go()
         except asyncio.CancelledError:
-            gone = Outcome(cancelled=True, error=Failure(kind="client_gone", message="the client went away"))
+            gone = Outcome(
+                cancelled=True, error=Failure(kind="client_gone", message="cancelled before the answer was whole")
+            )
             self.store.append(self.trace(query, signals, decision, plan, run.close(gone), at, start))
             raise
         trace = self.trace(query, signals, decision, plan, result, at, start)
@@ -119,7 +122,14 @@ class Router:
         return result.outcome, trace
 
     async def feedback(self, feedback: Feedback) -> Receipt:
-        """Take a judgement of an answer, keep it, and learn from it if it is new."""
+        """Take a judgement of an answer, keep it, and learn from it if it is new.
+
+        Raises:
+            FairleadError: if its value or its confidence does not lie in [0, 1].
+        """
+        for name, number in (("value", feedback.value), ("confidence", feedback.confidence)):
+            if not 0.0 <= number <= 1.0:
+                raise FairleadError(f"a feedback's {name} lies in [0, 1], and {number} does not")
         receipt = await self.store.add_feedback(feedback, learning=self.policies)
         if receipt.status == "accepted":
             trace = await self.store.get(feedback.trace_id)
@@ -240,15 +250,16 @@ class Router:
             await driver.start()
         self.learner.start()
         for route in self.policies:
-            for trace, feedback in self.store.unlearned(route):
+            for trace, feedback in self.store.unlearned(route, limit=10**9):
                 self.learner.submit(route, trace, rewards.reward(trace, feedback))
 
     async def stop(self) -> None:
         """Learn and write what is waiting, then close."""
-        await asyncio.to_thread(self.learner.stop)
-        for driver in self.world.drivers.values():
-            await driver.stop()
-        await asyncio.to_thread(self.store.stop)
+        async with contextlib.AsyncExitStack() as each:  # in reverse, and all of them whatever one raises
+            each.push_async_callback(asyncio.to_thread, self.store.stop)
+            for driver in self.world.drivers.values():
+                each.push_async_callback(driver.stop)
+            each.push_async_callback(asyncio.to_thread, self.learner.stop)
 
     def resume(self, route: str) -> Serving | None:
         """Return what the store's active version of a route is, if the route is configured as when that one began, else None.
@@ -258,9 +269,12 @@ class Router:
         """
         configured = self.policies[route]
         versions = self.store.versions(route)
-        began = next((v for v in reversed(versions) if v.note == self._begin(configured)), None)
+        # The newest beginning of all: a config that was left and is taken up again begins anew, as any other change does.
+        began = next((v for v in reversed(versions) if v.note.startswith(BEGIN)), None)
         active = next((v for v in versions if v.active), None)
-        if began is None or active is None or began.digest != configured.digest():
+        if began is None or active is None:
+            return None
+        if began.note != self._begin(configured) or began.digest != configured.digest():
             return None
         spec, state = self.store.load_policy(active.digest)
         policy = configured.copy() if spec == configured.spec() else build("policies", spec)

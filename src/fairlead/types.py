@@ -254,7 +254,7 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def elsewhere(self) -> bool:
         """Whether another target may well succeed where this one failed."""
-        return self.kind not in ("bad_request", "budget", "client_gone", "deadline", "no_target")
+        return self.kind not in ("bad_request", "client_gone", "deadline", "no_target")
 
 
 class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call", tag_field="kind"):
