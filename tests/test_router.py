@@ -246,6 +246,17 @@ async def test_a_driver_that_cannot_stop_does_not_leave_the_store_open(tmp_path:
         assert (await again.handle(Query.ask("x")))[0].text
 
 
+async def test_a_policy_that_does_not_learn_makes_no_versions(tmp_path: Path) -> None:
+    async with router(tmp_path, "random") as r:
+        version = r.serving["auto"].version
+        for _ in range(5):
+            _, trace = await r.handle(Query.ask("x"))
+            await r.feedback(Feedback(trace_id=trace.id, value=1.0))
+        assert await asyncio.to_thread(r.learner.wait, 10)
+        assert r.serving["auto"].version == version
+        assert not r.store.unlearned("auto")
+
+
 async def test_feedback_twice_revised_and_unknown(tmp_path: Path) -> None:
     async with router(tmp_path, {"type": "lin_ucb"}) as r:
         _, trace = await r.handle(Query.ask("x"))

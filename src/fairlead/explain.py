@@ -39,9 +39,10 @@ def explain(query: Query, signals: Signals, decision: Decision) -> dict[str, Any
 
 def would_change(decision: Decision, objective: Objective | None) -> list[str]:
     """Say what would have to be otherwise for another choice. `objective`: what forecasts were weighed by, if they were."""
-    out = [str(tip) for tip in tipping_points(decision.options, objective)] if objective is not None else []
+    tips = tipping_points(decision.options, objective) if objective is not None else ()
+    out = [str(tip) for tip in tips if tip.at > 0.0]
     others = [o for i, o in enumerate(decision.options) if i != decision.chosen]
-    drawn = [o for o in others if o.probability > 0.0]
+    drawn = [o for o in others if o.probability >= 0.005]
     for option in drawn[:3]:
         out.append(f"another draw: {_name(option)} is chosen in {option.probability:.1%} of cases like this one")
     if others and not drawn and not out:

@@ -288,7 +288,14 @@ class Router:
         return f"{BEGIN}, signals {digest(pack(signals))}"
 
     def publish(self, route: str, policy: Policy, note: str, learned: Sequence[str] = ()) -> None:
-        """Keep a snapshot of `policy`, which has now learned from the traces `learned`, then let it serve `route`."""
+        """Keep a snapshot of `policy`, which has now learned from the traces `learned`, then let it serve `route`.
+
+        A policy that is what it was (a method that does not learn from single answers) makes no new version.
+        """
+        now = self.serving.get(route)
+        if learned and now is not None and policy.digest() == now.digest:
+            self.store.forget_lessons(learned)
+            return
         kept = self.store.save_policy(route, policy.spec(), policy.state(), note=note, learned=learned)
         self.serving[route] = Serving(policy=policy, version=kept.version, digest=kept.digest)
 

@@ -299,7 +299,7 @@ async def test_nobody_is_eligible(start: Start) -> None:
     async with start({"t": target}) as run:
         long = [{"role": "user", "content": "word " * 100}]
         status, headers, reply = await run.post({"model": "auto", "messages": long})
-        assert (status, reply["error"]["code"]) == (503, "no_eligible_target")
+        assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
         assert "do not fit its context" in reply["error"]["message"]
         assert "retry-after" not in headers
 

@@ -49,6 +49,9 @@ def parser(wanted: str | None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    # Matrices here are small: more than one thread each only fight over the cores. Read when numpy is first imported.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     arguments = sys.argv[1:] if argv is None else list(argv)
     wanted = next((a for a in arguments if not a.startswith("-")), None)
     try:

@@ -135,6 +135,8 @@ class Gateway:
         store, stats = self.router.store, self.stats
         traces = list(itertools.islice(store.traces(newest_first=True, limit=SEED), SEED))
         for trace in reversed(traces):
+            if not trace.decision.options:
+                continue  # a refusal; those are counted by status only
             stats.add(trace, status=200 if trace.outcome.error is None else 500)
             for feedback in store.feedback(trace.id):
                 stats.judge(feedback)
@@ -178,7 +180,11 @@ class Gateway:
         self.stats.add(trace, status=status, overhead_seconds=overhead)
 
     def nobody(self, e: NoEligibleTarget) -> Refused:
-        """Say that nobody may answer, and when somebody may again."""
+        """Say that nobody may answer, and when somebody may again; where only the request stands in the way, it is told so."""
+        if e.excluded and all("budget" in why for why in e.excluded.values()):
+            return Refused(402, str(e), code="budget_exceeded", retry=False)
+        if e.excluded and all("do not fit its context" in why for why in e.excluded.values()):
+            return Refused(400, str(e), code="context_length_exceeded", param="messages", retry=False)
         rests = [r for name in e.excluded if (r := self.router.pool.health.resting(name)) > 0.0]
         headers: Headers = [(b"retry-after", str(math.ceil(min(rests))).encode())] if rests else []
         return Refused(503, str(e), code="no_eligible_target", retry=bool(rests), headers=headers)
@@ -363,8 +369,11 @@ class Gateway:
             raise Refused(400, f"limit must be a whole number from 1 to {MOST_TRACES}", param="limit")
         limit = int(text)
         store = self.router.store
-        found = await asyncio.to_thread(lambda: list(store.traces(newest_first=True, limit=limit)))
-        return _json({"object": "list", "data": found})
+
+        def read() -> bytes:
+            return msgspec.json.encode({"object": "list", "data": list(store.traces(newest_first=True, limit=limit))})
+
+        return Response(await asyncio.to_thread(read), media_type="application/json")
 
     async def trace(self, request: Request) -> Response:
         """Send one trace with all judgements of it, and its decision explained as a dry run is."""

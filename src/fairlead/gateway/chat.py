@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DONE: Final = b"data: [DONE]\n\n"
+CLOSING_SECONDS: Final = 30.0
+"""How long a client may take to let the end of its answer in."""
 _SSE: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
@@ -97,31 +99,37 @@ class Chat:
             refused = Refused(500, "the gateway failed; its log tells more", code="internal_error")
         else:
             exchange.over = True
-            status = await self._close(exchange, outcome, trace)
-            gateway.note(trace, exchange, status)
+            failure = outcome.error
+            try:
+                # Whoever has stopped reading is not sent an error that would never arrive: uvicorn closes the connection.
+                if failure is None or failure.kind != "client_gone":
+                    async with asyncio.timeout(CLOSING_SECONDS):
+                        await self._close(exchange, outcome, trace)
+            except TimeoutError:
+                log.warning("%s: the client stopped reading; its connection is closed", query.id)
+            finally:
+                gateway.note(trace, exchange, 200 if failure is None else of_failure(failure).status)
             return
         gateway.metrics.refused.labels(str(refused.status)).inc()
         await exchange.refuse(refused)
 
-    async def _close(self, exchange: Exchange, outcome: Outcome, trace: Trace) -> int:
-        """Send what is not sent yet; return the status."""
+    async def _close(self, exchange: Exchange, outcome: Outcome, trace: Trace) -> None:
+        """Send what is not sent yet."""
         query = exchange.query
         if outcome.error is not None:
-            refused = of_failure(outcome.error)
-            await exchange.refuse(refused, trace)
-            return refused.status
+            await exchange.refuse(of_failure(outcome.error), trace)
+            return
         created = int(time.time())
         if not exchange.stream:
             body = outcome.reply or wire.completion(outcome, id=query.id, created=created)
             await respond(exchange.send, 200, body, exchange.headers(trace))
-            return 200
+            return
         if not exchange.streaming:
             # Answers that had to be judged first (a vote, an early step of a cascade) come at once.
             usage = reading.include_usage(query)
             await exchange.pass_on(wire.chunks(outcome, id=query.id, created=created, include_usage=usage), trace)
         spent = b"" if trace.usd is None else b": x-fairlead-cost-usd %s\n\n" % usd(trace.usd)
         await exchange.send({"type": "http.response.body", "body": spent + DONE})
-        return 200
 
 
 class Exchange:

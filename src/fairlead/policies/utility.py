@@ -97,7 +97,12 @@ class Tip(Struct, frozen=True, kw_only=True):
     instead: str
 
     def __str__(self) -> str:
-        return f"{self.instead} would win if {self.what} were {self.at:.4g} (now {self.now:.4g})"
+        return f"{self.instead} would win if {self.what} were {_plain(self.at)} (now {_plain(self.now)})"
+
+
+def _plain(number: float) -> str:
+    """Write three or more digits, without an exponent."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def tipping_points(options: Sequence[Option], objective: Objective) -> tuple[Tip, ...]:
