@@ -26,8 +26,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    from prometheus_client import disable_created_metrics
+
     from fairlead.gateway import server
     from fairlead.gateway.app import Gateway
+
+    disable_created_metrics()  # half of all lines, and nobody plots them
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     read = config.load(args.config)
