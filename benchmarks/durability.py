@@ -240,7 +240,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 if anything is lost or broken")
     parser.add_argument("--keep", type=Path, help="keep config, log and store in this folder")
     args = parser.parse_args()
-    folder = args.keep or Path(tempfile.mkdtemp(prefix="fairlead-durability-"))
+    folder = args.keep.resolve() if args.keep else Path(tempfile.mkdtemp(prefix="fairlead-durability-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
         result = asyncio.run(measure(args, folder))

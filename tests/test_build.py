@@ -60,8 +60,20 @@ def test_what_is_wrong_is_named_by_its_path(spec: object, path: str, hint: str) 
 
 
 def test_a_trained_predictor_that_is_not_there_says_how_to_make_one(tmp_path) -> None:
-    with pytest.raises(ConfigError, match="fairlead train"):
+    with pytest.raises(ConfigError, match="fairlead train") as e:
         build("predictors", {"trained": str(tmp_path)}, path="$.p")
+    assert "Errno" not in str(e.value)
+    (tmp_path / "predictor.msgpack").write_bytes(b"junk")
+    with pytest.raises(ConfigError, match="fairlead train"):
+        trained(tmp_path)
+
+
+def test_a_trained_predictor_whose_state_does_not_fit(tmp_path) -> None:
+    predictor = build("predictors", "mean")
+    (tmp_path / "predictor.msgpack").write_bytes(pack([predictor.spec(), {"other_": 1}]))
+    with pytest.raises(ConfigError, match="fairlead train") as e:
+        trained(tmp_path, path="$.p.trained")
+    assert e.value.path == "$.p.trained"
 
 
 def test_a_trained_predictor_is_loaded_with_its_state(tmp_path) -> None:

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from fairlead.build import build
+from fairlead.component import pack
 from fairlead.config import load, make
 from fairlead.errors import ConfigError
+from fairlead.signals.marks import Marks
 
 GOOD = {
     "targets": {"a": {"type": "scripted"}, "b": {"type": "scripted"}},
@@ -34,6 +37,25 @@ def test_a_config_builds() -> None:
         ({"gateway": {"prt": 1}}, "$.gateway", "'port'"),
         ({"store": {"relaxed": "maybe"}}, "$.store.relaxed", "bool"),
         ({"signals": {"lenth": {}}}, "$.signals.lenth.type", "'length'"),
+        ({"gateway": {"port": 65536}}, "$.gateway.port", "65535"),
+        ({"gateway": {"port": -1}}, "$.gateway.port", "0"),
+        ({"learning": {"batch": 0}}, "$.learning.batch", "1"),
+        ({"fallbacks": -1}, "$.fallbacks", "0"),
+        (
+            {"targets": {"a": {"type": "scripted", "profile": {"input_usd_per_mtok": -1}}}},
+            "$.targets.a.profile.input_usd_per_mtok",
+            "0",
+        ),
+        ({"routes": {"auto": {"policy": {"type": "thompson", "sigma": 0}}}}, "$.routes.auto.policy.sigma", "0"),
+        ({"routes": {"auto": {"policy": {"type": "thompson", "prior_var": 0}}}}, "$.routes.auto.policy.prior_var", "0"),
+        ({"routes": {"auto": {"policy": {"type": "lin_ucb", "ridge": -1}}}}, "$.routes.auto.policy.ridge", "0"),
+        ({"routes": {"auto": {"policy": {"type": "lin_ucb", "alpha": -1}}}}, "$.routes.auto.policy.alpha", "0"),
+        ({"routes": {"auto": {"policy": {"type": "lin_ucb", "explore": 1.5}}}}, "$.routes.auto.policy.explore", "1"),
+        (
+            {"routes": {"auto": {"policy": {"type": "utility", "predictor": "knn", "explore": -0.1}}}},
+            "$.routes.auto.policy.explore",
+            "0",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_with_its_path_and_the_nearest_known_one(change: dict, path: str, hint: str) -> None:
@@ -56,7 +78,7 @@ def test_a_policy_that_reads_a_signal_that_is_not_there() -> None:
     rules = {"type": "rules", "rules": [{"name": "r", "when": {"keywrd.legal": True}, "use": "a"}], "default": "b"}
     with pytest.raises(ConfigError, match="keywrd") as e:
         make({**GOOD, "routes": {"auto": {"policy": rules}}})
-    assert e.value.path == "$.routes.auto.policy"
+    assert e.value.path == "$.routes.auto.policy.rules[0].when"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +88,7 @@ def test_a_policy_that_reads_a_signal_that_is_not_there() -> None:
         ({"type": "random", "weights": {"aa": 1.0}}, "$.routes.auto.policy", "'a'"),
         (
             {"type": "rules", "rules": [{"when": {"length": {"gt": 1}}, "use": "aa"}], "default": "b"},
-            "$.routes.auto",
+            "$.routes.auto.policy.rules[0].use",
             "'a'",
         ),
         (
@@ -105,3 +127,72 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     bad.write_text("just text")
     with pytest.raises(ConfigError, match="mapping"):
         load(bad)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("marks.math", "'maths'"), ("legal.lwa", "'law'"), ("embedding.size", "no parts"), ("language.shre", "'share'")],
+)
+def test_a_rule_over_a_part_that_its_signal_does_not_have(key: str, hint: str) -> None:
+    when = {"all": [{"length.tokens": {"gt": 1}}, {"not": {key: True}}]}
+    policy = {"type": "rules", "rules": [{"when": {"marks.code": True}, "use": "a"}, {"when": when, "use": "a"}]}
+    signals = {"legal": {"type": "keyword", "rules": {"law": ["contract"]}}}
+    for at, config in (
+        ("$.routes.auto.policy", {**policy, "default": "b"}),
+        (
+            "$.routes.auto.policy.policies.p",
+            {"type": "rules", "default": {"policy": "p"}, "policies": {"p": {**policy, "default": "b"}}},
+        ),
+    ):
+        with pytest.raises(ConfigError, match=key) as e:
+            make({**GOOD, "signals": signals, "routes": {"auto": {"policy": config}}})
+        assert e.value.path == f"{at}.rules[1].when"
+        assert hint in str(e.value)
+
+
+def test_a_signal_may_leave_its_parts_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Marks, "parts", lambda self: None)
+    rules = {"type": "rules", "rules": [{"when": {"marks.some": True}, "use": "a"}], "default": "b"}
+    make({**GOOD, "routes": {"auto": {"policy": rules}}})
+
+
+def test_a_key_that_is_there_twice_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("targets:\n  a: {type: scripted}\n  a: {type: local}\nroutes: {}\n")
+    with pytest.raises(ConfigError, match=r"twice\.yaml.*line 3.*'a'"):
+        load(file)
+    # A merge key may be overridden.
+    file.write_text(
+        "targets:\n  a: &a {type: scripted, timeout_seconds: 3}\n  b: {<<: *a, timeout_seconds: 4}\nroutes: {}\n"
+    )
+    assert load(file).drivers["b"].timeout_seconds == 4
+
+
+def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "conf"
+    (folder / "mine").mkdir(parents=True)
+    predictor = build("predictors", "mean")
+    predictor.targets_ = ["a"]
+    (folder / "mine" / "predictor.msgpack").write_bytes(pack([predictor.spec(), predictor.state()]))
+    text = """
+targets: {a: {type: scripted}}
+routes: {auto: {policy: {type: utility, predictor: {trained: mine}}}}
+store: {path: PATH}
+"""
+    file = folder / "fairlead.yaml"
+    file.write_text(text.replace("PATH", "s.sqlite"))
+    monkeypatch.chdir(tmp_path)
+    made = load("conf/fairlead.yaml")
+    assert made.file.store.path == "conf/s.sqlite"
+    assert made.policies["auto"].predictor.targets_ == ["a"]
+    file.write_text(text.replace("PATH", str(tmp_path / "s.sqlite")))
+    assert load(file).file.store.path == str(tmp_path / "s.sqlite")
+    monkeypatch.chdir(folder)
+    assert load("fairlead.yaml").file.store.path == str(tmp_path / "s.sqlite")
+    assert make({**GOOD, "store": {"path": "x.sqlite"}}).file.store.path == "x.sqlite"
+
+
+def test_what_is_wrong_with_the_whole_file_has_no_path(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as e:
+        load(tmp_path / "none.yaml")
+    assert str(e.value).startswith("cannot read")

@@ -65,10 +65,15 @@ def trained(folder: Any, *, path: str = "$") -> Any:
     file = Path(str(folder)) / "predictor.msgpack"
     try:
         spec, state = unpack(file.read_bytes())
-    except (OSError, StateError, ValueError, TypeError) as e:
-        raise ConfigError(f"no trained predictor in {folder} ({e}); make one with `fairlead train`", path=path) from e
+    except OSError as e:
+        raise ConfigError(f"no trained predictor in {folder}; make one with `fairlead train`", path=path) from e
+    except (StateError, ValueError, TypeError) as e:
+        raise ConfigError(f"{file} was not written by `fairlead train`; make it anew", path=path) from e
     predictor = build("predictors", spec, path=path)
-    predictor.load(state)
+    try:
+        predictor.load(state)
+    except StateError as e:
+        raise ConfigError(f"{file} does not fit ({e}); make it anew with `fairlead train`", path=path) from e
     return predictor
 
 
@@ -78,7 +83,7 @@ def construct(kind: type[Any], arguments: Any, *, path: str, **given: Any) -> An
         raise ConfigError(f"expected a mapping, not {_show(arguments)}", path=path)
     # Asked of the class, not of its __init__: a class without one of its own takes nothing, and says so here.
     parameters = dict(inspect.signature(kind).parameters)
-    hints = typing.get_type_hints(kind if issubclass(kind, msgspec.Struct) else kind.__init__)
+    hints = typing.get_type_hints(kind if issubclass(kind, msgspec.Struct) else kind.__init__, include_extras=True)
     built: dict[str, Any] = dict(given)
     for key, value in arguments.items():
         at = f"{path}.{key}"

@@ -14,18 +14,19 @@
     gateway: {host: 127.0.0.1, port: 4356}
 
 An unknown key is an error with its path and the nearest known name. Secrets are written as ``${NAME}`` and read from the environment
-when a target is opened; they are never stored.
+when a target is opened; they are never stored. Relative paths (``store.path``, ``trained``) start from the folder of the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
-from msgspec import Struct
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from fairlead import catalog
 from fairlead.build import build, construct
@@ -52,8 +53,8 @@ class RouteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class LearningConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How feedback is learned: at most `batch` answers together, none waiting longer than `seconds`."""
 
-    batch: int = 32
-    seconds: float = 1.0
+    batch: Annotated[int, Meta(ge=1)] = 32
+    seconds: Annotated[float, Meta(ge=0.0)] = 1.0
 
 
 class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,10 +71,10 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The HTTP edge. `keys`: name -> ``sha256:…`` as printed by `fairlead key`; required unless bound to loopback."""
 
     host: str = "127.0.0.1"
-    port: int = 4356
+    port: Annotated[int, Meta(ge=0, le=65535)] = 4356
     keys: dict[str, str] = {}
-    max_body_bytes: int = 20_000_000
-    drain_seconds: float = 10.0
+    max_body_bytes: Annotated[int, Meta(ge=1)] = 20_000_000
+    drain_seconds: Annotated[float, Meta(ge=0.0)] = 10.0
     strongest: str | None = None
     """The target that savings are measured against (default: the one with the highest output price)."""
 
@@ -88,7 +89,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     store: StoreConfig = StoreConfig()
     gateway: GatewayConfig = GatewayConfig()
     seed: int = 0
-    fallbacks: int = 2
+    fallbacks: Annotated[int, Meta(ge=0)] = 2
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -127,19 +128,48 @@ def load(path: str | Path) -> Config:
         ConfigError: if it cannot be read, or with the path of the wrong key.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text("utf-8"))
+        text = Path(path).read_text("utf-8")
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e.strerror}; `fairlead init` writes a config to start from") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except UnicodeDecodeError as e:
         raise ConfigError(f"{path} is not YAML: {e}") from e
-    return make(data)
+    return make(parse(text, name=str(path)), folder=Path(path).parent)
 
 
-def make(data: Any) -> Config:
-    """Check and build a config from builtin data. Raises `ConfigError` with the path of the wrong key."""
+def parse(text: str, *, name: str = "the config") -> Any:
+    """Read YAML as builtin data. Raises `ConfigError`, also for a key that is there twice: the first would be lost silently."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{name} is not YAML: {e}") from e
+    except ConfigError as e:
+        raise ConfigError(f"{name}, {e.message}") from e
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, and no key twice. Asked where nodes are made, before a merge key (``<<``) adds what may be overridden."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise ConfigError(f"line {key.start_mark.line + 1}: the key {key.value!r} is there already")
+                seen.add((key.tag, key.value))
+        return node
+
+
+def make(data: Any, *, folder: Path | None = None) -> Config:
+    """Check and build a config from builtin data.
+
+    `folder` is where relative paths start from; None: the working directory. Raises `ConfigError` with the path of the wrong key.
+    """
     if not isinstance(data, Mapping):
         raise ConfigError("a config is a mapping with `targets` and `routes`; `fairlead init` writes one to start from")
     file: File = construct(File, data, path="$")
+    if folder is not None:
+        file = replace(file, store=replace(file.store, path=str(folder / file.store.path)))
     if not file.targets:
         raise ConfigError("name at least one target", path="$.targets")
     drivers = {name: build("targets", spec, path=f"$.targets.{name}", name=name) for name, spec in file.targets.items()}
@@ -155,9 +185,12 @@ def make(data: Any) -> Config:
         at = f"$.routes.{name}.policy"
         if name in drivers:
             raise ConfigError(f"a target is called {name!r} too; rename one of them", path=f"$.routes.{name}")
-        policies[name] = build("policies", route.policy, path=at)
+        spec = route.policy if folder is None else _anchored(route.policy, folder)
+        policies[name] = build("policies", spec, path=at)
         for path, part in policies[name].walk(at):
             _check(part, path, drivers)
+            if isinstance(part, Policy):
+                _check_tests(part, path, signals)
         try:
             observer.check(policies[name].needs)
         except UnknownName as e:
@@ -173,12 +206,39 @@ def _check(part: Component, path: str, drivers: Mapping[str, Driver]) -> None:
         raise ConfigError(e.message, path=path + e.path.removeprefix("$")) from e
     match part:
         case Policy():
-            for name in part.names:
+            for inner, name in part.names:
                 if name not in drivers:
-                    raise ConfigError(f"no target is called {name!r}; {suggest(name, drivers)}", path=path)
+                    at = path + inner.removeprefix("$")
+                    raise ConfigError(f"no target is called {name!r}; {suggest(name, drivers)}", path=at)
         case Predictor() if part.fitted and not set(part.targets_) & set(drivers):
             knows = ", ".join(part.targets_)
             raise ConfigError(f"the predictor was trained on none of the targets here; it knows {knows}", path=path)
+
+
+def _check_tests(policy: Policy, path: str, signals: Mapping[str, Signal]) -> None:
+    """Find tests of what no signal says: they would never hold."""
+    for inner, key in policy.tests:
+        at = path + inner.removeprefix("$")
+        name, _, part = key.partition(".")
+        if name not in signals:
+            raise ConfigError(f"{key}: no signal is called {name!r}; {suggest(name, signals)}", path=at)
+        parts = signals[name].parts() if part else None
+        if parts is not None and part not in parts:
+            hint = suggest(part, parts) if parts else "it has no parts"
+            raise ConfigError(f"{key}: the signal {name!r} has no part {part!r}; {hint}", path=at)
+
+
+def _anchored(data: Any, folder: Path) -> Any:
+    """Let relative folders of trained predictors start from `folder`."""
+    match data:
+        case {"trained": str(path)} if len(data) == 1:
+            return {"trained": str(folder / path)}
+        case Mapping():
+            # A condition may well test a signal called trained.
+            return {k: v if k == "when" else _anchored(v, folder) for k, v in data.items()}
+        case list() | tuple():
+            return [_anchored(v, folder) for v in data]
+    return data
 
 
 def known() -> dict[str, list[str]]:
@@ -187,5 +247,5 @@ def known() -> dict[str, list[str]]:
 
 
 def show(config: Config) -> bytes:
-    """Return the config as it was read, as JSON; secrets are still references."""
+    """Return the config as it was read, relative paths resolved, as JSON; secrets are still references."""
     return msgspec.json.encode(config.file)

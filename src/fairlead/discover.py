@@ -6,7 +6,7 @@ Only loopback is asked, one short request a port; no key is read beyond whether 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import Final
@@ -14,10 +14,13 @@ from urllib.request import ProxyHandler, build_opener
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fairlead.types import Profile
 
 PROBE_SECONDS: Final = 0.3
+ROUTE: Final = "auto"
+"""The route of a first config; no target may be called the same."""
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -29,6 +32,8 @@ class Found(Struct, frozen=True, kw_only=True):
     base_url: str | None = None
     key: str | None = None
     """The environment variable that holds its key."""
+    mode: str | None = None
+    """How one of the laboratory's models is asked, if not directly."""
     profile: Profile = Profile()
     source: str = ""
     """Where it was found, in words."""
@@ -116,7 +121,9 @@ class _Models(Struct):
 
 def find(environ: Mapping[str, str] | None = None, probe: Probe | None = None) -> list[Found]:
     """Return the targets that are within reach, each under a name of its own; the laboratory's if there are none."""
-    found = [*keys(os.environ if environ is None else environ), *servers(probe or models_at)]
+    found: list[Found] = []
+    for f in [*keys(os.environ if environ is None else environ), *servers(probe or models_at)]:
+        found.append(replace(f, name=free_name(f.name, [ROUTE, *(g.name for g in found)])))
     return found or laboratory()
 
 
@@ -161,10 +168,31 @@ def servers(probe: Probe) -> list[Found]:
 
 
 def laboratory() -> list[Found]:
-    """Return the laboratory's models, which need neither key nor network."""
-    from fairlead.lab.pool import MODELS
+    """Return the laboratory's models, which need neither key nor network: those that the demo and `fairlead lab table` ask."""
+    from fairlead.lab.pool import TARGETS
 
-    return [Found(name=m, type="local", model=m, source="a tiny model that ships with Fairlead") for m in MODELS]
+    found = []
+    for t in TARGETS:
+        mode, told = (None, "") if t.mode == "direct" else (t.mode, ", told to work before it answers")
+        source = f"a tiny model that ships with Fairlead{told}"
+        found.append(Found(name=t.name, type="local", model=t.model, mode=mode, source=source))
+    return found
+
+
+def list_price(model: str) -> Profile | None:
+    """Return the price of a provider's model as far as `PROVIDERS` knows it."""
+    for p in PROVIDERS:
+        for _, known, usd_in, usd_out in p.models:
+            if known == model and usd_in is not None and usd_out is not None:
+                return Profile(input_usd_per_mtok=usd_in, output_usd_per_mtok=usd_out)
+    return None
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return `name`, or if it is taken, the first of ``name-2``, ``name-3`` … that is not."""
+    if name not in taken:
+        return name
+    return next(n for k in range(2, len(taken) + 3) if (n := f"{name}-{k}") not in taken)
 
 
 def models_at(port: int) -> tuple[str, ...]:

@@ -32,10 +32,10 @@ class FairleadError(Exception):
 
 
 class ConfigError(FairleadError):
-    """A config value is wrong. `path` is the key's address, like ``$.targets.gpt.api_key``."""
+    """A config value is wrong. `path` is the key's address, like ``$.targets.gpt.api_key``; ``$`` (all of it) is not printed."""
 
     def __init__(self, message: str, *, path: str = "$") -> None:
-        super().__init__(f"{path}: {message}")
+        super().__init__(message if path == "$" else f"{path}: {message}")
         self.path = path
         self.message = message
 

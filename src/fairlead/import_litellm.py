@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from fairlead.discover import Found, plain_name
+from fairlead.discover import ROUTE, Found, free_name, list_price, plain_name
 from fairlead.errors import ConfigError
 from fairlead.secret import Secret
 from fairlead.types import Profile
@@ -39,6 +39,8 @@ _PRICES: Final = {
     "cache_read_input_token_cost": "cached_input_usd_per_mtok",
     "output_cost_per_token": "output_usd_per_mtok",
 }
+_NO_KEY: Final = ("", "none", "null", "empty", "dummy", "not-needed", "sk-no-key-required")
+"""What is written for a server that wants no key, since LiteLLM's client insists on one."""
 _SIZES: Final = {"max_input_tokens": "context_tokens", "max_output_tokens": "max_output_tokens"}
 
 
@@ -88,9 +90,12 @@ def _target(entry: Mapping[str, Any], at: str, taken: set[str], notes: list[str]
         return None
     kind, base_url, variable = PROVIDERS[provider]
     name = plain_name(str(entry.get("model_name") or model))
+    if name == ROUTE:
+        name = f"{ROUTE}-target"
+        notes.append(f"{at}: {ROUTE} is the name of the route, so the target is called {name}")
     if name in taken:
-        name = next(n for k in range(2, 10_000) if (n := f"{name}-{k}") not in taken)
-        notes.append(f"{at}: its name is taken, so it is called {name}")
+        again, name = name, free_name(name, taken)
+        notes.append(f"{at}: {again} is there already, so this one is called {name}; the route chooses among them")
     own_url = given.pop("api_base", None) or given.pop("base_url", None)
     given.pop("base_url", None)
     if own_url is not None:
@@ -102,7 +107,9 @@ def _target(entry: Mapping[str, Any], at: str, taken: set[str], notes: list[str]
     if provider in ("ollama", "ollama_chat") and not base_url.endswith("/v1"):
         base_url += "/v1"
     key = given.pop("api_key", None)
-    if key is not None:
+    if key is not None and str(key).strip().lower() in _NO_KEY:
+        variable = None
+    elif key is not None:
         variable = _variable(str(key), name, at, notes)
     elif own_url is not None and variable is not None:
         notes.append(
@@ -112,11 +119,17 @@ def _target(entry: Mapping[str, Any], at: str, taken: set[str], notes: list[str]
     profile: dict[str, Any] = {}
     for source in (info, given):
         for theirs, ours in _PRICES.items():
-            if (price := _number(source, theirs, at, notes)) is not None:
-                profile[ours] = round(price * 1e6, 9)
+            if (usd := _number(source, theirs, at, notes)) is not None:
+                profile[ours] = round(usd * 1e6, 9)
         for theirs, ours in _SIZES.items():
             if (size := _number(source, theirs, at, notes)) is not None:
                 profile[ours] = int(size)
+    if not {"input_usd_per_mtok", "output_usd_per_mtok"} & set(profile) and (price := list_price(model)) is not None:
+        profile |= {
+            "input_usd_per_mtok": price.input_usd_per_mtok,
+            "output_usd_per_mtok": price.output_usd_per_mtok,
+        }
+        notes.append(f"{at}: it names no price, so {name} has the list price that Fairlead knows of {model}; check it")
     info.pop("id", None)
     for key_left in sorted(given):
         notes.append(f"{at}.litellm_params.{key_left}: left out, it has no counterpart here")

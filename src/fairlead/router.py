@@ -26,7 +26,7 @@ from fairlead.policies.base import Policy
 from fairlead.policies.fixed import Fixed
 from fairlead.pool import Pool
 from fairlead.signals.base import Observer
-from fairlead.store import BEGIN, Receipt, Store
+from fairlead.store import BEGIN, STRAIGHT, Receipt, Store
 from fairlead.types import Decision, Failure, Feedback, Outcome, Plan, Query, Signals, Sink, Trace
 from fairlead.version import VERSION
 from fairlead.worlds.base import Limits, Run
@@ -245,7 +245,7 @@ class Router:
             else:
                 self.publish(route, policy.copy(), self._begin(policy))
         for target in self.pool:
-            self.publish(target.name, Fixed(plan=Single(target=target.name), only=True), "the target itself")
+            self.publish(target.name, Fixed(plan=Single(target=target.name), only=True), STRAIGHT)
         for driver in self.world.drivers.values():
             await driver.start()
         self.learner.start()

@@ -22,6 +22,8 @@ from fairlead.types import Feedback, Target, Trace
 
 BEGIN = "as configured"
 """How the note of a version begins that a config began with: it has learned nothing yet, and is never pruned."""
+STRAIGHT = "the target itself"
+"""Note of the version by which a target is asked for by its own name."""
 KEEP = 32
 """Newest versions of a route that `prune` leaves alone."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -161,6 +161,7 @@ class Signals(Struct, frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------------ who can act
 
 
+Price: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0)]
 _TEXT_ONLY = frozenset({"text"})
 _NO_TAGS: frozenset[str] = frozenset()
 
@@ -168,9 +169,9 @@ _NO_TAGS: frozenset[str] = frozenset()
 class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known about a target. None: unknown, never zero."""
 
-    input_usd_per_mtok: float | None = None
-    cached_input_usd_per_mtok: float | None = None
-    output_usd_per_mtok: float | None = None
+    input_usd_per_mtok: Price | None = None
+    cached_input_usd_per_mtok: Price | None = None
+    output_usd_per_mtok: Price | None = None
     context_tokens: int | None = None
     max_output_tokens: int | None = None
     modalities: frozenset[str] = _TEXT_ONLY

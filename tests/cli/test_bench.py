@@ -75,6 +75,12 @@ def test_cost_columns_and_prices(table: str, tmp_path: Path, capsys: pytest.Capt
         prices.write_text(text)
         with pytest.raises(TableError, match=message):
             read_prices(str(prices))
+    for missing in (tmp_path / "none.csv", tmp_path):
+        assert main([*common, "--prices", str(missing)]) == 1
+        assert capsys.readouterr().err.startswith(f"fairlead: cannot read {missing}: ")
+    prices.write_bytes(b"model,\xff")
+    assert main([*common, "--prices", str(prices)]) == 1
+    assert "UTF-8" in capsys.readouterr().err
 
 
 def test_unknown_names_are_explained(table: str, capsys: pytest.CaptureFixture[str]) -> None:

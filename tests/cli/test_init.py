@@ -11,6 +11,7 @@ from fairlead import config, discover, import_litellm
 from fairlead.cli import init
 from fairlead.discover import Found, find
 from fairlead.errors import ConfigError
+from fairlead.lab.pool import TARGETS
 
 LITELLM = """
 model_list:
@@ -55,10 +56,11 @@ def run(monkeypatch, tmp_path):
 def test_the_laboratory_if_there_is_nothing_else(run, tmp_path, capsys):
     assert run() == 0
     made = config.load(tmp_path / "fairlead.yaml")
-    assert "lab-small" in made.drivers
+    assert list(made.drivers) == [t.name for t in TARGETS]
+    assert made.drivers["lab-numbers-scratch"].mode == "scratch"
     assert "auto" in made.policies
     assert made.gateway.port == 4356
-    assert "wrote fairlead.yaml with 5 targets" in capsys.readouterr().out
+    assert "wrote fairlead.yaml with 6 targets" in capsys.readouterr().out
 
 
 def test_refuses_to_overwrite(run, tmp_path, capsys):
@@ -150,7 +152,7 @@ def test_from_litellm(run, tmp_path, capsys):
     assert run("--from-litellm", "litellm.yaml") == 0
     text = (tmp_path / "fairlead.yaml").read_text()
     assert "literal-9876" not in text
-    assert "# Not taken over: " in text
+    assert "# Note: " in text
     made = config.load(tmp_path / "fairlead.yaml")
     assert made.drivers["gpt"].api_key == "${OPENAI_KEY}"
     assert "note: " in capsys.readouterr().out
@@ -171,3 +173,65 @@ def test_odd_names_survive_yaml():
     found = [Found(name="a-b", type="openai_chat", model='we"ird: #x\\', base_url="http://h/v1", source="test")]
     data = yaml.safe_load(init.render(found, ["line\nbreak: [x"]))
     assert data["targets"]["a-b"]["model"] == 'we"ird: #x\\'
+
+
+def litellm(*models):
+    return {"model_list": [{"model_name": name, "litellm_params": params} for name, params in models]}
+
+
+def test_a_model_called_auto_does_not_clash_with_the_route(run, tmp_path, capsys):
+    x = {"model": "openai/gpt-x"}
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump(litellm(("auto", x), ("gpt-x", x), ("auto", x))))
+    assert run("--from-litellm", "l.yaml") == 0
+    made = config.load(tmp_path / "fairlead.yaml")
+    assert list(made.drivers) == ["auto-target", "gpt-x", "auto-target-2"]
+    out = capsys.readouterr().out
+    assert "note: model_list[0]: auto is the name of the route, so the target is called auto-target" in out
+
+
+def test_deployments_of_one_name_are_all_kept(run, tmp_path, capsys):
+    one = {"model": "openai/gpt-4o"}
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump(litellm(("gpt-4o", one), ("gpt-4o", one), ("gpt-4o", one))))
+    assert run("--from-litellm", "l.yaml") == 0
+    assert list(config.load(tmp_path / "fairlead.yaml").drivers) == ["gpt-4o", "gpt-4o-2", "gpt-4o-3"]
+    assert "gpt-4o is there already, so this one is called gpt-4o-3" in capsys.readouterr().out
+
+
+def test_names_that_are_found_twice():
+    models = {11434: ("auto", "x/A", "y/A", "z/A", "gpt-small")}
+    found = find({"OPENAI_API_KEY": "k"}, lambda port: models.get(port, ()))
+    names = [f.name for f in found]
+    assert len(set(names)) == len(names) == 7
+    assert "auto" not in names
+    config.make(yaml.safe_load(init.render(found)))
+
+
+@pytest.mark.parametrize("key", ["none", "None", "EMPTY", "dummy", "", "not-needed", "sk-no-key-required", None])
+def test_a_key_that_stands_for_no_key(key):
+    params = {"model": "openai/m", "api_base": "http://10.0.0.6/v1", "api_key": key}
+    (found,), notes = import_litellm.convert(litellm(("m", params)))
+    assert found.key is None
+    assert not any("written out" in note for note in notes)
+
+
+def test_known_prices_are_filled_in_and_unknown_ones_told(run, tmp_path, capsys):
+    free = {"model": "openai/m", "input_cost_per_token": 0, "output_cost_per_token": 0}
+    models = litellm(("big", {"model": "openai/gpt-4o"}), ("odd", {"model": "openai/gpt-x"}), ("free", free))
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump(models))
+    assert run("--from-litellm", "l.yaml") == 0
+    made = config.load(tmp_path / "fairlead.yaml")
+    assert made.drivers["big"].profile.input_usd_per_mtok == 2.5
+    assert made.drivers["big"].profile.output_usd_per_mtok == 10.0
+    assert made.drivers["odd"].profile.output_usd_per_mtok is None
+    assert made.drivers["free"].profile.output_usd_per_mtok == 0.0
+    out = capsys.readouterr().out
+    assert "note: no price is known for odd:" in out
+    assert "# No price is known for odd:" in (tmp_path / "fairlead.yaml").read_text()
+    assert "list price" in out
+
+
+def test_what_would_not_load_is_not_written(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(discover, "find", lambda: [Found(name="a", type="openai_chat", model="m", base_url="ftp://h")])
+    assert run() == 1
+    assert not (tmp_path / "fairlead.yaml").exists()
+    assert "$.targets.a.base_url" in capsys.readouterr().err

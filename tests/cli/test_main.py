@@ -103,6 +103,49 @@ def test_route(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "unknown route" in capsys.readouterr().err
 
 
+def test_route_takes_fairlead_yaml_if_none_is_named(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["hi"], ["hi", "--json"], ["--route", "auto", "hi"], ["fairlead.yaml", "hi"]):
+        assert cli.main(["route", *words]) == 0
+        assert "small" in capsys.readouterr().out
+    config.rename(tmp_path / "other.yaml")
+    assert cli.main(["route", "--config", "other.yaml", "hi"]) == 0
+    assert cli.main(["route", "hi", "--config", "other.yaml"]) == 0
+    assert cli.main(["route", "hi"]) == 1
+    assert "cannot read fairlead.yaml" in capsys.readouterr().err
+
+
+def test_validate_warns_of_keys_that_are_not_set_and_of_prices_that_are_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NOPE_KEY", raising=False)
+    monkeypatch.setenv("SOME_KEY", "x")
+    file = tmp_path / "c.yaml"
+    text = """
+targets:
+  a: {type: openai_chat, model: m, api_key: "${NOPE_KEY}"}
+  b: {type: openai_chat, model: m, api_key: "${SOME_KEY}", profile: {output_usd_per_mtok: 2}, headers: {x-my-token: "${NOPE_KEY}"}}
+  c: {type: scripted, profile: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}}
+routes:
+  auto: {policy: {type: rules, default: {policy: p}, policies: {p: {type: lin_ucb, objective: {usd_weight: W}}}}}
+"""
+    file.write_text(text.replace("W", "10"))
+    assert cli.main(["validate", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ok")
+    warnings = [line for line in out.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 2
+    assert "NOPE_KEY is not set" in warnings[0]
+    assert "a, b" in warnings[0]
+    assert "route auto weighs USD" in warnings[1]
+    assert "no price is known for a, b" in warnings[1]
+    file.write_text(text.replace("W", "0"))
+    assert cli.main(["validate", str(file)]) == 0
+    assert "weighs USD" not in capsys.readouterr().out
+
+
 def test_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["key", "bob"]) == 0
     out = capsys.readouterr().out

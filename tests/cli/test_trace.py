@@ -16,6 +16,7 @@ from fairlead.plans.single import Single
 from fairlead.policies.random import Random
 from fairlead.pool import Pool
 from fairlead.sqlite import SQLiteStore
+from fairlead.store import STRAIGHT
 from fairlead.types import (
     Call,
     Failure,
@@ -88,7 +89,7 @@ def test_verify_prints_count_and_head_and_finds_tampering(path, capsys):
     assert call("trace", "verify", store=path) == 0
     out = capsys.readouterr().out
     head = out.split()[-1]
-    assert out == f"ok  3 traces, head {head}\n"
+    assert out == f"ok  3 traces, 1 judgement, head {head}\n"
     assert call("trace", "verify", "--head", head, store=path) == 0
     assert call("trace", "verify", "--head", "00" * 32, store=path) == 1
     capsys.readouterr()
@@ -104,7 +105,7 @@ def test_verify_prints_count_and_head_and_finds_tampering(path, capsys):
 def test_list_is_newest_first(path, capsys):
     assert call("trace", "list", "-n", "2", store=path) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["chatcmpl-2", "chatcmpl-1"]
+    assert [line.split()[0] for line in lines] == ["atcmpl-2", "atcmpl-1"]
     assert "2001-09-09 01:46:41 UTC  auto -> a  ok" in lines[1]
 
 
@@ -134,16 +135,20 @@ def test_show_as_json_can_be_read(path, capsys):
     assert data["feedback"][0]["value"] == 0.75
 
 
-def test_show_takes_a_beginning_if_it_is_the_only_one(path):
-    with pytest.raises(StoreError, match="3 of the newest traces begin"):
-        call("trace", "show", "chat", store=path)
+def test_any_part_of_an_id_will_do_if_it_is_the_only_one(path, capsys):
+    for part in ("atcmpl-2", "pl-2", "chatcmpl-2", "-2"):
+        assert call("trace", "show", part, store=path) == 0
+        assert "trace     chatcmpl-2\n" in capsys.readouterr().out
+    with pytest.raises(StoreError, match="3 of the newest traces have 'cmpl' in their id"):
+        call("trace", "show", "cmpl", store=path)
     with pytest.raises(StoreError, match="fairlead trace list"):
         call("trace", "show", "nobody", store=path)
 
 
 def test_forecasts_are_shown():
     option = Option(plan=Single(target="a"), probability=1.0, forecast=Forecast(quality=0.5, quality_sd=0.1, usd=0.002))
-    assert trace._forecast(option.forecast) == "  expects quality 0.500 ± 0.100, 0.002000 USD"
+    assert trace._forecast(option.forecast, "quality") == "  expects quality 0.500 ± 0.100, 0.002000 USD"
+    assert trace._forecast(option.forecast, "utility") == "  expects utility 0.500 ± 0.100, 0.002000 USD"
 
 
 @pytest.fixture
@@ -207,6 +212,17 @@ def test_versions_and_rollback(path, capsys):
         call("state", "rollback", "auto", "--to", "9", store=path)
     with pytest.raises(StoreError, match="routes with versions: auto"):
         call("state", "versions", "nobody", store=path)
+
+
+def test_targets_asked_straight_are_listed_by_name_only(path, capsys):
+    store = SQLiteStore(path)
+    store.start()
+    store.save_policy("a", {"type": "fixed"}, {}, note=STRAIGHT)
+    store.stop()
+    assert call("state", "versions", store=path) == 0
+    assert [line[2:8] for line in capsys.readouterr().out.splitlines()] == ["auto 1", "auto 2"]
+    assert call("state", "versions", "a", store=path) == 0
+    assert capsys.readouterr().out.startswith("* a 1")
 
 
 def test_rollback_walks_past_what_was_pruned_and_stops_where_the_config_began(path, capsys):

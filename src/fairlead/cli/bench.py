@@ -156,10 +156,15 @@ def read_prices(path: str) -> dict[str, tuple[float, float]]:
     """Read USD per million input and output tokens by model. Where a model has several rows, the first counts.
 
     Raises:
-        TableError: if a column is missing or a price is not a number.
+        TableError: if it cannot be read, a column is missing or a price is not a number.
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as e:
+        raise TableError(f"cannot read {path}: {e.strerror}") from e
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise TableError(f"{path} is not a CSV file in UTF-8") from e
     out: dict[str, tuple[float, float]] = {}
     for n, row in enumerate(rows, 2):
         for column in ("model", "usd_per_m_input", "usd_per_m_output"):

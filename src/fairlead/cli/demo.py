@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         old.unlink()
     port = _free_port(4356)
     config = folder / "fairlead.yaml"
-    config.write_text(_config(folder / "traces.sqlite", port), "utf-8")
+    config.write_text(_config(Path("traces.sqlite"), port), "utf-8")
     address = f"http://127.0.0.1:{port}"
     with _gateway(config, address, folder / "gateway.log") as process:
         _say(args, f"gateway on {address} (config: {config})")

@@ -13,10 +13,9 @@ from typing import Any
 import msgspec
 import yaml
 
-from fairlead import discover, import_litellm
-from fairlead.discover import Found
+from fairlead import config, discover, import_litellm
+from fairlead.discover import ROUTE, Found
 from fairlead.errors import ConfigError
-from fairlead.types import Profile
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the config; 1 if it is there already or nothing can be read."""
+    """Write the config; 1 if it is there already, nothing can be read, or what would be written does not load."""
     output = Path(args.output)
     notes: list[str] = []
     if args.from_litellm:
@@ -48,9 +47,15 @@ def run(args: argparse.Namespace) -> int:
             return 1
     else:
         found = discover.find()
+    text = render(found, notes)
+    try:
+        config.make(config.parse(text), folder=output.parent)
+    except ConfigError as e:
+        print(f"fairlead init: the config would not load, so it was not written: {e}", file=sys.stderr)
+        return 1
     try:
         with output.open("w" if args.force else "x", encoding="utf-8") as file:
-            file.write(render(found, notes))
+            file.write(text)
     except FileExistsError:
         print(f"fairlead init: {output} is there already; use --force or -o another file", file=sys.stderr)
         return 1
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"wrote {output} with {len(found)} target{'s' if len(found) != 1 else ''}:")
     for f in found:
         print(f"  {f.name:24} {f.model} ({f.source})")
-    for note in notes:
+    for note in [*notes, *_unpriced(found)]:
         print(f"note: {note}")
     print(f"next: fairlead serve {output}" if str(output) != "fairlead.yaml" else "next: fairlead serve")
     return 0
@@ -72,16 +77,18 @@ def render(found: Sequence[Found], notes: Sequence[str] = ()) -> str:
         "# A Fairlead config, written by `fairlead init`. Keys are constructor arguments; an unknown key is an error.",
         "# Secrets are written as ${NAME} and read from the environment when the gateway starts.",
         "",
-        *(f"# Not taken over: {' '.join(note.split())}" for note in notes),
+        *(f"# Note: {' '.join(note.split())}" for note in notes),
         *([""] if notes else []),
         "# Who can act. Model names and prices (USD per million tokens) age: check them against the provider's page.",
-        "# Where a price is missing, routing cannot weigh cost and traces show none.",
+        *(f"# {note[0].upper()}{note[1:]}" for note in _unpriced(found)),
         "targets:",
     ]
     for f in found:
         lines.append(f"  {_quote(f.name)}:  # {f.source}")
         lines.append(f"    type: {f.type}")
         lines.append(f"    model: {_quote(f.model)}")
+        if f.mode is not None:
+            lines.append(f"    mode: {_quote(f.mode)}")
         if f.base_url is not None:
             lines.append(f"    base_url: {_quote(f.base_url)}")
         if f.key is not None:
@@ -90,13 +97,13 @@ def render(found: Sequence[Found], notes: Sequence[str] = ()) -> str:
         if profile:
             inner = ", ".join(f"{k}: {json.dumps(v)}" for k, v in profile.items())
             lines.append(f"    profile: {{{inner}}}")
-        if f.type != "local" and f.profile == Profile():
+        if not profile and not _priced(f):
             lines.append("    # profile: {input_usd_per_mtok: 0.0, output_usd_per_mtok: 0.0}")
     lines += [
         "",
         "# What a client may ask for as `model`. A target's own name works too.",
         "routes:",
-        "  auto:",
+        f"  {ROUTE}:",
         "    policy:",
         "      type: thompson  # learns from feedback which target answers which queries well",
         f"      # What is to be maximised: quality minus usd_weight times USD. {_weight(found)[1]}",
@@ -107,6 +114,22 @@ def render(found: Sequence[Found], notes: Sequence[str] = ()) -> str:
         "gateway: {host: 127.0.0.1, port: 4356}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _priced(f: Found) -> bool:
+    known = f.profile.input_usd_per_mtok is not None and f.profile.output_usd_per_mtok is not None
+    return known or f.type == "local"
+
+
+def _unpriced(found: Sequence[Found]) -> list[str]:
+    """Say of which targets no price is known, and what that does."""
+    names = [f.name for f in found if not _priced(f)]
+    if not names:
+        return []
+    return [
+        f"no price is known for {', '.join(names)}: routing weighs such answers as if they were free, so write prices into the profile "
+        "(0.0 if there is none to pay)"
+    ]
 
 
 def _weight(found: Sequence[Found]) -> tuple[int, str]:

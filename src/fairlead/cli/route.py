@@ -24,8 +24,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="decide one prompt and say why, without calling anybody",
         description="Decide with what the route has learned so far, if its store is there. Nothing is called and nothing is kept.",
     )
-    parser.add_argument("config", help="config file")
-    parser.add_argument("prompt", help="the user's message")
+    parser.add_argument("named", nargs="?", metavar="CONFIG", help="config file (default: that of --config)")
+    parser.add_argument("prompt", metavar="PROMPT", help="the user's message")
+    parser.add_argument("--config", default="fairlead.yaml", metavar="FILE", help="config file (default: %(default)s)")
     parser.add_argument("--route", default="auto", help="the route (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.set_defaults(func=run)
@@ -33,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the decision."""
-    read = config.load(args.config)
+    read = config.load(args.config if args.named is None else args.named)
     if args.route not in read.policies:
         raise UnknownName("route", args.route, read.policies)
     router = read.router()

@@ -6,7 +6,7 @@ import argparse
 
 from fairlead.cli.trace import add_store, open_store, short, when
 from fairlead.errors import StoreError
-from fairlead.store import BEGIN, Snapshot
+from fairlead.store import BEGIN, STRAIGHT, Snapshot
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -14,7 +14,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("state", help="list versions of learned state, roll back")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    versions = actions.add_parser("versions", help="list a route's versions (all routes if none is named)")
+    versions = actions.add_parser(
+        "versions", help="list a route's versions (without ROUTE: of all routes, but not of targets themselves)"
+    )
     versions.add_argument("route", nargs="?", metavar="ROUTE")
     versions.set_defaults(func=run_versions)
 
@@ -36,7 +38,10 @@ def run_versions(args: argparse.Namespace) -> int:
     if args.route is not None and args.route not in routes:
         raise StoreError(f"no versions of {args.route!r} are kept; routes with versions: {', '.join(routes) or 'none'}")
     for route in [args.route] if args.route is not None else routes:
-        for s in store.versions(route):
+        versions = store.versions(route)
+        if args.route is None and all(s.note == STRAIGHT for s in versions):
+            continue
+        for s in versions:
             pruned = "  (pruned)" if s.pruned else ""
             print(f"{'*' if s.active else ' '} {route} {s.version}  {short(s.digest)}  {when(s.at)}  {s.note}{pruned}")
     return 0

@@ -19,6 +19,8 @@ from fairlead.sqlite import SQLiteStore
 from fairlead.types import Feedback, Forecast, Outcome, Plan, Reading, Trace
 
 STORE = "fairlead.sqlite"
+SHORT_ID = 8
+"""Characters of an id that tell it from others in a list."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     show = actions.add_parser("show", help="tell the whole story of one query")
     show.add_argument(
-        "id", metavar="ID", help="the id of the response, or its first characters among the newest traces"
+        "id", metavar="ID", help="the id of the response, or a part that only one of the newest traces has"
     )
     show.add_argument("--json", action="store_true", help="print it as JSON")
     show.set_defaults(func=run_show)
@@ -66,14 +68,15 @@ def open_store(args: argparse.Namespace, *, write: bool = False) -> SQLiteStore:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Print the number of traces and the head's hash, or what is wrong."""
+    """Print the numbers of traces and judgements and the head's hash, or what is wrong."""
     store = open_store(args)
     try:
         n = store.verify()
     except ChainBroken as e:
         print(f"BROKEN  {e}")
         return 1
-    print(f"ok  {n} traces, head {store.head()}")
+    judged = sum(1 for _ in store.judgements())
+    print(f"ok  {n} trace{'s'[n == 1 :]}, {judged} judgement{'s'[judged == 1 :]}, head {store.head()}")
     if args.head is not None and not store.holds(args.head):
         print(f"BROKEN  no trace has the hash {args.head}: the chain was written anew, or cut before it")
         return 1
@@ -81,10 +84,10 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Print one line a trace, newest first."""
+    """Print one line a trace, newest first, with the end of its id: ids begin with the time, so that is what differs."""
     for t in open_store(args).traces(newest_first=True, limit=args.n):
         result = "ok" if t.outcome.ok else (t.outcome.error.kind if t.outcome.error else "cancelled")
-        print(f"{t.id}  {when(t.at)}  {t.query.route} -> {t.outcome.target or '-'}  {result}  {_took(t)}")
+        print(f"{t.id[-SHORT_ID:]}  {when(t.at)}  {t.query.route} -> {t.outcome.target or '-'}  {result}  {_took(t)}")
     return 0
 
 
@@ -143,7 +146,9 @@ def tell(trace: Trace, feedback: list[Feedback]) -> list[str]:
     out += ["", f"decision  {name}, seed {d.seed}, {d.seconds * 1e3:.2f} ms"]
     for i, option in enumerate(d.options):
         chosen = "*" if i == d.chosen else " "
-        out.append(f"  {chosen} {option.probability:.4f}  {_plan(option.plan)}{_forecast(option.forecast)}")
+        out.append(
+            f"  {chosen} {option.probability:.4f}  {_plan(option.plan)}{_forecast(option.forecast, d.forecast_of)}"
+        )
     out.append(f"  propensity {d.propensity:g}" if d.options else "    refused: nobody may answer")
     out += [f"  because {reason}" for reason in d.reasons]
     out += [f"  not {name}: {why}" for name, why in d.excluded.items()]
@@ -170,11 +175,11 @@ def _find(store: SQLiteStore, id: str) -> Trace:
     trace = store.read(id)
     if trace is not None:
         return trace
-    near = [t.id for t in store.traces(newest_first=True, limit=1000) if t.id.startswith(id)]
+    near = [t.id for t in store.traces(newest_first=True, limit=1000) if id in t.id]
     if len(near) == 1 and (trace := store.read(near[0])) is not None:
         return trace
     if near:
-        raise StoreError(f"{len(near)} of the newest traces begin with {id!r}; give more of the id")
+        raise StoreError(f"{len(near)} of the newest traces have {id!r} in their id; give more of it")
     raise StoreError(f"no trace {id!r} in {store.path}; `fairlead trace list` shows the newest")
 
 
@@ -218,10 +223,10 @@ def _plan(plan: Plan) -> str:
     return f"{kind} {' > '.join(plan.targets())}"
 
 
-def _forecast(f: Forecast | None) -> str:
+def _forecast(f: Forecast | None, of: str) -> str:
     if f is None:
         return ""
-    what = [f"quality {f.quality:.3f}" + (f" ± {f.quality_sd:.3f}" if f.quality_sd else "")]
+    what = [f"{of} {f.quality:.3f}" + (f" ± {f.quality_sd:.3f}" if f.quality_sd else "")]
     if f.usd is not None:
         what.append(f"{f.usd:.6f} USD" + (f" ± {f.usd_sd:.6f}" if f.usd_sd else ""))
     if f.seconds is not None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from typing import Any
 
 from fairlead import config
 from fairlead.errors import ConfigError
 from fairlead.gateway.door import Door
+from fairlead.policies.base import Policy
+from fairlead.secret import Secret
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print ``ok`` and a summary; a wrong key is raised as a `ConfigError` with its path."""
+    """Print ``ok``, a summary and warnings; a wrong key is raised as a `ConfigError` with its path."""
     read = config.load(args.config)
     if read.gateway.strongest is not None and read.gateway.strongest not in read.drivers:
         raise ConfigError(f"no target is called {read.gateway.strongest!r}", path="$.gateway.strongest")
@@ -27,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         p = driver.profile
         price = (
             "price unknown"
-            if p.output_usd_per_mtok is None
+            if p.input_usd_per_mtok is None or p.output_usd_per_mtok is None
             else f"{p.input_usd_per_mtok:g} / {p.output_usd_per_mtok:g} USD per million tokens in / out"
         )
         print(f"  target {name}: {driver.type_name()}, {price}")
@@ -37,4 +42,44 @@ def run(args: argparse.Namespace) -> int:
     print(f"  store {read.file.store.path}")
     keys = len(read.gateway.keys)
     print(f"  gateway {read.gateway.host}:{read.gateway.port}, {keys or 'no'} key{'' if keys == 1 else 's'}")
+    for warning in (*unset(read), *unpriced(read)):
+        print(f"warning: {warning}")
     return 0
+
+
+def unset(read: config.Config) -> Iterator[str]:
+    """Warn of environment variables that targets need and that are not set here; the gateway would not start."""
+    needed: dict[str, list[str]] = {}
+    for name, driver in read.drivers.items():
+        if driver.remote:
+            for variable in dict.fromkeys(_variables(driver.params())):
+                needed.setdefault(variable, []).append(name)
+    for variable, names in needed.items():
+        if not os.environ.get(variable, "").strip():
+            yield f"the environment variable {variable} is not set here; {', '.join(names)} cannot start without it"
+
+
+def unpriced(read: config.Config) -> Iterator[str]:
+    """Warn of routes that weigh a cost which is not known."""
+    profiles = {name: driver.profile for name, driver in read.drivers.items()}
+    unknown = [n for n, p in profiles.items() if p.input_usd_per_mtok is None or p.output_usd_per_mtok is None]
+    for route, policy in read.policies.items() if unknown else ():
+        weighs = [p.objective for _, p in policy.walk() if isinstance(p, Policy) and p.objective is not None]
+        counted = [o.unknown for o in weighs if o.usd_weight]
+        if counted:
+            yield (
+                f"route {route} weighs USD, and no price is known for {', '.join(unknown)}: what an answer of theirs costs counts as "
+                f"{min(counted):g} (`unknown` of the objective); write their prices into the profile"
+            )
+
+
+def _variables(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            try:
+                yield Secret(value).name
+            except ConfigError:
+                return
+        case dict():
+            for inner in value.values():
+                yield from _variables(inner)

@@ -15,7 +15,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import isclose
 from time import perf_counter
-from typing import ClassVar, Literal, final
+from typing import Annotated, ClassVar, Literal, TypeAlias, final
+
+from msgspec import Meta
 
 from fairlead.component import Component
 from fairlead.errors import FairleadError, NoEligibleTarget
@@ -23,6 +25,11 @@ from fairlead.objective import Objective
 from fairlead.plans.single import Single
 from fairlead.pool import Eligibility, Pool
 from fairlead.types import Decision, Forecast, Option, Plan, Query, Reward, Signals, Target, Trace
+
+Share: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
+"""A constructor argument that a config gives from 0 to 1."""
+Positive: TypeAlias = Annotated[float, Meta(gt=0.0)]
+"""A constructor argument that a config gives above 0."""
 
 
 class Proposal:
@@ -63,8 +70,13 @@ class Policy(Component, ABC):
         return ()
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Targets that the policy itself names, nested policies apart: a config must have them."""
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """Targets that the policy itself names, nested policies apart, as (path from ``$``, target): a config must have them."""
+        return ()
+
+    @property
+    def tests(self) -> tuple[tuple[str, str], ...]:
+        """What it tests of signals, nested policies apart, as (path from ``$``, ``signal`` or ``signal.part``): they must be there."""
         return ()
 
     @abstractmethod

@@ -27,9 +27,10 @@ class Fixed(Policy):
         return cls(plan="ant")
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[tuple[str, str], ...]:
         """The plan's targets."""
-        return (self.plan,) if isinstance(self.plan, str) else self.plan.targets()
+        targets = (self.plan,) if isinstance(self.plan, str) else self.plan.targets()
+        return tuple(("$.plan", t) for t in targets)
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Return the plan, or what stands in for it. Raises `NoEligibleTarget` if nobody may."""

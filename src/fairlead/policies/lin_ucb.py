@@ -12,10 +12,13 @@ Cost per decision: reading the features, and K D² multiplications; about 50 µs
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
+from msgspec import Meta
 
 from fairlead.objective import Objective
-from fairlead.policies.base import Proposal, preferred
+from fairlead.policies.base import Positive, Proposal, Share, preferred
 from fairlead.policies.linear import Arms, LinearPolicy
 from fairlead.predictors.features import Features
 from fairlead.types import Forecast, Query, Signals, Target
@@ -33,9 +36,9 @@ class LinUCB(LinearPolicy):
         *,
         features: Features | None = None,
         objective: Objective = Objective(),  # noqa: B008 - frozen
-        alpha: float = 0.1,
-        ridge: float = 0.05,
-        explore: float = 0.0,
+        alpha: Annotated[float, Meta(ge=0.0)] = 0.1,
+        ridge: Positive = 0.05,
+        explore: Share = 0.0,
     ) -> None:
         self.features = features or Features(signals=("length", "marks"), bias=True)
         self.objective = objective

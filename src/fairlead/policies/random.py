@@ -17,9 +17,9 @@ class Random(Policy):
         self.weights = weights
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[tuple[str, str], ...]:
         """The targets that have a weight."""
-        return tuple(self.weights or ())
+        return tuple((f"$.weights.{t}", t) for t in self.weights or ())
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Return one option per target, likeliest first."""

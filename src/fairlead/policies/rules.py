@@ -180,10 +180,15 @@ class Rules(Policy):
         _ = self.parsed, self.otherwise
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[tuple[str, str], ...]:
         """Targets of the plans that the rules and the default name."""
-        uses = [*(rule.use for rule in self.parsed), self.otherwise]
-        return tuple(dict.fromkeys(t for use in uses if not isinstance(use, str) for t in use.targets()))
+        uses = [*((f"$.rules[{i}].use", rule.use) for i, rule in enumerate(self.parsed)), ("$.default", self.otherwise)]
+        return tuple((path, t) for path, use in uses if not isinstance(use, str) for t in use.targets())
+
+    @property
+    def tests(self) -> tuple[tuple[str, str], ...]:
+        """The keys of all conditions."""
+        return tuple((f"$.rules[{i}].when", key) for i, rule in enumerate(self.parsed) for key in keys(rule.when))
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from fairlead.objective import Objective
 from fairlead.plans.single import Single
-from fairlead.policies.base import Proposal, preferred
+from fairlead.policies.base import Positive, Proposal, Share, preferred
 from fairlead.policies.linear import Arms, Floats, LinearPolicy
 from fairlead.predictors.features import Features
 from fairlead.types import Forecast, Option, Query, Signals, Target
@@ -41,9 +41,9 @@ class Thompson(LinearPolicy):
         *,
         features: Features | None = None,
         objective: Objective = Objective(),  # noqa: B008 - frozen
-        sigma: float = 0.25,
-        prior_var: float = 2.0,
-        explore: float = 0.0,
+        sigma: Positive = 0.25,
+        prior_var: Positive = 2.0,
+        explore: Share = 0.0,
     ) -> None:
         self.features = features or Features(signals=("length", "marks"), bias=True)
         self.objective = objective

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fairlead.objective import Objective
-from fairlead.policies.base import Policy, Proposal, preferred
+from fairlead.policies.base import Policy, Proposal, Share, preferred
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
 from fairlead.types import Forecast, Option, Query, Reward, Signals, Target, Trace
@@ -27,7 +27,7 @@ class Utility(Policy):
     contextual: ClassVar[bool] = True
     objective: Objective
 
-    def __init__(self, *, predictor: Predictor, objective: Objective = Objective(), explore: float = 0.0) -> None:  # noqa: B008 - frozen
+    def __init__(self, *, predictor: Predictor, objective: Objective = Objective(), explore: Share = 0.0) -> None:  # noqa: B008 - frozen
         self.predictor = predictor
         self.objective = objective
         self.explore = explore

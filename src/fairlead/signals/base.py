@@ -30,6 +30,13 @@ class Signal(Component, ABC):
         reading = self._read(query)
         return msgspec.structs.replace(reading, seconds=perf_counter() - start)
 
+    def parts(self) -> frozenset[str] | None:
+        """Name the parts of every reading. As it is here, a sample's: the same signal gives the same parts for any text.
+
+        A member of which that is not true returns None: not known in advance.
+        """
+        return frozenset(self.read(Query.ask("sample")).parts)
+
     @abstractmethod
     def _read(self, query: Query) -> Reading:
         """Observe `query`. Pure: the same query gives the same reading, and the query is not changed."""
