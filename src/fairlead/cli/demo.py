@@ -342,13 +342,13 @@ def _plot(figures: dict[str, Any], path: Path) -> None:
         arrowprops={"arrowstyle": "-|>", "color": "#c2410c", "lw": 1.4},
         zorder=3,
     )
-    for r, label in ((first, "router, first third"), (last, "router, last third")):
+    for r, label, lift in ((first, "router, first third", -14), (last, "router, last third", 6)):
         ax.errorbar(r["usd_per_million"], r["accuracy"], r["accuracy_95"], color="#c2410c", lw=0.9, capsize=2, zorder=3)
         ax.scatter(r["usd_per_million"], r["accuracy"], s=60, color="#c2410c", zorder=4)
         ax.annotate(
             label,
             (r["usd_per_million"], r["accuracy"]),
-            (8, 6),
+            (8, lift),
             textcoords="offset points",
             fontsize=8.5,
             color="#c2410c",
