@@ -9,8 +9,8 @@ of one thread, prompt included, in CPU time (so that other programs do not count
 A specialist is worth having if it beats the strongest model in some task of its field: paired differences with 95% bootstrap intervals.
 There are several tasks, so one may come out above 0 by chance; "sure" says whether it stays above 0 at a level corrected for their number.
 
-With ``--check`` the exit code is 1 if the largest model writes fewer than 150 tokens a second, or a specialist beats the strongest in no
-task. Reported but not failed: the strongest outside .85 to .95, the smallest outside .40 to .60.
+With ``--check`` the exit code is 1 if the largest model writes fewer than 150 tokens a second, or a specialist surely beats the strongest
+in no task. Reported but not failed: the strongest outside .85 to .95, the smallest outside .40 to .60.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ def problems(result: dict[str, Any]) -> tuple[list[str], list[str]]:
     for name, found in result["specialists"].items():
         # A specialist that is itself the strongest needs no proof.
         itself = result["strongest"] in {t.name for t in TARGETS if t.model == name}
-        if not itself and not any(f["low"] > 0.0 and f["prompts"] >= LEAST_PROMPTS for f in found):
-            wrong.append(f"{name} beats {result['strongest']} in no task of its field")
+        if not itself and not any(f["sure"] and f["prompts"] >= LEAST_PROMPTS for f in found):
+            wrong.append(f"{name} surely beats {result['strongest']} in no task of its field")
     for role, (low, high) in (("strongest", STRONGEST), ("smallest", SMALLEST)):
         accuracy = by[result[role]]["accuracy"]["value"]
         if not low <= accuracy <= high:

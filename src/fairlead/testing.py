@@ -28,7 +28,7 @@ import numpy as np
 
 from fairlead import catalog
 from fairlead.build import construct
-from fairlead.component import Component, pack, unpack
+from fairlead.component import Component, finite, pack, unpack
 from fairlead.errors import NotFitted
 from fairlead.plans.base import decode, to_data
 from fairlead.plans.single import Single
@@ -263,6 +263,7 @@ def check_predictor(make: Callable[[], Predictor], *, observer: Observer | None 
     with _holds("fits the toy table"):
         predictor.fit(table.take(range(150)))
     _same(table.digest, digest, "fit must not change the table")
+    _true(finite(predictor.state()), "state must be finite after a fit: what is not known needs a mask, not NaN")
     again = make()
     again.fit(table.take(range(150)))
     _same(again.digest(), predictor.digest(), "the same fit must give the same state")
@@ -303,12 +304,14 @@ def check_predictor(make: Callable[[], Predictor], *, observer: Observer | None 
             whole.update(t, r)
             resumed.update(t, r)
         _same(resumed.digest(), whole.digest(), "the states differ")
+    _true(finite(whole.state()), "state must be finite after updates, or the learner quarantines every lesson")
     _same(predictor.digest(), state, "updating a copy must not change the original")
     if predictor.online:
         with _holds("learning online alone beats choosing at random (0.55) on the toy"):
             alone = make()
             for i in range(150):
                 alone.update(*_traced(table, i, TARGETS[(i * 7) % 3].name))
+            _true(finite(alone.state()), "state must be finite after updates without a fit")
             won = [_gained(table, i, alone.predict(signals[i], TARGETS)) for i in range(150, 200)]
             _true(float(np.mean(won)) > 0.6, f"mean quality is {np.mean(won):.3f}")
     if predictor.mergeable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fairlead.bench import metrics as m
@@ -42,6 +42,15 @@ def test_hull_and_aiq() -> None:
         m.aiq(COST, QUALITY, c_min=0.5, c_max=10)
     with pytest.raises(ValueError, match="empty"):
         m.aiq(COST, QUALITY, c_min=3, c_max=3)
+
+
+def test_heights_of_near_and_equal_costs() -> None:
+    near = np.asarray([1.0, 1.0 + 1e-12])
+    for log in (False, True):
+        assert m.mean_height(near, np.asarray([0.0, 1.0]), c_min=1.0, c_max=near[1], log=log) == pytest.approx(0.5)
+    steps, height = np.asarray([1.0, 2.0, 2.0, 4.0]), np.asarray([0.5, 0.5, 1.0, 1.0])
+    assert m.mean_height(steps, height, c_min=1.0, c_max=4.0) == pytest.approx((0.5 + 2 * 1.0) / 3)
+    assert m.mean_height(steps, height, c_min=1.0, c_max=4.0, log=True) == pytest.approx(0.75)
 
 
 def test_aiq_on_log_cost_is_the_integral() -> None:
@@ -131,15 +140,17 @@ def test_a_dominated_point_changes_nothing(p: list[tuple[float, float]], more: f
 
 
 @given(points, st.floats(0.01, 100.0))
+@example([(0.1, 0.0), (0.10000000000000002, 1.0)], 3.0)
+@example([(0.1, 0.0), (0.1 * (1 + 1e-9), 1.0)], 3.0)
 def test_units_and_order_do_not_matter(p: list[tuple[float, float]], unit: float) -> None:
     c, q = np.array(p).T
     order = np.random.default_rng(0).permutation(len(c))
     low, high = float(m.hull(c, q)[0][0]), 25.0
     value = m.aiq(c, q, c_min=low, c_max=high)
     assert m.aiq(c[order] * unit, q[order], c_min=low * unit, c_max=high * unit) == pytest.approx(value)
-    assert m.aiq(c * unit, q, c_min=low * unit, c_max=high * unit, log=True) == pytest.approx(
-        m.aiq(c, q, c_min=low, c_max=high, log=True)
-    )
+    logged = m.aiq(c, q, c_min=low, c_max=high, log=True)
+    assert logged <= q.max() + 1e-9
+    assert m.aiq(c * unit, q, c_min=low * unit, c_max=high * unit, log=True) == pytest.approx(logged)
 
 
 @given(outcomes)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fairlead.component import finite
 from fairlead.predictors.costs import OUTPUT_TOKENS, CostModel
 from fairlead.table import OutcomeTable
 from fairlead.types import Profile
@@ -43,6 +44,18 @@ def test_nothing_is_negative() -> None:
     steep = CostModel.fit(table([0.0, 0.0, 0.09], [10, 20, 30]))["m"]
     assert CostModel.predict(steep, 0, Profile())[0] == 0.0
     assert CostModel.predict(steep, 20, Profile())[0] == pytest.approx(0.03, rel=0.01)
+
+
+def test_what_is_not_known_is_still_finite_state() -> None:
+    free = CostModel.fit(table([None] * 3, [10, 20, 30], latency_s=[2.0] * 3))
+    timeless = CostModel.fit(table([0.02] * 3, [10, 20, 30]))
+    assert finite([free, timeless])
+    taken = CostModel.predict(free["m"], 20, Profile())
+    assert (taken.usd, taken.usd_sd) == (None, 0.0)
+    assert taken.seconds == pytest.approx(2.0)
+    taken = CostModel.predict(timeless["m"], 20, Profile())
+    assert taken.seconds is None
+    assert taken.usd == pytest.approx(0.02)
 
 
 def test_unknown_cells_are_left_out_and_a_bare_target_is_priced_by_its_profile() -> None:

@@ -12,7 +12,10 @@ from fairlead.bench.metrics import auroc
 from fairlead.build import build
 from fairlead.component import pack, unpack
 from fairlead.errors import NotFitted, StateError, TableError
+from fairlead.learner import Learner
 from fairlead.plans.base import decode
+from fairlead.policies.base import Policy
+from fairlead.policies.utility import Utility
 from fairlead.predictors.base import Predictor, standard_error
 from fairlead.predictors.features import Features
 from fairlead.predictors.knn import KNN
@@ -149,6 +152,32 @@ def test_calibration_keeps_the_order_of_a_target(name: str, method: str) -> None
     assert "calibration_" in calibrated.state()
 
 
+def test_calibration_is_learned_from_queries_that_were_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted_on: dict[int, set[bytes]] = {}
+    forecast: list[bytes] = []
+    fit, quality = Ridge._fit, Ridge._quality
+
+    def spied_fit(self: Ridge, x_QD: Any, quality_QT: Any, table: OutcomeTable) -> None:
+        fitted_on[id(self)] = {x_D.tobytes() for x_D in x_QD}
+        fit(self, x_QD, quality_QT, table)
+
+    def spied_quality(self: Ridge, x_D: Any) -> Any:
+        assert x_D.tobytes() not in fitted_on[id(self)]
+        forecast.append(x_D.tobytes())
+        return quality(self, x_D)
+
+    monkeypatch.setattr(Ridge, "_fit", spied_fit)
+    monkeypatch.setattr(Ridge, "_quality", spied_quality)
+    # Prompts that differ in digits alone read alike: one of each.
+    features = Features()
+    features.fit(TABLE.observations(NEEDS))
+    x_QD = features.read_all(TABLE.observations(NEEDS))
+    table = TABLE.take(np.sort(np.unique(x_QD.round(9), axis=0, return_index=True)[1]))
+    assert len(table) > 80
+    Ridge(l2=30.0, calibration="platt").fit(table)
+    assert len(forecast) == len(table)
+
+
 def test_useless_text_is_shrunk_to_the_mean() -> None:
     rng = np.random.default_rng(0)
     table = make_table()
@@ -196,6 +225,66 @@ def test_online_learning_moves_towards_what_was_seen(name: str, fit_first: bool)
     again = build("predictors", spec)
     again.load(state)
     assert again.predict(FIRST, [NEW, A]) == predictor.predict(FIRST, [NEW, A])
+
+
+@pytest.mark.parametrize("fit_first", [False, True])
+@pytest.mark.parametrize("name", ["mean", "knn"])
+def test_the_learner_quarantines_nothing_of_an_online_predictor(name: str, fit_first: bool) -> None:
+    predictor: Predictor = build("predictors", name)
+    if fit_first:
+        predictor.fit(TABLE)
+    shelf: list[Policy] = [Utility(predictor=predictor)]
+    forgotten: list[str] = []
+    learner = Learner(
+        serving=lambda _: shelf[-1],
+        publish=lambda route, policy, note, learned: shelf.append(policy),
+        forget=forgotten.extend,
+        batch=8,
+        seconds=0.5,
+    )
+    learner.start()
+    for i, signals in enumerate(TEST.observations(NEEDS)[:24]):
+        target = ("a", "new", "newer")[i % 3]
+        learner.submit("auto", trace(signals, target, target=target), Reward(quality=float(target == "newer")))
+    assert learner.wait(10)
+    learner.stop()
+    assert (learner.quarantined, learner.failed, learner.learned, forgotten) == (0, 0, 24, [])
+    taught = shelf[-1]
+    assert isinstance(taught, Utility)
+    worse, better = taught.predictor.predict(FIRST, [NEW, Target(name="newer")])
+    assert worse.quality < 0.5 < better.quality
+
+
+@pytest.mark.parametrize("kinds", ["clusters", "a slope"])
+def test_the_spread_of_knn_covers_what_is_true(kinds: str) -> None:
+    rng = np.random.default_rng(3)
+
+    def drawn(n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        x_QD = rng.normal(size=(n, 4))
+        if kinds == "clusters":
+            x_QD = 4.0 * np.eye(4)[rng.integers(4, size=n)] + 0.3 * x_QD
+        p_QT = np.column_stack([0.5 + 0.4 * np.tanh(x_QD[:, 0]), 0.8 - 0.3 * np.tanh(x_QD[:, 1] + x_QD[:, 2])])
+        return x_QD, p_QT
+
+    covered = []
+    for _ in range(3):
+        (x_QD, p_QT), (new_QD, want_QT) = drawn(600), drawn(100)
+        predictor = KNN()
+        predictor.targets_ = ["a", "b"]
+        predictor._fit(x_QD, (rng.random(p_QT.shape) < p_QT).astype(np.float64), TABLE)
+        for x_D, want_T in zip(new_QD, want_QT, strict=True):
+            quality_T, sd_T = predictor._quality(x_D)
+            covered.append(np.abs(quality_T - want_T) <= 1.96 * sd_T)
+            assert (sd_T < 0.3).all()  # it says something, too
+    assert np.mean(covered) >= 0.85
+
+
+def test_the_pull_makes_knn_no_surer() -> None:
+    predictor = KNN(k=10, pull=320.0)
+    predictor.fit(TABLE)
+    predictor.error_[:] = 0.0
+    for f in predictor.predict(FIRST, [A, B]):
+        assert f.quality_sd >= standard_error(np.asarray([f.quality]), np.asarray([10.0]))[0]
 
 
 def test_answers_kept_for_their_looks_and_failures_teach_nothing() -> None:

@@ -17,7 +17,9 @@ from itertools import combinations
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
+from fairlead.errors import TableError
 from fairlead.plans.accept import Confidence
 from fairlead.plans.cascade import Cascade
 from fairlead.plans.single import Single
@@ -52,6 +54,32 @@ class Chain(Struct, frozen=True, kw_only=True):
         """Say it in one line."""
         steps = (f"{names[m]} if confidence >= {t:.4g} else " for m, t in zip(self.models, self.above, strict=False))
         return "".join(steps) + names[self.models[-1]]
+
+
+def confident(table: OutcomeTable, confidence: ConfidenceColumns) -> NDArray[np.bool_]:
+    """Say of which queries a cascade's quality and cost are known, (Q,).
+
+    A model without any confidence is never asked for it; one with holes makes the queries at the holes useless, and so does a hole in the
+    cost of asking.
+
+    Raises:
+        TableError: if fewer than half are.
+    """
+    conf_QM = table.extra(confidence.column)[:, :, 0]
+    asked_M = ~np.isnan(conf_QM).all(axis=0)
+    hole_QM = np.asarray(np.isnan(conf_QM))
+    if confidence.usd_column is not None:
+        hole_QM |= np.isnan(table.extra(confidence.usd_column)[:, :, 0])
+    good_Q = np.logical_not(np.any(hole_QM[:, asked_M], axis=1))
+    if good_Q.sum() * 2 < len(table):
+        columns = (
+            confidence.column if confidence.usd_column is None else f"{confidence.column}, {confidence.usd_column}"
+        )
+        raise TableError(
+            f"only {int(good_Q.sum())} of {len(table)} queries have every confidence and its cost ({columns}): "
+            "fill them, compare fewer models (--models), or leave cascades out"
+        )
+    return np.asarray(good_Q)
 
 
 def candidates(
@@ -122,7 +150,12 @@ def run(chain: Chain, table: OutcomeTable, confidence: ConfidenceColumns) -> tup
 
 
 def best(past: OutcomeTable, confidence: ConfidenceColumns, weight_L: Floats) -> list[Chain]:
-    """Return the chain of highest mean utility on `past` for each weight of a dollar."""
+    """Return the chain of highest mean utility on `past` for each weight of a dollar. Queries with holes are left out.
+
+    Raises:
+        TableError: as `confident`.
+    """
+    past = past.take(np.flatnonzero(confident(past, confidence)))
     found = candidates(past, confidence)
     mean_2C = np.asarray([[v.mean() for v in run(c, past, confidence)] for c in found]).T
     return [found[int(np.argmax(mean_2C[0] - weight * mean_2C[1]))] for weight in weight_L]

@@ -7,11 +7,13 @@ judged query. Metrics and intervals are taken from curves alone, so all choosers
 - **Policies** that learn online take the training queries one at a time in a seeded order, then decide without learning.
 - **Cascades** are chains of two or three targets with a threshold on the recorded confidence, chosen on the training queries alone
   (`chains.py`).
-- **Baselines**: each target, the cheapest, the best, random mixing of targets (the hull of the singles, *fitted on the judged
-  queries themselves*, which favours it), the mean per dataset where labels are known, and two oracles that see the answers.
+- **Baselines**: each target, the cheapest, the best, random mixing of targets, the router `mean`, the mean per dataset where labels are
+  known, and an oracle that sees the answers. Which targets are mixed, like which settings of a chooser, is chosen on other queries than
+  it is judged on (`mixing.py`).
 
 No query is judged that was trained on, by id or by prompt; equal prompts stay in one fold. Queries with a cell that is not known are
-left out and counted, since a chooser that picks such a cell can be neither credited nor blamed.
+left out and counted, since a chooser that picks such a cell can be neither credited nor blamed; so are those that lack a confidence, if
+cascades are compared.
 
 Shapes: Q queries judged, M models, P settings, L weights of a dollar.
 """
@@ -24,6 +26,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fairlead.bench import chains, metrics
@@ -58,8 +61,10 @@ class Curve(Struct, frozen=True, kw_only=True):
     usd_PQ: Floats
     seconds: float | None = None
     """Typical (median) time to read the signals and decide, measured here."""
+    forecast_QM: Floats | None = None
+    """Forecast quality of each target, for routers."""
     figures: dict[str, float] = {}
-    """More about it, such as the calibration of its forecasts."""
+    """More about it, such as the calibration of its forecasts over all judged queries."""
 
     @property
     def quality_P(self) -> Floats:
@@ -80,7 +85,7 @@ class Result(Struct, frozen=True, kw_only=True):
     models: tuple[str, ...]
     queries: int
     dropped: int
-    """Queries left out since a cell is not known."""
+    """Queries left out since a cell, or a confidence that a cascade reads, is not known."""
     split: str
     seed: int
     priced: bool
@@ -298,6 +303,9 @@ def evaluate(
         TableError: if a judged query was trained on, or the table does not allow it.
     """
     table, dropped = complete(table.with_models(sorted(table.models)))
+    if confidence is not None:
+        good = np.flatnonzero(chains.confident(table, confidence))
+        table, dropped = table.take(good), dropped + len(table) - len(good)
     say = progress or (lambda _: None)
     policies = policies or {}
     needs = sorted({n for r in routers for n in r.needs} | {n for s in policies.values() for n in _policy(s).needs})
@@ -321,7 +329,7 @@ def evaluate(
             found.setdefault(curve.name, []).append((test, curve))
         say(f"fold {n + 1} of {len(parts)}")
     curves = [_single(table.take(judged), m) for m in range(len(table.models))]
-    curves += [_join(pieces) for pieces in found.values()]
+    curves += [_scored(_join(pieces), table.quality_QM[judged]) for pieces in found.values()]
     curves += _oracles(table.take(judged), weight_L)
     return Result(
         source=table.source,
@@ -356,17 +364,13 @@ def _fold(
         predictor = router.fitted(past)
         quality, usd, seconds = forecasts(predictor, now)
         chosen = choose(quality, usd, weight_L, query_ids=now.query_ids, seed=seed)
-        figures = {
-            "brier": metrics.brier(quality.ravel(), now.quality_QM.ravel()),
-            "ece": metrics.ece(quality.ravel(), now.quality_QM.ravel()),
-        }
-        yield _chosen(router.name, "router", chosen, now, weight_L, seconds + reading, figures)
+        yield _chosen(router.name, "router", chosen, now, weight_L, seconds + reading, quality)
     for name, spec in policies.items():
         yield _run_policy(name, spec, past, now, seed, reading)
     if len(past) and len({d for d in past.datasets if d is not None}) > 1:
         quality, usd = _dataset_means(past, now)
         chosen = choose(quality, usd, weight_L, query_ids=now.query_ids, seed=seed)
-        yield _chosen("dataset label", "label", chosen, now, weight_L, None, {})
+        yield _chosen("dataset label", "label", chosen, now, weight_L)
     if confidence is not None and len(past):
         best = chains.best(past, confidence, weight_L)
         done = {c: chains.run(c, now, confidence) for c in dict.fromkeys(best)}
@@ -385,8 +389,8 @@ def _chosen(
     chosen_LQ: NDArray[np.int64],
     table: OutcomeTable,
     weight_L: Floats,
-    seconds: float | None,
-    figures: dict[str, float],
+    seconds: float | None = None,
+    forecast_QM: Floats | None = None,
 ) -> Curve:
     rows = np.arange(len(table))
     return Curve(
@@ -396,7 +400,7 @@ def _chosen(
         quality_PQ=table.quality_QM[rows, chosen_LQ],
         usd_PQ=table.usd_QM[rows, chosen_LQ],
         seconds=seconds,
-        figures=figures,
+        forecast_QM=forecast_QM,
     )
 
 
@@ -413,7 +417,7 @@ def _single(table: OutcomeTable, m: int) -> Curve:
 def _oracles(table: OutcomeTable, weight_L: Floats) -> list[Curve]:
     chosen = choose(table.quality_QM, table.usd_QM, weight_L, query_ids=table.query_ids)
     chosen[0] = metrics.oracle(table.quality_QM, table.usd_QM)
-    return [_chosen("oracle", "oracle", chosen, table, weight_L, None, {})]
+    return [_chosen("oracle", "oracle", chosen, table, weight_L)]
 
 
 def _dataset_means(past: OutcomeTable, now: OutcomeTable) -> tuple[Floats, Floats]:
@@ -506,7 +510,15 @@ def _join(pieces: list[tuple[Ints, Curve]]) -> Curve:
         seconds=None
         if first.seconds is None
         else float(sum(s * (c.seconds or 0.0) for s, (_, c) in zip(share, pieces, strict=True))),
-        figures={
-            k: float(sum(s * c.figures[k] for s, (_, c) in zip(share, pieces, strict=True))) for k in first.figures
-        },
+        forecast_QM=None
+        if first.forecast_QM is None
+        else np.concatenate([c.forecast_QM for _, c in pieces if c.forecast_QM is not None])[order],
     )
+
+
+def _scored(curve: Curve, quality_QM: Floats) -> Curve:
+    """Add how well forecasts fit, over all judged queries at once: a calibration error averaged over folds grows with their number."""
+    if curve.forecast_QM is None:
+        return curve
+    pair = curve.forecast_QM.ravel(), quality_QM.ravel()
+    return replace(curve, figures={"brier": metrics.brier(*pair), "ece": metrics.ece(*pair)})

@@ -1,8 +1,11 @@
 """A bench result as figures, text, JSON and a plot.
 
-Costs are shown in USD per 1,000 queries. Every curve is compared with the hull of the singles (random mixing of targets), over one
-common range of cost: from the largest of the first hull points of all compared curves to the mean cost of the dearest target. The
-range is taken anew in each bootstrap resample, and both sides of a difference see the same resampled queries.
+Costs are shown in USD per 1,000 queries. Every curve is compared with random mixing of single targets, over one common range of cost:
+from the largest of the first points of all compared curves to the mean cost of the dearest target. What is mixed is chosen on other
+queries than it is read on, for both sides alike (`mixing.py`): otherwise a chooser with many settings would win by luck. The queries
+are dealt into halves several times: a figure is the median over deals, its interval that of the resamples of all deals together, so that
+it holds the doubt about the queries and about the choice. Resamples keep the choice; the range is taken anew in each, and both sides of a
+difference see the same resampled queries.
 """
 
 from __future__ import annotations
@@ -17,13 +20,13 @@ from fairlead.bench.evaluate import Curve, Result
 from fairlead.bench.metrics import (
     Floats,
     Interval,
-    aiq,
     arena_score,
     bootstrap_means,
-    cost_at_quality,
     hull,
+    mean_height,
     oracle_gap_share,
 )
+from fairlead.bench.mixing import SPLITS, cost_reaching, crossfitted, halves
 from fairlead.errors import TableError
 
 RESAMPLES = 1000
@@ -41,13 +44,15 @@ class Row(Struct, frozen=True, kw_only=True):
     setting: str = ""
     aiq: float | None = None
     aiq_over_mix: Interval | None = None
-    """Difference of AIQ to the hull of the singles."""
+    """Difference of AIQ to random mixing of singles."""
+    aiq_over_mean: Interval | None = None
+    """Difference of AIQ to the router `mean`, which reads nothing of a query but its length, if that is among those compared."""
     log_aiq_over_mix: Interval | None = None
     """The same with costs on a logarithmic axis."""
     quality_over_best: Interval | None = None
-    """Highest quality less that of the best single target. The setting is picked on the judged queries: read with care."""
+    """Highest quality less that of the best single target, both picked on other queries (unless costs are not known)."""
     saving: Interval | None = None
-    """Share of the best single target's cost saved at its quality; negative where it is never cheaper."""
+    """Share of the best single target's cost saved at its quality; negative where it is never cheaper. Mixtures as in `aiq`."""
     saving_reached: float | None = None
     """Share of resamples in which that quality was reached at all."""
     oracle_gap: float | None = None
@@ -87,7 +92,7 @@ def report(result: Result, *, resamples: int = RESAMPLES) -> Report:
     usd_M = np.asarray([c.usd_P[0] for c in singles])
     best = int(np.argmax(quality_M))
     oracle_quality = float(oracles[0].quality_P.max())
-    compared = _compare(result, singles, others, best, resamples) if result.priced else None
+    compared = _compare(result, singles, others, resamples) if result.priced else None
     rows = []
     for curve in result.curves:
         q, usd = curve.quality_P, curve.usd_P
@@ -137,49 +142,68 @@ def report(result: Result, *, resamples: int = RESAMPLES) -> Report:
 
 
 def _compare(
-    result: Result, singles: list[Curve], others: list[Curve], best: int, resamples: int
+    result: Result, singles: list[Curve], others: list[Curve], resamples: int
 ) -> tuple[dict[str, dict[str, Any]], tuple[float, float]]:
-    """AIQ and savings of each curve against the hull of the singles, on common resamples."""
-    curves = [_stack(singles), *((c.quality_PQ, c.usd_PQ) for c in others)]
-    columns = np.concatenate([part for pair in curves for part in pair]).T
-    draws = bootstrap_means(columns, resamples=resamples, seed=result.seed, groups_Q=result.groups_Q)
-    sizes = [len(q) for q, _ in curves]
-    found = np.asarray([_figures(row, sizes, best)[0] for row in draws])
-    value, c_range = _figures(columns.mean(axis=0), sizes, best)
+    """AIQ and savings of each curve against mixing of the singles, on common folds and resamples."""
+    mixed = _stack(singles)
+    values, draws, ranges = [], [], []
+    for split in range(SPLITS):
+        half_Q = halves(result.groups_Q, seed=result.seed + split)
+        curves = [crossfitted(*pair, half_Q) for pair in (mixed, *((c.quality_PQ, c.usd_PQ) for c in others))]
+        columns = np.concatenate([part for pair in curves for part in pair] + [mixed[1]]).T
+        sizes = [len(q) for q, _ in curves]
+        resampled = bootstrap_means(
+            columns, resamples=-(-resamples // SPLITS), seed=result.seed + split, groups_Q=result.groups_Q
+        )
+        draws += [_figures(row, sizes)[0] for row in resampled]
+        value, c_range = _figures(columns.mean(axis=0), sizes)
+        values.append(value)
+        ranges.append(c_range)
+    found, per_split = np.asarray(draws), np.asarray(values)
+    floor = next((i for i, c in enumerate(others, 1) if c.kind == "router" and c.name == "mean"), None)
     out: dict[str, dict[str, Any]] = {"": {}}
     for i, curve in enumerate(others, 1):
         over, log_over, gain, saving = (
-            _interval(value[i, k] - value[0, k], found[:, i, k] - found[:, 0, k]) for k in range(4)
+            _interval(_middle(per_split[:, i, k] - per_split[:, 0, k]), found[:, i, k] - found[:, 0, k])
+            for k in range(4)
         )
         reached = float(np.isfinite(found[:, i, 3]).mean())
         out[curve.name] = {
-            "aiq": float(value[i, 0]),
+            "aiq": _middle(per_split[:, i, 0]),
             "aiq_over_mix": over,
+            "aiq_over_mean": None
+            if floor is None or i == floor
+            else _interval(_middle(per_split[:, i, 0] - per_split[:, floor, 0]), found[:, i, 0] - found[:, floor, 0]),
             "log_aiq_over_mix": log_over,
             "quality_over_best": gain,
-            "saving": saving if np.isfinite(value[i, 3]) and reached >= 0.5 else None,
+            "saving": saving if np.isfinite(saving.value) and reached >= 0.5 else None,
             "saving_reached": reached,
         }
-    return out, (c_range[0] * 1e3, c_range[1] * 1e3)
+    low, high = (_middle(np.asarray(ends)) * 1e3 for ends in zip(*ranges, strict=True))
+    return out, (low, high)
 
 
-def _figures(means: Floats, sizes: list[int], best: int) -> tuple[Floats, tuple[float, float]]:
-    """Per curve: AIQ, AIQ on log cost, highest quality, saving at the best single's quality. The first row is the singles'."""
+def _figures(means: Floats, sizes: list[int]) -> tuple[Floats, tuple[float, float]]:
+    """Per curve: AIQ, AIQ on log cost, highest quality, saving at the best single's quality. The first row is the singles'.
+
+    `means` holds for each curve the quality and then the cost of its G mixtures, and at the end the cost of each single.
+    """
     curves = []
     at = 0
     for n in sizes:
-        curves.append(hull(means[at + n : at + 2 * n], means[at : at + n]))
+        # Neighbouring budgets may cost the other way round on the judged queries; then the later one counts as no cheaper.
+        curves.append((np.maximum.accumulate(means[at + n : at + 2 * n]), means[at : at + n]))
         at += 2 * n
-    m = sizes[0]
-    quality_best, usd_best, c_max = means[best], means[m + best], float(means[m : 2 * m].max())
+    c_max = float(means[at:].max())
     c_min = max(float(x[0]) for x, _ in curves)
+    usd_best, quality_best = (float(a[-1]) for a in curves[0])
     out = np.full((len(sizes), 4), np.nan)
     for i, (x, y) in enumerate(curves):
         if c_min < c_max:
-            out[i, 0] = aiq(x, y, c_min=c_min, c_max=c_max)
-            out[i, 1] = aiq(x, y, c_min=c_min, c_max=c_max, log=True)
-        out[i, 2] = y[-1] if i else quality_best
-        out[i, 3] = 1.0 - cost_at_quality(x, y, float(quality_best)) / usd_best if i else 0.0
+            out[i, 0] = mean_height(x, y, c_min=c_min, c_max=c_max)
+            out[i, 1] = mean_height(x, y, c_min=c_min, c_max=c_max, log=True)
+        out[i, 2] = y[-1]
+        out[i, 3] = 1.0 - cost_reaching(x, y, quality_best) / usd_best if i else 0.0
     return out, (c_min, c_max)
 
 
@@ -194,6 +218,11 @@ def _quality_only(result: Result, curve: Curve, best: Curve, resamples: int) -> 
 
 def _stack(curves: list[Curve]) -> tuple[Floats, Floats]:
     return np.concatenate([c.quality_PQ for c in curves]), np.concatenate([c.usd_PQ for c in curves])
+
+
+def _middle(values: Floats) -> float:
+    # The median, as a saving may be infinite in one deal; "nearest", as no mean of infinities is wanted.
+    return float(np.quantile(values, 0.5, method="nearest"))
 
 
 def _interval(value: float, draws: Floats) -> Interval:
@@ -227,7 +256,18 @@ def to_text(report: Report) -> str:
             f"intervals: 95%, {report.resamples:,} paired resamples of queries"
         )
     lines += report.notes
-    head = ("", "quality", "USD/1k", "gap", "AIQ", "AIQ over mix", "log-cost AIQ over mix", "saving at best", "µs")
+    head = (
+        "",
+        "quality",
+        "USD/1k",
+        "gap",
+        "AIQ",
+        "AIQ over mix",
+        "AIQ over mean",
+        "log-cost AIQ over mix",
+        "saving at best",
+        "µs",
+    )
     body = [_cells(r, report) for r in report.rows]
     widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
     shown = [i for i in range(len(head)) if i == 0 or any(row[i] for row in body)]
@@ -242,7 +282,8 @@ def to_text(report: Report) -> str:
     lines += [
         "",
         "quality and USD/1k: at the setting of highest quality. gap: share of the way from the best single target to the oracle.",
-        "mix: random mixing of single targets (their hull). saving at best: cost saved at the quality of the best single target",
+        "mix: random mixing of single targets; mean: the router that forecasts each target's mean. What is mixed is chosen on other",
+        "queries than it is read on, on both sides alike. saving at best: cost saved at the quality of the best single target",
         "(never: an end of the interval, where resamples do not reach that quality).",
     ]
     if any(r.kind == "cascade" for r in report.rows):
@@ -272,6 +313,7 @@ def _cells(row: Row, report: Report) -> tuple[str, ...]:
         "" if row.oracle_gap is None or row.kind == "single" else f"{row.oracle_gap:+.3f}",
         "" if row.aiq is None else f"{row.aiq:.4f}",
         str(row.aiq_over_mix or ""),
+        str(row.aiq_over_mean or ""),
         str(row.log_aiq_over_mix or ""),
         saving,
         "" if row.decision_us is None else f"{row.decision_us:.0f}",
@@ -291,6 +333,8 @@ _STYLES = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 2)))
 
 def plot(result: Result, path: str, *, resamples: int = 300, title: str = "") -> None:
     """Draw the cost-quality plane: singles, their hull, each chooser's hull with a 95% band, and the oracle.
+
+    These hulls go through the judged queries themselves and flatter whoever has more settings; the report's differences do not.
 
     Raises:
         TableError: if costs are not known, or matplotlib is not installed.

@@ -32,6 +32,7 @@ OUTPUT_TOKENS = 200
 """Assumed length of an answer where only the profile is known."""
 CHARACTERS_PER_TOKEN = 4
 """Assumed, for the same case."""
+UNKNOWN = -1.0
 
 
 class Taken(NamedTuple):
@@ -45,7 +46,10 @@ class Taken(NamedTuple):
 
 
 class CostModel:
-    """Fits and reads rows of five numbers: usd a and b, the standard error of their mean, seconds c and d. NaN: not known."""
+    """Fits and reads rows of five numbers: usd a and b, the standard error of their mean, seconds c and d.
+
+    `UNKNOWN` (negative, which no fitted number is) stands for what is not known: learned state is finite.
+    """
 
     @staticmethod
     def fit(table: OutcomeTable) -> dict[str, Floats]:
@@ -58,7 +62,7 @@ class CostModel:
         for m, name in enumerate(table.models):
             a, b, sd = _line(size_Q, table.usd_QM[:, m])
             c, d, _ = _line(size_Q, table.seconds_QM[:, m])
-            if not (np.isnan(a) and np.isnan(c)):
+            if a >= 0.0 or c >= 0.0:
                 out[name] = np.asarray([a, b, sd, c, d])
         return out
 
@@ -68,12 +72,12 @@ class CostModel:
         a, b, sd, c, d = _NOTHING if params is None else params.tolist()
         tokens = Tokens(input=int(characters / CHARACTERS_PER_TOKEN), output=OUTPUT_TOKENS)
         usd: float | None
-        if a == a:
+        if a >= 0.0:
             usd, usd_sd = a + b * characters, sd
         else:
             usd, usd_sd = profile.usd(tokens), 0.0
         seconds: float | None = None
-        if c == c:
+        if c >= 0.0:
             seconds = c + d * characters
         elif profile.seconds_per_output_token is not None:
             seconds = (profile.first_token_seconds or 0.0) + profile.seconds_per_output_token * OUTPUT_TOKENS
@@ -81,14 +85,14 @@ class CostModel:
         return Taken(usd, usd_sd, seconds, None if each is None else each * (tokens.input + tokens.output))
 
 
-_NOTHING = (float("nan"),) * 5
+_NOTHING = (UNKNOWN,) * 5
 
 
 def _line(size_Q: Floats, value_Q: Floats) -> tuple[float, float, float]:
-    """Intercept and slope, both >= 0, and the standard error of the mean; NaN where nothing is recorded."""
+    """Intercept and slope, both >= 0, and the standard error of the mean; `UNKNOWN` where nothing is recorded."""
     known = ~np.isnan(value_Q)
     if not known.any():
-        return float("nan"), float("nan"), float("nan")
+        return UNKNOWN, UNKNOWN, UNKNOWN
     y = value_Q[known]
     x = np.where(np.isnan(size_Q[known]), 0.0, size_Q[known])
     mean_x, mean_y = float(x.mean()), float(y.mean())
