@@ -286,6 +286,17 @@ async def test_timeouts(start: Start) -> None:
         assert (status, reply["error"]["code"]) == (504, "deadline_exceeded")
 
 
+async def test_a_client_that_runs_out_of_patience(start: Start) -> None:
+    async with start({"slow": scripted(Reply(hang=True), timeout_seconds=30.0)}) as run:
+        with pytest.raises(openai.APITimeoutError):
+            await run.client.with_options(timeout=0.2).chat.completions.create(model="slow", messages=ASK)
+        async with asyncio.timeout(5):
+            while not (traces := await run.traces()):
+                await asyncio.sleep(0.01)
+        assert traces[0].outcome.cancelled
+        assert traces[0].steps[0].outcome.cancelled
+
+
 async def test_budget(start: Start) -> None:
     async with start({"t": scripted("x")}) as run:
         status, headers, reply = await run.post({"model": "t", "messages": ASK, "fairlead": {"max_usd": 1e-9}})
