@@ -28,7 +28,6 @@ import yaml
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from fairlead import catalog
 from fairlead.build import build, construct
 from fairlead.component import Component
 from fairlead.errors import ConfigError, UnknownName, suggest
@@ -239,13 +238,3 @@ def _anchored(data: Any, folder: Path) -> Any:
         case list() | tuple():
             return [_anchored(v, folder) for v in data]
     return data
-
-
-def known() -> dict[str, list[str]]:
-    """List every name that a config may use, family by family."""
-    return {family: catalog.names(family) for family in catalog.CATALOG}
-
-
-def show(config: Config) -> bytes:
-    """Return the config as it was read, relative paths resolved, as JSON; secrets are still references."""
-    return msgspec.json.encode(config.file)
