@@ -70,6 +70,15 @@ class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_calls: int | None = None
 
 
+class Spent(Struct, frozen=True, kw_only=True):
+    """How far a route has come in its current budget period, when a query arrives."""
+
+    usd: float
+    """Settled, and reserved by calls under way."""
+    elapsed: float
+    """Share of the period that is over, in [0, 1)."""
+
+
 class Query(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing to route.
 
@@ -85,6 +94,8 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True):
     identity: Identity = Identity()
     constraints: Constraints = Constraints()
     arrival: int = 0
+    spent: Spent | None = None
+    """Stamped at admission where the route's policy keeps a budget: so the decision can be replayed from the record."""
 
     @classmethod
     def ask(cls, text: str, *, id: str | None = None, constraints: Constraints | None = None, **body: Any) -> Query:
@@ -369,6 +380,7 @@ class Forecast(Struct, frozen=True, kw_only=True, omit_defaults=True):
     usd_sd: float = 0.0
     seconds: float | None = None
     joules: float | None = None
+    output_tokens: float | None = None
 
 
 class Option(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -402,6 +414,8 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the forecasts' `quality` stands for: linear bandits learn quality less what it took, as one number."""
     objective: dict[str, float] = {}
     """What the forecasts were weighed by: the fields of an `Objective` that are not at their default."""
+    shadow: tuple[Option, ...] = ()
+    """What a policy that decides but does not serve would have proposed, with its probabilities."""
     seconds: float = 0.0
     """Time to read the signals and decide."""
 

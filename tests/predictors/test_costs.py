@@ -31,8 +31,9 @@ def test_a_line_is_found() -> None:
     sizes = list(range(100, 1100, 10))
     rng = np.random.default_rng(0)
     usd = [0.01 + 1e-5 * s + rng.normal(0, 1e-4) for s in sizes]
-    params = CostModel.fit(table(usd, sizes, latency_s=[2.0] * 100))
-    mean, sd, seconds, _ = CostModel.predict(params["m"], 500, Profile())
+    params = CostModel.fit(table(usd, sizes, latency_s=[2.0] * 100, output_tokens=[20 + s // 10 for s in sizes]))
+    mean, sd, seconds, _, written = CostModel.predict(params["m"], 500, Profile())
+    assert written == pytest.approx(70.0)
     assert mean == pytest.approx(0.015, abs=1e-4)
     assert sd == pytest.approx(1e-5, rel=0.3)
     assert seconds == pytest.approx(2.0)
@@ -62,7 +63,7 @@ def test_unknown_cells_are_left_out_and_a_bare_target_is_priced_by_its_profile()
     params = CostModel.fit(table([0.02, None, 0.02], [10, 20, 30]))
     assert CostModel.predict(params["m"], 20, Profile())[0] == pytest.approx(0.02)
     assert CostModel.fit(table([None, None], [1, 2])) == {}
-    assert CostModel.predict(None, 400, Profile()) == (None, 0.0, None, None)
+    assert CostModel.predict(None, 400, Profile()) == (None, 0.0, None, None, None)
     profile = Profile(
         input_usd_per_mtok=1.0,
         output_usd_per_mtok=2.0,
@@ -70,7 +71,7 @@ def test_unknown_cells_are_left_out_and_a_bare_target_is_priced_by_its_profile()
         seconds_per_output_token=0.01,
         joules_per_token=3.0,
     )
-    usd, _, seconds, joules = CostModel.predict(None, 400, profile)
+    usd, _, seconds, joules, _ = CostModel.predict(None, 400, profile)
     assert usd == pytest.approx((100 * 1.0 + OUTPUT_TOKENS * 2.0) / 1e6)
     assert seconds == pytest.approx(0.5 + 0.01 * OUTPUT_TOKENS)
     # As the driver charges them: input and output alike.

@@ -35,10 +35,10 @@ Positive: TypeAlias = Annotated[float, Meta(gt=0.0)]
 class Proposal:
     """Options with probabilities, best first, and the reasons for them in plain words.
 
-    `fallbacks`, `forecast_of` and `objective` go into the decision as they are; see `Decision`.
+    `fallbacks`, `forecast_of`, `objective` and `shadow` go into the decision as they are; see `Decision`.
     """
 
-    __slots__ = ("fallbacks", "forecast_of", "objective", "options", "reasons")
+    __slots__ = ("fallbacks", "forecast_of", "objective", "options", "reasons", "shadow")
 
     def __init__(
         self,
@@ -47,12 +47,14 @@ class Proposal:
         fallbacks: tuple[Plan, ...] | None = None,
         forecast_of: Literal["quality", "utility"] = "quality",
         objective: Objective | None = None,
+        shadow: Sequence[Option] = (),
     ) -> None:
         self.options = tuple(options)
         self.reasons = reasons
         self.fallbacks = fallbacks
         self.forecast_of = forecast_of
         self.objective = objective
+        self.shadow = tuple(shadow)
 
 
 class Policy(Component, ABC):
@@ -70,6 +72,11 @@ class Policy(Component, ABC):
         return ()
 
     @property
+    def period_seconds(self) -> float | None:
+        """Length of the budget period it keeps, if it keeps one: the router then stamps each query with what was spent in it."""
+        return None
+
+    @property
     def names(self) -> tuple[tuple[str, str], ...]:
         """Targets that the policy itself names, nested policies apart, as (path from ``$``, target): a config must have them."""
         return ()
@@ -81,7 +88,11 @@ class Policy(Component, ABC):
 
     @abstractmethod
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
-        """Return options over `targets` (never empty), in order of preference, with probabilities that sum to 1."""
+        """Return options over `targets` (never empty), in order of preference, with probabilities that sum to 1.
+
+        Raises:
+            NoEligibleTarget: with a reason for each target, if what the policy keeps (a budget, a rule) lets nobody act.
+        """
 
     def learn(self, trace: Trace, reward: Reward) -> None:
         """Update the state from what one decision brought. Runs on a copy, off the request path."""
@@ -143,6 +154,7 @@ class Policy(Component, ABC):
             fallbacks=proposal.fallbacks,
             forecast_of=proposal.forecast_of,
             objective={} if proposal.objective is None else proposal.objective.weights(),
+            shadow=proposal.shadow,
             seconds=perf_counter() - start,
         )
 

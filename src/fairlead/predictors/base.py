@@ -12,7 +12,7 @@ Shapes: Q queries, T targets known from the fit, D features.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, final
 
 import numpy as np
@@ -74,8 +74,12 @@ class Predictor(Component, ABC):
             )
 
     @final
-    def fit(self, table: OutcomeTable) -> None:
+    def fit(self, table: OutcomeTable, targets: Sequence[Target] = ()) -> None:
         """Learn from recorded outcomes; `table.signals` must hold a reading of each query (`table.observed(observer)`).
+
+        Args:
+            table: the outcomes.
+            targets: those of the table's targets whose profiles are known, for methods that read profiles.
 
         Raises:
             TableError: if the table has no signals, no queries or no scored answers.
@@ -85,6 +89,7 @@ class Predictor(Component, ABC):
         if np.isnan(table.quality_QM).all():
             raise TableError("the table has no scored answers to learn from; fill its column `quality`")
         self.targets_ = list(table.models)
+        self._meet({t.name: t for t in targets})
         self.features.fit(signals)
         x_QD = self.features.read_all(signals)
         self.costs_ = CostModel.fit(table)
@@ -100,9 +105,10 @@ class Predictor(Component, ABC):
         """
         index: dict[str, int] = {}
         costs: dict[str, Floats] = {}
-        quality_T = sd_T = np.zeros(0)
+        quality_T = sd_T = x_D = np.zeros(0)
         if self.fitted:
-            quality_T, sd_T = self._quality(self.features.read(signals))
+            x_D = self.features.read(signals)
+            quality_T, sd_T = self._quality(x_D)
             if self.calibration_ is not None:
                 quality_T = calibrating.apply(self.calibration_, quality_T)
             index = {name: i for i, name in enumerate(self.targets_)}
@@ -115,8 +121,7 @@ class Predictor(Component, ABC):
             taken = CostModel.predict(costs.get(target.name), size, target.profile)
             i = index.get(target.name)
             if i is None:
-                prior = target.profile.quality
-                quality, sd = (0.5 if prior is None else prior), self.unknown_sd
+                quality, sd = self._unseen(x_D, target)
             else:
                 quality, sd = float(quality_T[i]), float(sd_T[i])
             out.append(
@@ -127,6 +132,7 @@ class Predictor(Component, ABC):
                     usd_sd=taken.usd_sd,
                     seconds=taken.seconds,
                     joules=taken.joules,
+                    output_tokens=taken.output_tokens,
                 )
             )
         return out
@@ -177,6 +183,14 @@ class Predictor(Component, ABC):
     @abstractmethod
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
         """Return calibrated expected quality and its standard deviation per known target, each shape (T,)."""
+
+    def _meet(self, targets: Mapping[str, Target]) -> None:
+        """Take note of the profiles of the targets about to be learned; called before `_fit`."""
+
+    def _unseen(self, x_D: Floats, target: Target) -> tuple[float, float]:
+        """Return expected quality and its standard deviation for a target the fit has not seen. `x_D` is empty before any fit."""
+        prior = target.profile.quality
+        return (0.5 if prior is None else prior), self.unknown_sd
 
     def _begin(self) -> None:
         """Set the state before any outcome, with no target known."""

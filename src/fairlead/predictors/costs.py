@@ -1,6 +1,6 @@
 """What one answer of each target will cost and take, from the length of the whole conversation. Ours, no paper.
 
-    usd = a + b * characters        seconds = c + d * characters        all four >= 0
+    usd = a + b * characters        seconds = c + d * characters        output tokens = e + f * characters        all six >= 0
 
 Fitted per target by least squares; a slope or intercept that comes out negative is set to zero and the other one fitted alone.
 Least squares, not a median fit, since what is forecast is the *mean* cost; a few huge prompts are kept from ruling the slope by
@@ -43,10 +43,11 @@ class Taken(NamedTuple):
     """Standard deviation of the expectation."""
     seconds: float | None
     joules: float | None
+    output_tokens: float | None
 
 
 class CostModel:
-    """Fits and reads rows of five numbers: usd a and b, the standard error of their mean, seconds c and d.
+    """Fits and reads rows of seven numbers: usd a and b, the standard error of their mean, seconds c and d, output tokens e and f.
 
     `UNKNOWN` (negative, which no fitted number is) stands for what is not known: learned state is finite.
     """
@@ -62,15 +63,19 @@ class CostModel:
         for m, name in enumerate(table.models):
             a, b, sd = _line(size_Q, table.usd_QM[:, m])
             c, d, _ = _line(size_Q, table.seconds_QM[:, m])
-            if a >= 0.0 or c >= 0.0:
-                out[name] = np.asarray([a, b, sd, c, d])
+            e, f, _ = _line(size_Q, table.output_tokens_QMS[:, m, 0])
+            if max(a, c, e) >= 0.0:
+                out[name] = np.asarray([a, b, sd, c, d, e, f])
         return out
 
     @staticmethod
     def predict(params: Floats | None, characters: float, profile: Profile) -> Taken:
         """Forecast what an answer to a conversation of that many characters takes."""
-        a, b, sd, c, d = _NOTHING if params is None else params.tolist()
-        tokens = Tokens(input=int(characters / CHARACTERS_PER_TOKEN), output=OUTPUT_TOKENS)
+        a, b, sd, c, d, e, f = _NOTHING if params is None else params.tolist()
+        written = e + f * characters if e >= 0.0 else None
+        tokens = Tokens(
+            input=int(characters / CHARACTERS_PER_TOKEN), output=OUTPUT_TOKENS if written is None else int(written)
+        )
         usd: float | None
         if a >= 0.0:
             usd, usd_sd = a + b * characters, sd
@@ -80,12 +85,13 @@ class CostModel:
         if c >= 0.0:
             seconds = c + d * characters
         elif profile.seconds_per_output_token is not None:
-            seconds = (profile.first_token_seconds or 0.0) + profile.seconds_per_output_token * OUTPUT_TOKENS
+            seconds = (profile.first_token_seconds or 0.0) + profile.seconds_per_output_token * tokens.output
         each = profile.joules_per_token
-        return Taken(usd, usd_sd, seconds, None if each is None else each * (tokens.input + tokens.output))
+        joules = None if each is None else each * (tokens.input + tokens.output)
+        return Taken(usd, usd_sd, seconds, joules, written)
 
 
-_NOTHING = (UNKNOWN,) * 5
+_NOTHING = (UNKNOWN,) * 7
 
 
 def _line(size_Q: Floats, value_Q: Floats) -> tuple[float, float, float]:
