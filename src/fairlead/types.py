@@ -145,12 +145,14 @@ def new_id() -> str:
 
 
 class Reading(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one signal says about a query: a value, or named parts, or a vector; how sure; and the time it took to read."""
+    """What one signal says about a query: a value, or named parts, or a vector, or a bag; how sure; and the time it took to read."""
 
     value: Scalar = None
     parts: dict[str, bool | int | float | str] = {}
     vector: bytes = b""
     """Little-endian float32; `numpy.frombuffer(vector, "<f4")`."""
+    bag: bytes = b""
+    """Counted features: pairs of little-endian uint16, a feature's number and how often it is there, in rising order."""
     confidence: float = 1.0
     seconds: float = 0.0
 

@@ -27,11 +27,42 @@ def table(usd: list[Any], sizes: list[int], **more: list[Any]) -> OutcomeTable:
     )
 
 
+def lines(found: OutcomeTable, x_QD: Any = None) -> dict[str, list[float]]:
+    x_QD = np.zeros((len(found), 1)) if x_QD is None else x_QD
+    return CostModel.read(CostModel.fit(found, x_QD), np.zeros(x_QD.shape[1]))
+
+
+def test_what_a_query_is_about_tilts_the_line() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 3))
+    long = x[:, 0] > 0
+    found = table([0.01 if v else 0.001 for v in long], [100] * 600, latency_s=[2.0] * 600)
+    state = CostModel.fit(found, x)
+    usd = np.array([CostModel.predict(CostModel.read(state, r)["m"], 100, Profile()).usd for r in x], np.float64)
+    assert usd[long].mean() > 3 * usd[~long].mean()
+    assert usd.mean() == pytest.approx(np.where(long, 0.01, 0.001).mean(), rel=1e-6)
+    seconds = {CostModel.predict(CostModel.read(state, r)["m"], 100, Profile()).seconds for r in x[:5]}
+    assert all(s == pytest.approx(2.0) for s in seconds)
+    wild = CostModel.predict(CostModel.read(state, 1e6 * np.ones(3))["m"], 100, Profile()).usd
+    assert wild is not None
+    assert wild <= 8.01 * max(usd)
+
+
+def test_a_target_that_joins_is_known_beside_the_others() -> None:
+    x = np.zeros((3, 2))
+    one = CostModel.fit(table([0.02] * 3, [10, 20, 30]), x)
+    two = {**CostModel.fit(table([0.05] * 3, [10, 20, 30]), x), "names": ["new"]}
+    both = CostModel.read(CostModel.join(one, two), np.zeros(2))
+    assert CostModel.predict(both["new"], 20, Profile()).usd == pytest.approx(0.05)
+    assert CostModel.predict(both["m"], 20, Profile()).usd == pytest.approx(0.02)
+    assert CostModel.join({}, one) is one
+
+
 def test_a_line_is_found() -> None:
     sizes = list(range(100, 1100, 10))
     rng = np.random.default_rng(0)
     usd = [0.01 + 1e-5 * s + rng.normal(0, 1e-4) for s in sizes]
-    params = CostModel.fit(table(usd, sizes, latency_s=[2.0] * 100, output_tokens=[20 + s // 10 for s in sizes]))
+    params = lines(table(usd, sizes, latency_s=[2.0] * 100, output_tokens=[20 + s // 10 for s in sizes]))
     mean, sd, seconds, _, written = CostModel.predict(params["m"], 500, Profile())
     assert written == pytest.approx(70.0, rel=1e-3)
     assert mean == pytest.approx(0.015, abs=1e-4)
@@ -40,16 +71,16 @@ def test_a_line_is_found() -> None:
 
 
 def test_nothing_is_negative() -> None:
-    falling = CostModel.fit(table([0.03, 0.02, 0.01], [10, 20, 30]))["m"]
+    falling = lines(table([0.03, 0.02, 0.01], [10, 20, 30]))["m"]
     assert CostModel.predict(falling, 1e6, Profile())[0] == pytest.approx(0.02)
-    steep = CostModel.fit(table([0.0, 0.0, 0.09], [10, 20, 30]))["m"]
+    steep = lines(table([0.0, 0.0, 0.09], [10, 20, 30]))["m"]
     assert CostModel.predict(steep, 0, Profile())[0] == 0.0
     assert CostModel.predict(steep, 20, Profile())[0] == pytest.approx(0.03, rel=0.01)
 
 
 def test_what_is_not_known_is_still_finite_state() -> None:
-    free = CostModel.fit(table([None] * 3, [10, 20, 30], latency_s=[2.0] * 3))
-    timeless = CostModel.fit(table([0.02] * 3, [10, 20, 30]))
+    free = lines(table([None] * 3, [10, 20, 30], latency_s=[2.0] * 3))
+    timeless = lines(table([0.02] * 3, [10, 20, 30]))
     assert finite([free, timeless])
     taken = CostModel.predict(free["m"], 20, Profile())
     assert (taken.usd, taken.usd_sd) == (None, 0.0)
@@ -60,9 +91,9 @@ def test_what_is_not_known_is_still_finite_state() -> None:
 
 
 def test_unknown_cells_are_left_out_and_a_bare_target_is_priced_by_its_profile() -> None:
-    params = CostModel.fit(table([0.02, None, 0.02], [10, 20, 30]))
+    params = lines(table([0.02, None, 0.02], [10, 20, 30]))
     assert CostModel.predict(params["m"], 20, Profile())[0] == pytest.approx(0.02)
-    assert CostModel.fit(table([None, None], [1, 2])) == {}
+    assert CostModel.fit(table([None, None], [1, 2]), np.zeros((2, 1))) == {}
     assert CostModel.predict(None, 400, Profile()) == (None, 0.0, None, None, None)
     profile = Profile(
         input_usd_per_mtok=1.0,

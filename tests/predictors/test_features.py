@@ -13,6 +13,8 @@ from fairlead.signals.embedding import Embedding
 from fairlead.signals.language import Language
 from fairlead.signals.length import Length
 from fairlead.signals.marks import Marks
+from fairlead.signals.ngrams import BLOCK, Ngrams, counts
+from fairlead.signals.style import Style
 from fairlead.types import Message, Query, Reading, Scalar, Signals
 
 OBSERVER = Observer(
@@ -21,6 +23,8 @@ OBSERVER = Observer(
         "length": Length(),
         "marks": Marks(),
         "language": Language(),
+        "ngrams": Ngrams(),
+        "style": Style(),
     }
 )
 TEXTS = [
@@ -49,10 +53,11 @@ def test_catalogue_and_spec() -> None:
     assert catalog.find("features", "features") is Features
     assert Features(bias=True).spec() == {
         "type": "features",
-        "signals": ["embedding", "length", "marks"],
+        "signals": ["ngrams", "style", "length", "marks"],
         "scale": True,
         "bias": True,
         "categories": 32,
+        "project": 64,
     }
 
 
@@ -97,7 +102,7 @@ def test_the_order_of_queries_and_of_parts_does_not_matter() -> None:
     turned = [
         Signals(
             readings={
-                n: Reading(value=r.value, parts=dict(reversed(r.parts.items())), vector=r.vector)
+                n: Reading(value=r.value, parts=dict(reversed(r.parts.items())), vector=r.vector, bag=r.bag)
                 for n, r in reversed(s.readings.items())
             }
         )
@@ -176,7 +181,7 @@ def test_vector_alone_has_unit_variance_on_average() -> None:
 def test_errors() -> None:
     with pytest.raises(TableError, match="at least one"):
         Features().fit([])
-    with pytest.raises(TableError, match="'embedding'"):
+    with pytest.raises(TableError, match="'ngrams'"):
         Features().fit([OBSERVER.read(Query.ask("x"), ("length", "marks"))])
     with pytest.raises(TableError, match="differ in size"):
         fitted([one(vector=[1, 0]), one(vector=[1, 0, 0])])
@@ -204,3 +209,53 @@ def test_characters() -> None:
     assert Features.characters(OBSERVER.read(chat, ("length",))) == 80_002
     assert Features.characters(Signals()) == 0.0
     assert Features.characters(Signals(readings={"length": Reading()})) == 0.0
+
+
+def of(texts: list[str]) -> list[Signals]:
+    return [OBSERVER.read(Query.ask(t), ("ngrams", "length")) for t in texts]
+
+
+def test_a_bag_counts_words_and_trigrams() -> None:
+    feature, count = counts(Ngrams().read(Query.ask("the cat and the dog")).bag)
+    assert sorted(feature) == list(feature)
+    words = feature < BLOCK
+    assert sorted(count[words]) == [1, 1, 1, 2]
+    assert count[~words].sum() == len(" the cat and the dog ") - 2
+    assert Ngrams().read(Query.ask("  ")).bag == b""
+
+
+def test_a_trained_projection_tells_topics_apart_better_than_a_fixed_one() -> None:
+    rng = np.random.default_rng(0)
+    common = [f"w{i}" for i in range(200)]
+    texts, topics = [], []
+    for i in range(400):
+        topics.append(i % 2)
+        mark = ["harbour", "sail"] if i % 2 else ["violin", "chord"]
+        texts.append(" ".join(rng.permutation([*rng.choice(common, 60), rng.choice(mark)])))
+    topic = np.asarray(topics)
+
+    def agreement(features: Features) -> float:
+        x = np.array([features.read(s) for s in of(texts[200:])])
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        near = x @ x.T
+        np.fill_diagonal(near, -2.0)
+        return float((topic[200:][np.argsort(-near, axis=1)[:, :10]] == topic[200:, None]).mean())
+
+    trained = Features(signals=("ngrams",), project=16)
+    trained.fit(of(texts[:200]))
+    fixed = Features(signals=("ngrams",))
+    fixed.begin(of(texts[:1])[0])
+    assert agreement(trained) > agreement(fixed) + 0.1
+    again = Features(signals=("ngrams",), project=16)
+    again.load(unpack(pack(trained.state())))
+    assert np.array_equal(again.read(of(["a violin"])[0]), trained.read(of(["a violin"])[0]))
+
+
+def test_a_bag_that_was_not_read_counts_as_the_mean() -> None:
+    features = Features(signals=("ngrams", "length"))
+    features.fit(of(TEXTS))
+    blank = features.read(OBSERVER.read(Query.ask("what is 12+345?"), ("length",)))
+    full = features.read(of(["what is 12+345?"])[0])
+    width = features.vectors_[0][1]
+    assert not blank[-width:].any()
+    assert full[-width:].any()

@@ -81,23 +81,10 @@ class Hashing(Embedder):
     def embed(self, text: str) -> NDArray[np.float32]:
         """Return the unit vector of `text`, shape (size,); zeros for a text of white space alone."""
         signs_BE = signs(self._size, self.seed)
-        if len(text) > 2 * READ:
-            text = text[:READ] + " " + text[-READ:]
-        text = text.lower()
-        found = (_ASCII_WORD if text.isascii() else _WORD).findall(text)
         v_E = np.zeros(self._size)
-        if not found:
+        bucket_N, w = hashed(text)
+        if not w:
             return v_E.astype(np.float32)
-        data = f" {' '.join(found)} ".encode("utf-8", "surrogatepass").translate(_MASK)
-        words = data[1:-1].split(b" ")
-        w = len(words)
-        byte_N = np.frombuffer(data, np.uint8).astype(np.uint32)
-        hash_N = np.empty(2 * w + len(data) - 2, np.uint32)
-        hash_N[:w] = np.fromiter(map(zlib.crc32, words), np.uint32, w)
-        lengths_W = np.minimum(np.fromiter(map(len, words), np.uint32, w), _LENGTHS)
-        hash_N[w : 2 * w] = (lengths_W + np.uint32(1_000_003)) * _MIX_1
-        hash_N[2 * w :] = (byte_N[:-2] * _MIX_1 + byte_N[1:-1]) * _MIX_1 + byte_N[2:]
-        bucket_N = _buckets(hash_N)
         signs_NE = signs_BE.take(bucket_N, axis=0)
         for bag, weight in (
             (slice(0, w), self.words),
@@ -109,6 +96,26 @@ class Hashing(Embedder):
         # fsum rounds once whatever the order, where a vectorised sum differs between processors.
         norm = math.sqrt(math.fsum((v_E * v_E).tolist()))
         return (v_E / norm if norm > 0.0 else v_E).astype(np.float32)
+
+
+def hashed(text: str) -> tuple[NDArray[np.intp], int]:
+    """Return the buckets of all features of `text`, shape (N,), and W: first W words, then their W lengths, then the trigrams."""
+    if len(text) > 2 * READ:
+        text = text[:READ] + " " + text[-READ:]
+    text = text.lower()
+    found = (_ASCII_WORD if text.isascii() else _WORD).findall(text)
+    if not found:
+        return np.zeros(0, np.intp), 0
+    data = f" {' '.join(found)} ".encode("utf-8", "surrogatepass").translate(_MASK)
+    words = data[1:-1].split(b" ")
+    w = len(words)
+    byte_N = np.frombuffer(data, np.uint8).astype(np.uint32)
+    hash_N = np.empty(2 * w + len(data) - 2, np.uint32)
+    hash_N[:w] = np.fromiter(map(zlib.crc32, words), np.uint32, w)
+    lengths_W = np.minimum(np.fromiter(map(len, words), np.uint32, w), _LENGTHS)
+    hash_N[w : 2 * w] = (lengths_W + np.uint32(1_000_003)) * _MIX_1
+    hash_N[2 * w :] = (byte_N[:-2] * _MIX_1 + byte_N[1:-1]) * _MIX_1 + byte_N[2:]
+    return _buckets(hash_N), w
 
 
 def _buckets(hash_N: UInts) -> NDArray[np.intp]:

@@ -11,7 +11,7 @@ from fairlead.types import Query, Reading
 
 
 class Embedding(Signal):
-    """Vector of the last user message; no value, no parts.
+    """Vector of the last user message; no value, no parts. Confidence 0 if it is all zeros: nothing to embed, or nobody who did.
 
     Args:
         embedder: what turns text into the vector; by default `Hashing()`.
@@ -21,7 +21,8 @@ class Embedding(Signal):
         self.embedder = embedder
 
     def _read(self, query: Query) -> Reading:
-        return Reading(vector=self.embedder.embed(query.text).astype("<f4", copy=False).tobytes())
+        vector = self.embedder.embed(query.text).astype("<f4", copy=False)
+        return Reading(vector=vector.tobytes(), confidence=float(vector.any()))
 
 
 def vector(reading: Reading) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

@@ -1,0 +1,133 @@
+"""A weighted mean of other predictors, the weights chosen greedily on held-out queries. After Caruana, Niculescu-Mizil, Crew, Ksikes 2004.
+
+    quality = sum over members m of weight_m * quality_m        weights: shares of `rounds` picks, with replacement
+
+Each pick is the member that, added to those picked before, brings the held-out squared error down most. What counts is the error of the
+*differences* between targets: from every outcome the mean over the query's targets is taken off, in the forecasts as in the truth, since
+how hard a query is for everybody decides nothing. Members that are never picked are not fitted on the whole and cost nothing to serve.
+
+Differs from the paper: no bagging of the library, `rounds` fixed, and that loss. The spread is that of the members, and of their disagreement:
+
+    quality_sd^2 = (sum of weight_m * sd_m)^2 + sum of weight_m * (quality_m - quality)^2
+
+All members read the blend's features; their own are not used.
+
+Shapes: M members, Q queries, T targets, D features. A fit costs twice that of all members together, a forecast the sum of those picked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Self
+
+import numpy as np
+from msgspec import Meta
+
+from fairlead.errors import ConfigError
+from fairlead.predictors.base import Floats, Predictor
+from fairlead.predictors.calibration import Method, folds
+from fairlead.predictors.features import Features
+from fairlead.predictors.forest import Forest
+from fairlead.predictors.knn import KNN
+from fairlead.predictors.ridge import Ridge
+from fairlead.types import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fairlead.table import OutcomeTable
+
+
+class Blend(Predictor):
+    """Forecasts by a blend of members.
+
+    Args:
+        members: what is blended.
+        features: what is read of a query, for all members; None: `Features()`.
+        rounds: picks.
+        calibration: map of the forecasts, learned from held-out queries at the fit.
+    """
+
+    weights_: Floats
+    """(M,), summing to 1."""
+
+    def __init__(
+        self,
+        *,
+        members: tuple[Predictor, ...] = (Forest(), KNN(), Ridge()),
+        features: Features | None = None,
+        rounds: Annotated[int, Meta(ge=1)] = 20,
+        calibration: Method = "none",
+    ) -> None:
+        self.members = members
+        self.features = features or Features()
+        self.rounds = rounds
+        self.calibration = calibration
+
+    @classmethod
+    def example(cls) -> Self:
+        """With two members that are quickly fitted."""
+        return cls(members=(KNN(), Ridge()))
+
+    def check(self) -> None:
+        """Raise `ConfigError` if there is nothing to blend."""
+        if not self.members:
+            raise ConfigError("a blend needs at least one member", path="$.members")
+        super().check()
+
+    def _meet(self, targets: Mapping[str, Target]) -> None:
+        for member in self.members:
+            member._meet(targets)
+
+    def _fit(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
+        # The instances of a default argument are shared: members are fitted as copies of this blend's own.
+        self.members = tuple(m.copy() for m in self.members)
+        fold_Q = folds(table.groups, k=2)
+        halves = [(np.flatnonzero(fold_Q != f), np.flatnonzero(fold_Q == f)) for f in range(2)]
+        if len(self.members) == 1 or any(not len(train) or not len(test) for train, test in halves):
+            self.weights_ = np.full(len(self.members), 1.0 / len(self.members))
+        else:
+            forecast_MQT = np.empty((len(self.members), *quality_QT.shape))
+            for m, member in enumerate(self.members):
+                for train, test in halves:
+                    part = member.copy()
+                    self._teach(part, x_QD[train], quality_QT[train], table.take(train))
+                    forecast_MQT[m, test] = [part._quality(x_D)[0] for x_D in x_QD[test]]
+            self.weights_ = greedy(forecast_MQT, quality_QT, rounds=self.rounds)
+        for weight, member in zip(self.weights_, self.members, strict=True):
+            if weight > 0.0:
+                self._teach(member, x_QD, quality_QT, table)
+
+    def _teach(self, member: Predictor, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
+        member.targets_ = list(self.targets_)
+        member._fit(x_QD, quality_QT, table)
+
+    def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
+        picked = self.weights_ > 0.0
+        found = [m._quality(x_D) for m, p in zip(self.members, picked, strict=True) if p]
+        quality_MT, sd_MT = np.asarray([q for q, _ in found]), np.asarray([s for _, s in found])
+        weight_M = self.weights_[picked]
+        quality_T = weight_M @ quality_MT
+        spread_T = weight_M @ (quality_MT - quality_T) ** 2
+        return quality_T, np.minimum(np.sqrt((weight_M @ sd_MT) ** 2 + spread_T), self.unknown_sd)
+
+
+def greedy(forecast_MQT: Floats, quality_QT: Floats, *, rounds: int) -> Floats:
+    """Return the weights of the members, (M,): shares of `rounds` greedy picks by squared error of the differences between targets."""
+    known_QT = ~np.isnan(quality_QT)
+    count_Q1 = np.maximum(known_QT.sum(axis=1, keepdims=True), 1)
+
+    def centred(y: Floats) -> Floats:
+        y = np.where(known_QT, y, 0.0)
+        out: Floats = np.where(known_QT, y - y.sum(axis=-1, keepdims=True) / count_Q1, 0.0)
+        return out
+
+    truth_QT, forecast_MQT = centred(quality_QT), np.asarray([centred(f) for f in forecast_MQT])
+    picks = np.zeros(len(forecast_MQT))
+    total_QT = np.zeros(quality_QT.shape)
+    for n in range(1, rounds + 1):
+        errors = [float((((total_QT + f) / n - truth_QT) ** 2).sum()) for f in forecast_MQT]
+        best = int(np.argmin(errors))
+        picks[best] += 1
+        total_QT += forecast_MQT[best]
+    weights: Floats = picks / rounds
+    return weights
