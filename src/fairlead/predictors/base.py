@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,30 @@ if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Belief:
+    """What is believed of one target's expected quality on several queries at once, as a joint normal distribution.
+
+        quality = quality_Q + factor_QF @ e,  e ~ N(0, I)
+
+    `told_QF`: asking query q takes ``outer(told_QF[q], told_QF[q])`` of precision to e, which is what probes are chosen by.
+    """
+
+    quality_Q: Floats
+    factor_QF: Floats
+    told_QF: Floats
+
+    @property
+    def mean(self) -> float:
+        """Mean quality over the queries."""
+        return float(self.quality_Q.mean())
+
+    @property
+    def mean_sd(self) -> float:
+        """One standard deviation of that mean."""
+        return float(np.sqrt((self.factor_QF.mean(axis=0) ** 2).sum()))
 
 
 class Predictor(Component, ABC):
@@ -50,8 +75,8 @@ class Predictor(Component, ABC):
     features: Features
     targets_: Sequence[str] = ()
     """Names of the targets seen in the fit, sorted, then those met online: the order of all T-shaped arrays. Empty: not fitted."""
-    costs_: dict[str, Floats]
-    """Cost model per target, as `CostModel` keeps it."""
+    costs_: dict[str, Any]
+    """Cost model, as `CostModel` keeps it."""
     calibration_: Floats | None = None
     """Map of each target's forecasts, as `calibration.learn` gives it."""
 
@@ -92,7 +117,7 @@ class Predictor(Component, ABC):
         self._meet({t.name: t for t in targets})
         self.features.fit(signals)
         x_QD = self.features.read_all(signals)
-        self.costs_ = CostModel.fit(table)
+        self.costs_ = CostModel.fit(table, x_QD)
         self.calibration_ = None if self.calibration == "none" else self._calibrate(x_QD, table)
         self._fit(x_QD, table.quality_QM, table)
 
@@ -104,7 +129,7 @@ class Predictor(Component, ABC):
             NotFitted: before `fit` or `load`.
         """
         index: dict[str, int] = {}
-        costs: dict[str, Floats] = {}
+        lines: dict[str, list[float]] = {}
         quality_T = sd_T = x_D = np.zeros(0)
         if self.fitted:
             x_D = self.features.read(signals)
@@ -112,13 +137,13 @@ class Predictor(Component, ABC):
             if self.calibration_ is not None:
                 quality_T = calibrating.apply(self.calibration_, quality_T)
             index = {name: i for i, name in enumerate(self.targets_)}
-            costs = self.costs_
+            lines = CostModel.read(self.costs_, x_D)
         elif not self.online:
             raise NotFitted(f"{self.type_name()} has not been fitted; run `fairlead train` or call fit(table) first")
         size = self.features.characters(signals)
         out = []
         for target in targets:
-            taken = CostModel.predict(costs.get(target.name), size, target.profile)
+            taken = CostModel.predict(lines.get(target.name), size, target.profile)
             i = index.get(target.name)
             if i is None:
                 quality, sd = self._unseen(x_D, target)
@@ -153,6 +178,58 @@ class Predictor(Component, ABC):
             self._begin()
         t = self._index(trace.outcome.target or targets[0])
         self._update(self.features.read(trace.signals), t, reward.quality)
+
+    @final
+    def adopt(self, target: Target, table: OutcomeTable) -> None:
+        """Learn a target that the fit has not seen, from a few outcomes of its own. Changes this predictor: call it on a copy.
+
+        Args:
+            target: with its profile.
+            table: observed prompts with a column of the target. What the known targets made of the same prompts, where it is there too,
+                says how hard they are.
+
+        Raises:
+            NotFitted: before `fit`, `load` or `update`.
+            StateError: if the target is known already, or the method cannot learn one without a new fit.
+            TableError: if none of the target's answers is scored.
+            UnknownName: if the table has no such target.
+        """
+        if not self.fitted:
+            raise NotFitted(f"{self.type_name()} knows no targets yet; fit it before another one joins")
+        if target.name in self.targets_:
+            raise StateError(f"{target.name} is known already; further outcomes of it are learned by update")
+        x_QD = self.features.read_all(table.observations(self.needs))
+        own = table.with_models([target.name])
+        if np.isnan(own.quality_QM).all():
+            raise TableError(f"no answer of {target.name} is scored, so there is nothing to learn from")
+        t = self._index(target.name)
+        self.costs_ = CostModel.join(self.costs_, CostModel.fit(own, x_QD))
+        self._adopt(t, x_QD, self._aligned(table), target)
+
+    @final
+    def belief(self, target: Target, table: OutcomeTable) -> Belief:
+        """Say what is believed of `target`, known or not, on the table's prompts, and what asking it each of them would tell.
+
+        Outcomes of the known targets in the table, where there are any, say how hard the prompts are; those of `target` are not read.
+
+        Raises:
+            NotFitted: before `fit`, `load` or `update`.
+            StateError: if the method keeps no joint belief.
+        """
+        if not self.fitted:
+            raise NotFitted(f"{self.type_name()} knows no targets yet, so it believes nothing; fit it first")
+        quality_QT = self._aligned(table)
+        if target.name in self.targets_:
+            quality_QT[:, self.targets_.index(target.name)] = np.nan
+        return self._belief(self.features.read_all(table.observations(self.needs)), quality_QT, target)
+
+    def _aligned(self, table: OutcomeTable) -> Floats:
+        """Return the table's quality with a column for each known target, (Q, T); NaN where it has none."""
+        out = np.full((len(table), len(self.targets_)), np.nan)
+        for t, name in enumerate(self.targets_):
+            if name in table.models:
+                out[:, t] = table.quality_QM[:, table.models.index(name)]
+        return out
 
     def _index(self, name: str) -> int:
         """Return where `name` stands among the targets, adding it if it is new."""
@@ -191,6 +268,15 @@ class Predictor(Component, ABC):
         """Return expected quality and its standard deviation for a target the fit has not seen. `x_D` is empty before any fit."""
         prior = target.profile.quality
         return (0.5 if prior is None else prior), self.unknown_sd
+
+    def _adopt(self, t: int, x_QD: Floats, quality_QT: Floats, target: Target) -> None:
+        """Learn the target at `t`, just grown, from column `t`; the others' columns are what they made of the same queries. NaN: not known."""
+        for i in np.flatnonzero(~np.isnan(quality_QT[:, t])):
+            self._update(x_QD[i], t, float(quality_QT[i, t]))
+
+    def _belief(self, x_QD: Floats, quality_QT: Floats, target: Target) -> Belief:
+        """Return the joint belief on `target`, given what the known targets made of the queries, (Q, T) with NaN."""
+        raise StateError(f"{self.type_name()} keeps no joint belief on a target; `irt` and `profile` do")
 
     def _begin(self) -> None:
         """Set the state before any outcome, with no target known."""
