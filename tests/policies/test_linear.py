@@ -142,7 +142,7 @@ def test_forgetting_weighs_the_past_and_keeps_the_prior(make: Any) -> None:
         policy.learn(trace(x_D), Reward(quality=1.0))
     before = policy.arms_["a"]
     policy.decay(0.25)
-    after, prior = policy.arms_["a"], policy.prior_weight * np.eye(D)
+    after, prior = policy.arms_["a"], policy.cold_ridge * np.eye(D)
     assert after["A"] - prior == pytest.approx(0.25 * (before["A"] - prior))
     assert after["b"] == pytest.approx(0.25 * before["b"])
     assert after["A_inv"] @ after["A"] == pytest.approx(np.eye(D), abs=1e-9)

@@ -77,6 +77,11 @@ class Policy(Component, ABC):
         return None
 
     @property
+    def period_usd(self) -> float | None:
+        """What may be spent in such a period, if it keeps a budget: the router holds back what calls under way may cost."""
+        return None
+
+    @property
     def names(self) -> tuple[tuple[str, str], ...]:
         """Targets that the policy itself names, nested policies apart, as (path from ``$``, target): a config must have them."""
         return ()
@@ -178,18 +183,25 @@ def pick(probabilities: Sequence[float], u: float) -> int:
 
 
 def preferred(ranked: Sequence[tuple[Target, float, Forecast | None]], *, explore: float = 0.0) -> list[Option]:
-    """Turn (target, score, forecast) into options of single calls: the best score takes all but `explore`.
+    """Turn (target, score, forecast) into options of single calls, as `preferred_plans` does."""
+    return preferred_plans([(t.name, Single(target=t.name), score, f) for t, score, f in ranked], explore=explore)
 
-    `explore` is spread evenly over all targets, the best included. Equal best scores share alike. Best first; ties by name.
+
+def preferred_plans(
+    ranked: Sequence[tuple[str, Plan, float, Forecast | None]], *, explore: float = 0.0
+) -> list[Option]:
+    """Turn (name, plan, score, forecast) into options: the best score takes all but `explore`.
+
+    `explore` is spread evenly over all plans, the best included. Equal best scores share alike. Best first; ties by name.
     """
-    order = sorted(ranked, key=lambda r: (-r[1], r[0].name))
-    best = order[0][1]
-    ties = sum(1 for _, score, _ in order if score == best)
+    order = sorted(ranked, key=lambda r: (-r[2], r[0]))
+    best = order[0][2]
+    ties = sum(1 for _, _, score, _ in order if score == best)
     return [
         Option(
-            plan=Single(target=target.name),
+            plan=plan,
             probability=explore / len(order) + ((1.0 - explore) / ties if score == best else 0.0),
             forecast=forecast,
         )
-        for target, score, forecast in order
+        for _, plan, score, forecast in order
     ]

@@ -18,8 +18,10 @@ import numpy as np
 from msgspec import Meta
 
 from fairlead.objective import Objective
+from fairlead.policies.arms import Keep
 from fairlead.policies.base import Positive, Proposal, Share, preferred
 from fairlead.policies.linear import Arms, LinearPolicy
+from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
 from fairlead.types import Forecast, Query, Signals, Target
 
@@ -29,6 +31,8 @@ class LinUCB(LinearPolicy):
 
     An option's forecast holds the expected *utility* as its quality, kept within [0, 1], and the width x^T A^-1 x under the root as its
     standard deviation (for rewards with a noise of 1).
+
+    `prior`, `prior_weight` and `discount` are those of `LinearPolicy`.
     """
 
     def __init__(
@@ -39,23 +43,29 @@ class LinUCB(LinearPolicy):
         alpha: Annotated[float, Meta(ge=0.0)] = 0.1,
         ridge: Positive = 0.05,
         explore: Share = 0.0,
+        prior: Predictor | None = None,
+        prior_weight: Positive = 20.0,
+        discount: Keep = 1.0,
     ) -> None:
         self.features = features or Features(signals=("length", "marks"), bias=True)
         self.objective = objective
         self.alpha = alpha
         self.ridge = ridge
         self.explore = explore
+        self.prior = prior
+        self.prior_weight = prior_weight
+        self.discount = discount
         self.arms_: Arms = {}
 
     @property
-    def prior_weight(self) -> float:
-        """What the prior weighs, in units of observations."""
+    def cold_ridge(self) -> float:
+        """What a belief of 0 weighs, in units of observations."""
         return self.ridge
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Rank by upper confidence bound."""
         order = sorted(targets, key=lambda t: t.name)
-        if not self.arms_:
+        if self.blank(order):
             return Proposal(preferred([(t, 0.0, None) for t in order]), "nothing learned yet: all alike")
         mean_K, spread_K = self.read(signals, order)
         sd_K = np.sqrt(spread_K)

@@ -211,6 +211,7 @@ class Rules(Policy):
                 fallbacks=fallbacks,
                 forecast_of=proposal.forecast_of,
                 objective=proposal.objective,
+                shadow=proposal.shadow,
             )
         return Proposal([Option(plan=use, probability=1.0)], *reasons, fallbacks=() if required else None)
 

@@ -24,8 +24,10 @@ import numpy as np
 
 from fairlead.objective import Objective
 from fairlead.plans.single import Single
+from fairlead.policies.arms import Keep
 from fairlead.policies.base import Positive, Proposal, Share, preferred
 from fairlead.policies.linear import Arms, Floats, LinearPolicy
+from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
 from fairlead.types import Forecast, Option, Query, Signals, Target
 
@@ -34,6 +36,8 @@ class Thompson(LinearPolicy):
     """Choose each target with the probability that it is the best, as far as is known.
 
     An option's forecast holds the expected *utility* as its quality, kept within [0, 1], and the posterior's standard deviation.
+
+    `prior`, `prior_weight` and `discount` are those of `LinearPolicy`.
     """
 
     def __init__(
@@ -44,23 +48,29 @@ class Thompson(LinearPolicy):
         sigma: Positive = 0.25,
         prior_var: Positive = 2.0,
         explore: Share = 0.0,
+        prior: Predictor | None = None,
+        prior_weight: Positive = 20.0,
+        discount: Keep = 1.0,
     ) -> None:
         self.features = features or Features(signals=("length", "marks"), bias=True)
         self.objective = objective
         self.sigma = sigma
         self.prior_var = prior_var
         self.explore = explore
+        self.prior = prior
+        self.prior_weight = prior_weight
+        self.discount = discount
         self.arms_: Arms = {}
 
     @property
-    def prior_weight(self) -> float:
-        """What the prior weighs, in units of observations."""
+    def cold_ridge(self) -> float:
+        """What a belief of 0 weighs, in units of observations."""
         return self.sigma**2 / self.prior_var
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """State for each target the probability that it is the best."""
         order = sorted(targets, key=lambda t: t.name)
-        if not self.arms_:
+        if self.blank(order):
             return Proposal(preferred([(t, 0.0, None) for t in order]), "nothing learned yet: all alike")
         mean_K, spread_K = self.read(signals, order)
         sd_K = self.sigma * np.sqrt(spread_K)
@@ -99,6 +109,11 @@ def chances(mean_K: Floats, sd_K: Floats) -> Floats:
     quantiles = (mean_K[tops, None] + sd_K[tops, None] * _spread()).ravel()
     z_N = np.sort(np.concatenate([np.linspace(low, high, 65), np.clip(quantiles, low, high)]))
     F_KN = _normal_cdf((z_N - mean_K[:, None]) / sd_K[:, None])
+    return largest(F_KN)
+
+
+def largest(F_KN: Floats) -> Floats:
+    """Return for each of K independent variables the probability that it is the largest, from their distribution functions at N nodes."""
     log_KN = np.log(np.maximum(F_KN, 1e-300))
     others_KN = np.exp(np.minimum(log_KN.sum(axis=0) - log_KN, 0.0))
     chance_K = (np.diff(F_KN, axis=1) * (others_KN[:, 1:] + others_KN[:, :-1])).sum(axis=1)

@@ -68,7 +68,7 @@ def compared(options: Sequence[Option]) -> tuple[str, ...]:
     """Say in plain words what the best option is expected to bring, and the next. 2 µs."""
     said = "best" if len(options) > 1 else "the only one"
     return tuple(
-        f"{word} {option.plan.targets()[0]}: {described(option.forecast)}"
+        f"{word} {' then '.join(option.plan.targets())}: {described(option.forecast)}"
         for word, option in zip((said, "next"), options, strict=False)
         if option.forecast is not None
     )

@@ -1,0 +1,189 @@
+"""A policy over policies: most of the say goes to the one that does best, and none is ever silenced. After CORRAL.
+
+    P(k) = sum_i p_i pi_i(k | x)                 what is decided: the mixture, with its exact propensity
+    g_i  = sum_k pi_i(k | x) m_k  +  pi_i(a | x) / P(a) (reward - m_a)                    what policy i would have won
+    1/p_i <- 1/p_i - eta_i (g_i - lambda),  lambda such that sum_i p_i = 1                log-barrier mirror descent
+    if 1/p_i > rho_i:  rho_i <- 2/p_i,  eta_i <- beta eta_i                               faster back for who fell far
+
+Agarwal, Luo, Neyshabur, Schapire, 2017, arXiv 1612.06246. What differs:
+
+- There one policy is drawn, and only that one is told the reward, weighed by 1/p_i. Here the mixture is drawn, and every policy is credited
+  for its share in what was done; members of this library learn the value of each arm, whoever chose it, so all of them learn from every
+  answer, unweighed.
+- m_k is the running mean reward of arm k: it takes the reward's level off the importance weight (doubly robust; Dudik, Langford, Li, 2011,
+  arXiv 1103.4601), which changes no expectation and shrinks the variance several times.
+- beta = 1.05 and gamma are arguments, not functions of a horizon nobody knows.
+- pi_i(a | x) is asked of the policy as it is when the feedback comes, before it learns from it, among the targets that were eligible then
+  (whose profiles the record does not hold); the propensity is the recorded one. So late feedback judges the policies of now.
+
+What p is worth depends on the order of lessons: states cannot be merged. Checked in tests/policies/test_corral.py: the mixture is exact, the
+estimate is unbiased, the best of several is found, also after the best changes. Cost: that of all members.
+
+Shapes: I policies, K targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Annotated, Self
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from fairlead.errors import ConfigError, StateError
+from fairlead.objective import Objective
+from fairlead.policies import prior as priors
+from fairlead.policies.arms import Arm
+from fairlead.policies.base import Policy, Positive, Proposal
+from fairlead.policies.prior import Floats
+from fairlead.types import Option, Plan, Query, Reward, Signals, Target, Trace
+
+BETA = 1.05
+
+
+class Corral(Policy):
+    """Mix the proposals of `policies`, and learn whom to trust.
+
+    Args:
+        policies: the members, by name; those that propose single calls.
+        objective: by what they are judged; give the members the same.
+        rate: step of the log-barrier descent. Higher finds the best sooner, and swings more.
+        floor: share of the say that is always spread evenly over the members.
+    """
+
+    objective: Objective
+
+    def __init__(
+        self,
+        *,
+        policies: Mapping[str, Policy],
+        objective: Objective = Objective(),  # noqa: B008 - frozen
+        rate: Positive = 0.5,
+        floor: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.02,
+    ) -> None:
+        self.policies = dict(policies)
+        self.objective = objective
+        self.rate = rate
+        self.floor = floor
+        self.say_: dict[str, float] = {}
+        """Probability of each member before `floor` is mixed in; empty: all alike."""
+        self.rate_: dict[str, float] = {}
+        self.threshold_: dict[str, float] = {}
+        self.arms_: dict[str, Arm] = {}
+
+    @classmethod
+    def example(cls) -> Self:
+        """Two kinds of bandit."""
+        from fairlead.policies.epsilon_greedy import EpsilonGreedy
+        from fairlead.policies.thompson import Thompson
+
+        return cls(policies={"greedy": EpsilonGreedy(), "linear": Thompson()})
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Signals that any member reads."""
+        return tuple(dict.fromkeys(n for p in self.policies.values() for n in p.needs))
+
+    def check(self) -> None:
+        """Raise `ConfigError` if there is nobody to choose among."""
+        if len(self.policies) < 2:
+            raise ConfigError("give at least two policies to choose among", path="$.policies")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The probability with which each member decides now."""
+        even = 1.0 / len(self.policies)
+        return {n: (1.0 - self.floor) * self.say_.get(n, even) + self.floor * even for n in self.policies}
+
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        """Mix the proposals. A plan's forecast is that of the member with the most say who gave one."""
+        shares = self.shares
+        mixed: dict[Plan, Option] = {}
+        order = sorted(shares, key=lambda n: (-shares[n], n))
+        for name in order:
+            for option in self.policies[name].propose(query, signals, targets).options:
+                before = mixed.get(option.plan)
+                p = shares[name] * option.probability + (0.0 if before is None else before.probability)
+                forecast = option.forecast if before is None or before.forecast is None else before.forecast
+                mixed[option.plan] = Option(plan=option.plan, probability=p, forecast=forecast)
+        options = sorted(mixed.values(), key=lambda o: (-o.probability, o.plan.targets()))
+        reasons = [f"{n} has {shares[n]:.2f} of the say" for n in order[:3]]
+        return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)
+
+    def learn(self, trace: Trace, reward: Reward) -> None:
+        """Judge the members by what they would have done, then teach them all.
+
+        Raises:
+            StateError: if the reward is not finite; nothing is learned then.
+        """
+        name = priors.credited(trace)
+        if name is None:
+            return
+        won = self.objective.utility(reward)
+        if not isfinite(won):
+            raise StateError("an observation that is not finite was refused")
+        if trace.decision.propensity > 0.0:
+            self._judge(self._gains(trace, name, won))
+        arm = self.arms_.get(name) or {"n": 0.0, "u": 0.0}
+        self.arms_ = {**self.arms_, name: {"n": arm["n"] + 1.0, "u": arm["u"] + won}}
+        for policy in self.policies.values():
+            policy.learn(trace, reward)
+
+    def decay(self, keep: float) -> None:
+        """Let the members forget, and move the say towards even."""
+        even = 1.0 / len(self.policies)
+        self.say_ = {n: keep * p + (1.0 - keep) * even for n, p in self.say_.items()}
+        self.arms_ = {n: {"n": keep * a["n"], "u": keep * a["u"]} for n, a in self.arms_.items()}
+        for policy in self.policies.values():
+            policy.decay(keep)
+
+    def _gains(self, trace: Trace, name: str, won: float) -> dict[str, float]:
+        """Estimate what each member would have won on the query of `trace`; unbiased, less the level of `won`."""
+        eligible = trace.decision.eligible or tuple(t for o in trace.decision.options for t in o.plan.targets())
+        targets = tuple(Target(name=t) for t in sorted({*eligible, name}))
+        query = msgspec.structs.replace(trace.query, messages=(), body={})
+        answers = sum(a["n"] for _, a in sorted(self.arms_.items()))
+        level = sum(a["u"] for _, a in sorted(self.arms_.items())) / answers if answers else won
+        mean = {n: (a["u"] + level) / (a["n"] + 1.0) for n, a in self.arms_.items()}
+        gains = {}
+        for member, policy in self.policies.items():
+            chance = {o.plan.targets(): o.probability for o in policy.propose(query, trace.signals, targets).options}
+            model = sum(p * mean.get(called[0], level) for called, p in chance.items() if len(called) == 1)
+            # Never cut short in a decision of this policy's own, whose propensity is at least the member's share of it.
+            weight = min(chance.get((name,), 0.0) / trace.decision.propensity, len(self.policies) / self.floor)
+            gains[member] = model + weight * (won - mean.get(name, level))
+        return gains
+
+    def _judge(self, gains: Mapping[str, float]) -> None:
+        names = sorted(self.policies)
+        I = len(names)  # noqa: E741 - the paper's size
+        p_I = np.array([self.say_.get(n, 1.0 / I) for n in names])
+        eta_I = np.array([self.rate_.get(n, self.rate) for n in names])
+        rho_I = np.array([self.threshold_.get(n, 2.0 * I) for n in names])
+        p_I = barrier_step(p_I, eta_I, np.array([gains[n] for n in names]))
+        fell_I = 1.0 / ((1.0 - self.floor) * p_I + self.floor / I) > rho_I
+        rho_I = np.where(fell_I, 2.0 / ((1.0 - self.floor) * p_I + self.floor / I), rho_I)
+        eta_I = np.where(fell_I, BETA * eta_I, eta_I)
+        self.say_ = dict(zip(names, p_I.tolist(), strict=True))
+        self.rate_ = dict(zip(names, eta_I.tolist(), strict=True))
+        self.threshold_ = dict(zip(names, rho_I.tolist(), strict=True))
+
+
+def barrier_step(p_I: Floats, eta_I: Floats, gain_I: Floats) -> Floats:
+    """Return the next distribution: 1/p - eta (gain - lambda), with lambda found by bisection so that it sums to 1.
+
+    The sum falls in lambda, from at least 1 at the smallest gain's lambda to at most 1 at the largest one's.
+    """
+    low, high = float(gain_I.min()), float(gain_I.max())
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        inverse_I = 1.0 / p_I - eta_I * (gain_I - middle)
+        if (inverse_I <= 0.0).any() or (1.0 / inverse_I).sum() > 1.0:
+            low = middle
+        else:
+            high = middle
+    q_I = 1.0 / np.maximum(1.0 / p_I - eta_I * (gain_I - high), 1.0)
+    out: Floats = q_I / q_I.sum()
+    return out

@@ -1,0 +1,95 @@
+"""Cascade and router in one: the plan of highest forecast utility, out of single calls and whole plans. Ours, no paper.
+
+utility = objective(forecast of the plan); argmax, ties shared alike. A predictor does not care whether the column it forecasts holds what a
+target brought or what a cascade brought: fitted on a table whose columns are plans (`fairlead train --confidence-column`), it forecasts for each
+query what every plan will bring, the cost of asking for confidences and of second calls included. So an easy query goes straight to a
+cheap target, a hard one straight to a strong one, and those in between try the cheap one first.
+
+Learns offline only: what a plan of several targets brought is no unbiased sample of any target's quality. Cost: the predictor's, which
+grows with the number of plans, plus about 2 µs per plan.
+
+Checked in tests/policies/test_portfolio.py.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from fairlead.errors import ConfigError, NoEligibleTarget
+from fairlead.objective import Objective
+from fairlead.plans.single import Single
+from fairlead.policies.base import Policy, Proposal, Share, preferred_plans
+from fairlead.policies.utility import compared
+from fairlead.predictors.base import Predictor
+from fairlead.types import Plan, Query, Signals, Target
+
+
+class Portfolio(Policy):
+    """Propose the plan of the best forecast utility under `objective`; with probability `explore`, any.
+
+    Args:
+        predictor: forecasts plans by their names.
+        plans: by the names that the predictor knows them by.
+        objective: what is weighed.
+        explore: known probability spread evenly over all plans whose targets may all act.
+    """
+
+    objective: Objective
+
+    def __init__(
+        self,
+        *,
+        predictor: Predictor,
+        plans: dict[str, Plan],
+        objective: Objective = Objective(),  # noqa: B008 - frozen
+        explore: Share = 0.0,
+    ) -> None:
+        self.predictor = predictor
+        self.plans = plans
+        self.objective = objective
+        self.explore = explore
+
+    @classmethod
+    def example(cls) -> Self:
+        """With a predictor that needs no fit, and single calls."""
+        from fairlead.predictors.mean import Mean
+
+        return cls(predictor=Mean(), plans={n: Single(target=n) for n in ("ant", "bee", "cat")}, explore=0.1)
+
+    def check(self) -> None:
+        """Raise `ConfigError` if there are no plans, or the predictor does not know one of them."""
+        if not self.plans:
+            raise ConfigError("a portfolio needs plans to choose from", path="$.plans")
+        unknown = set(self.plans) - set(self.predictor.targets_) if self.predictor.fitted else set()
+        if unknown:
+            raise ConfigError(
+                f"the predictor was not trained on {', '.join(sorted(unknown))}; train it with `fairlead train --confidence-column`",
+                path="$.plans",
+            )
+
+    @property
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """Targets of all plans."""
+        return tuple((f"$.plans.{name}", target) for name, plan in self.plans.items() for target in plan.targets())
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Signals that the predictor reads."""
+        return self.predictor.needs
+
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        """Forecast all plans that may run, prefer the best."""
+        here = {t.name for t in targets}
+        choices = [(Target(name=name), plan) for name, plan in self.plans.items() if here.issuperset(plan.targets())]
+        # A target that joined after the training stands in no plan: it is offered by itself, forecast from its profile.
+        planned = {name for plan in self.plans.values() for name in plan.targets()}
+        choices += [(t, Single(target=t.name)) for t in targets if t.name not in planned]
+        if not choices:
+            raise NoEligibleTarget({t.name: "none of the portfolio's plans runs on those who may act" for t in targets})
+        forecasts = self.predictor.predict(signals, [target for target, _ in choices])
+        ranked = [
+            (target.name, plan, self.objective.utility(f), f)
+            for (target, plan), f in zip(choices, forecasts, strict=True)
+        ]
+        options = preferred_plans(ranked, explore=self.explore)
+        return Proposal(options, *compared(options), objective=self.objective)
