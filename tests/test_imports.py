@@ -41,10 +41,10 @@ def imports_of(path: Path) -> set[str]:
 
 LAYERS = [
     {"errors", "version", "types", "component", "objective", "catalog", "secret", "rewards"},
-    {"pool", "table", "store", "signals", "embeddings", "plans", "targets", "lab"},
+    {"pool", "table", "store", "sequential", "signals", "embeddings", "plans", "targets", "lab"},
     {"build", "chain", "writer", "sqlite", "predictors", "worlds"},
     {"policies"},
-    {"learner", "router"},
+    {"learner", "router", "spending", "probing"},
     {"config", "prove", "testing", "explain"},
     {"bench", "gateway", "cli", "discover", "import_litellm"},
 ]

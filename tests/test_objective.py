@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.objective import Objective
+from fairlead.objective import Objective, energy_weight
 from fairlead.types import Forecast, Reward
 
 amounts = st.floats(0, 100)
@@ -37,3 +37,18 @@ def test_forecast_and_reward_are_weighed_alike(quality: float, usd: float, secon
 def test_unknown_fields_are_errors() -> None:
     with pytest.raises(msgspec.ValidationError, match="cost_weight"):
         msgspec.convert({"cost_weight": 1}, Objective)
+
+
+@given(quality=st.floats(0, 1), joules=st.floats(1, 9), share=st.floats(0, 0.9))
+def test_an_energy_weight_says_what_greenservs_reward_says(quality: float, joules: float, share: float) -> None:
+    low, high = 1.0, 9.0
+    reward = (1 - share) * quality + share * (1 - (joules - low) / (high - low))
+    utility = Objective(joules_weight=energy_weight(share, low, high)).utility(Reward(quality=quality, joules=joules))
+    assert reward == pytest.approx((1 - share) * utility + share * (1 + low / (high - low)))
+
+
+def test_an_energy_weight_needs_bounds_and_some_quality() -> None:
+    assert energy_weight(0.0, 1.0, 2.0) == 0.0
+    for share, low, high in ((1.0, 0.0, 1.0), (-0.1, 0.0, 1.0), (0.5, 1.0, 1.0)):
+        with pytest.raises(ValueError, match="share"):
+            energy_weight(share, low, high)

@@ -39,8 +39,8 @@ def build(family: str, spec: Any, *, path: str = "$", **given: Any) -> Any:
         spec = {"type": spec}
     if not isinstance(spec, Mapping):
         raise ConfigError(f"expected a name or a mapping, not {_show(spec)}", path=path)
-    if family == "predictors" and set(spec) == {"trained"}:
-        return trained(spec["trained"], path=f"{path}.trained")
+    if family in TRAINED and set(spec) == {"trained"}:
+        return trained(spec["trained"], family=family, path=f"{path}.trained")
     name = spec.get("type")
     if not isinstance(name, str):
         raise ConfigError(f'"type" is missing; known in {family}: {", ".join(catalog.names(family))}', path=path)
@@ -56,25 +56,33 @@ def build(family: str, spec: Any, *, path: str = "$", **given: Any) -> Any:
     return construct(kind, arguments, path=path, **given)
 
 
-def trained(folder: Any, *, path: str = "$") -> Any:
-    """Load the predictor that ``fairlead train … -o folder`` wrote.
+TRAINED = {
+    "predictors": ("predictor.msgpack", "predictor", "fairlead train"),
+    "policies": ("policy.msgpack", "policy", "fairlead calibrate"),
+}
+"""Families whose members can be kept in a folder: the file in it, what it is, the command that writes it."""
+
+
+def trained(folder: Any, *, family: str = "predictors", path: str = "$") -> Any:
+    """Load the predictor that ``fairlead train … -o folder`` wrote, or the policy that ``fairlead calibrate … -o folder`` wrote.
 
     Raises:
         ConfigError: if there is none, or it does not fit this version.
     """
-    file = Path(str(folder)) / "predictor.msgpack"
+    name, what, command = TRAINED[family]
+    file = Path(str(folder)) / name
     try:
         spec, state = unpack(file.read_bytes())
     except OSError as e:
-        raise ConfigError(f"no trained predictor in {folder}; make one with `fairlead train`", path=path) from e
+        raise ConfigError(f"no trained {what} in {folder}; make one with `{command}`", path=path) from e
     except (StateError, ValueError, TypeError) as e:
-        raise ConfigError(f"{file} was not written by `fairlead train`; make it anew", path=path) from e
-    predictor = build("predictors", spec, path=path)
+        raise ConfigError(f"{file} was not written by `{command}`; make it anew", path=path) from e
+    component = build(family, spec, path=path)
     try:
-        predictor.load(state)
+        component.load(state)
     except StateError as e:
-        raise ConfigError(f"{file} does not fit ({e}); make it anew with `fairlead train`", path=path) from e
-    return predictor
+        raise ConfigError(f"{file} does not fit ({e}); make it anew with `{command}`", path=path) from e
+    return component
 
 
 def construct(kind: type[Any], arguments: Any, *, path: str, **given: Any) -> Any:

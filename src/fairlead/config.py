@@ -40,7 +40,7 @@ from fairlead.sqlite import SQLiteStore
 from fairlead.targets.base import Driver
 from fairlead.worlds.live import Live
 
-DEFAULT_SIGNALS = ("conversation", "embedding", "language", "length", "marks")
+DEFAULT_SIGNALS = ("conversation", "embedding", "language", "length", "marks", "ngrams", "style")
 
 
 class RouteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -37,3 +37,18 @@ class Objective(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if weight:
                 u -= self.unknown if amount is None else weight * amount
         return u
+
+
+def energy_weight(share: float, low: float, high: float) -> float:
+    """Return the `joules_weight` that ranks as GreenServ's reward (2026, arXiv 2601.17551) does.
+
+    Its reward (1 - share) quality + share (1 - e), with e = (joules - low) / (high - low), is (1 - share) times the utility under that
+    weight, plus a constant. `low` and `high` are bounds of the joules that an answer takes, or (as there) that a token takes, if that is
+    what is recorded.
+
+    Raises:
+        ValueError: unless 0 <= share < 1 and low < high.
+    """
+    if not 0.0 <= share < 1.0 or not low < high:
+        raise ValueError("a share in [0, 1) and bounds low < high give a weight; at a share of 1 only energy counts")
+    return share / ((1.0 - share) * (high - low))

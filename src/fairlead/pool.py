@@ -94,13 +94,18 @@ class Pool:
         except KeyError:
             raise UnknownName("target", name, self._by_name) from None
 
+    @property
+    def by_name(self) -> Mapping[str, Target]:
+        """Targets by name, not to be changed."""
+        return self._by_name
+
     @cached_property
     def digest(self) -> str:
         """Name this set of targets and profiles."""
         return digest(pack(msgspec.to_builtins(sorted(self.targets, key=lambda t: t.name), order="deterministic")))
 
-    def eligible(self, query: Query) -> Eligibility:
-        """Say who may answer `query`, and why the others may not."""
+    def eligible(self, query: Query, *, left_usd: float | None = None) -> Eligibility:
+        """Say who may answer `query`, and why the others may not. `left_usd`: what is left of its route's budget, if it has one."""
         allow = query.constraints.allow
         budget, usd = query.constraints.max_usd, None
         modalities = query.modalities
@@ -119,6 +124,12 @@ class Pool:
                 excluded[t.name] = "has no known price, and the query has a budget"
             elif budget is not None and usd is not None and usd > budget:
                 excluded[t.name] = f"may cost {usd:.6f} USD, more than the query's budget of {budget:.6f}"
+            elif left_usd is not None and (usd := self.estimate_usd(Call(target=t.name), query)) is None:
+                excluded[t.name] = "budget: has no known price, and the route has a budget; give its profile prices"
+            elif left_usd is not None and usd is not None and usd > left_usd:
+                excluded[t.name] = (
+                    f"budget: may cost {usd:.6f} USD, and {max(0.0, left_usd):.6f} are left in this period"
+                )
             elif t.name in self.health.rests_until and (rest := self.health.resting(t.name)) > 0:
                 excluded[t.name] = f"resting for {rest:.1f} s after failures"
             else:

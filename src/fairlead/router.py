@@ -18,15 +18,17 @@ import msgspec
 from fairlead import rewards
 from fairlead.build import build
 from fairlead.component import digest, pack
-from fairlead.errors import FairleadError, NoEligibleTarget, UnknownName
+from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, UnknownName
 from fairlead.learner import Learner
 from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy
 from fairlead.policies.fixed import Fixed
-from fairlead.pool import Pool
+from fairlead.pool import Eligibility, Pool
 from fairlead.signals.base import Observer
+from fairlead.spending import Purse, Spending, held_for, limit_of
 from fairlead.store import BEGIN, STRAIGHT, Receipt, Store
+from fairlead.targets.base import Driver
 from fairlead.types import Decision, Failure, Feedback, Outcome, Plan, Query, Signals, Sink, Trace
 from fairlead.version import VERSION
 from fairlead.worlds.base import Limits, Run
@@ -75,7 +77,11 @@ class Router:
         self.policies = dict(policies)
         self.seed, self.fallbacks = seed, fallbacks
         self.serving: dict[str, Serving] = {}
+        limits = {route: limit_of(policy, path=f"$.routes.{route}.policy") for route, policy in self.policies.items()}
+        self.spending = Spending(limits={route: limit for route, limit in limits.items() if limit is not None})
         self.arrivals = 0
+        self.under_way: set[asyncio.Future[None]] = set()
+        """One for each plan that is being run, done when it has ended."""
         self.learner = Learner(
             serving=lambda route: self.serving[route].policy,
             publish=self.publish,
@@ -105,11 +111,14 @@ class Router:
         except NoEligibleTarget as e:
             await self.keep(self.refusal(query, signals, e, at, start))
             raise
-        plan = self.with_fallbacks(decision)
-        run = self.world.open(plan, query, limits=Limits.of(query.constraints), sink=sink)
-        if begun is not None:
-            begun(decision, run)
+        plan, purse = self.with_fallbacks(decision), self.take(query, decision)
+        cover = None if purse is None else purse.cover
+        run = self.world.open(plan, query, limits=Limits.of(query.constraints), sink=sink, cover=cover)
+        ended = asyncio.get_running_loop().create_future()
+        self.under_way.add(ended)
         try:
+            if begun is not None:
+                begun(decision, run)
             result = await run.go()
         except asyncio.CancelledError:
             gone = Outcome(
@@ -117,6 +126,11 @@ class Router:
             )
             self.store.append(self.trace(query, signals, decision, plan, run.close(gone), at, start))
             raise
+        finally:
+            self.under_way.discard(ended)
+            ended.set_result(None)
+            if purse is not None:
+                purse.settle(run.meter.spent_usd)
         trace = self.trace(query, signals, decision, plan, result, at, start)
         await self.keep(trace)
         return result.outcome, trace
@@ -140,9 +154,14 @@ class Router:
     # ------------------------------------------------------------------------------------------------ the stages
 
     def admit(self, query: Query) -> Query:
-        """Give the query its arrival number."""
+        """Give the query its arrival number, and what its route has spent so far if it has a budget."""
         self.arrivals += 1
-        return msgspec.structs.replace(query, arrival=self.arrivals)
+        return self.stamped(msgspec.structs.replace(query, arrival=self.arrivals))
+
+    def stamped(self, query: Query) -> Query:
+        """Write on a query what its route has spent so far, if that has a budget."""
+        spent = self.spending.spent(query.route, time.time())
+        return query if spent is None else msgspec.structs.replace(query, spent=spent)
 
     def observe(self, query: Query) -> Signals:
         """Read the signals that the route's policy needs. Raises `UnknownName` if there is no such route or target."""
@@ -154,13 +173,26 @@ class Router:
     def decide(self, query: Query, signals: Signals) -> Decision:
         """Decide, without running anything. Raises as `Policy.decide` does."""
         serving = self.serving[query.route]
-        decision = serving.policy.decide(query, signals, self.pool, seed=self.seed)
+        if query.spent is None:
+            query = self.stamped(query)  # a dry run, which nobody admitted
+        decision = serving.policy.decide(query, signals, self.pool, seed=self.seed, eligible=self.eligible(query))
         return msgspec.structs.replace(
             decision,
             version=serving.version,
             policy_digest=serving.digest,
             seconds=decision.seconds + sum(r.seconds for r in signals.readings.values()),
         )
+
+    def eligible(self, query: Query) -> Eligibility:
+        """Say who may answer, the route's budget considered."""
+        return self.pool.eligible(query, left_usd=self.spending.left(query))
+
+    def take(self, query: Query, decision: Decision) -> Purse | None:
+        """Hold what the chosen plan may cost, if the route has a budget. Nothing is awaited since the query was stamped."""
+        if query.spent is None:
+            return None
+        held = held_for(decision.plan.targets(), query, self.pool.estimate_usd)
+        return self.spending.take(query.route, time.time(), held)
 
     def with_fallbacks(self, decision: Decision) -> Plan:
         """Wrap the chosen plan so that others take over, in order of preference, if it fails before its first byte."""
@@ -197,7 +229,7 @@ class Router:
     def refusal(self, query: Query, signals: Signals, why: NoEligibleTarget, at: float, start: float) -> Trace:
         """Write the story of a query that nobody may answer."""
         serving = self.serving[query.route]
-        eligible = self.pool.eligible(query)
+        eligible = self.eligible(query)
         return Trace(
             id=query.id,
             at=at,
@@ -222,6 +254,71 @@ class Router:
             fairlead=VERSION,
         )
 
+    # ------------------------------------------------------------------------------------------------ who comes and goes
+
+    async def add_target(self, driver: Driver) -> None:
+        """Let one more target act, from the next query on: the driver is started, the pool swapped whole, the target's own route published.
+
+        Policies forecast it as a target that they do not know, until they learn of it or one that knows it is published. The config file
+        is not changed: what is to stay over a restart belongs there.
+
+        Raises:
+            ConfigError: if a target or route has that name, or a target that was removed is still finishing under it. Nothing is changed
+                then, nor if the driver cannot start.
+        """
+        name = driver.name
+        if name in self.world.drivers or name in self.policies:
+            raise ConfigError(
+                f"there is a target or route called {name!r} already; choose another name", path="$.targets"
+            )
+        self.world.drivers = {**self.world.drivers, name: driver}
+        try:
+            await driver.start()
+            self._swap(Pool(targets=(*self.pool, driver.target), health=self.pool.health))
+            self.publish(name, Fixed(plan=Single(target=name), only=True), STRAIGHT)
+        except BaseException:
+            await self._drop(name)
+            raise
+
+    async def remove_target(self, name: str, *, within_seconds: float = 60.0) -> None:
+        """Let a target act no more: its route is withdrawn and the pool swapped at once; its driver is stopped when the plans that are
+        being run have ended, or after `within_seconds`.
+
+        Raises:
+            UnknownName: if there is no such target.
+            ConfigError: if it is the only one, or a policy names it: such a policy would have nobody to turn to.
+        """
+        _ = self.pool[name]
+        if len(self.pool) == 1:
+            raise ConfigError(f"{name!r} is the only target; add another before it goes", path="$.targets")
+        for route, configured in self.policies.items():
+            policy = self.serving[route].policy if route in self.serving else configured
+            for path, part in policy.walk(f"$.routes.{route}.policy"):
+                if isinstance(part, Policy) and name in {n for _, n in part.names}:
+                    raise ConfigError(f"the policy of route {route!r} names {name!r}; change it first", path=path)
+        self._swap(Pool(targets=(t for t in self.pool if t.name != name), health=self.pool.health))
+        self.serving.pop(name, None)
+        if self.under_way:
+            await asyncio.wait(self.under_way, timeout=within_seconds)
+        await self._drop(name)
+
+    def _swap(self, pool: Pool) -> None:
+        """Put `pool` in the place of the one there is, by one assignment each; its name is known to the store before it serves."""
+        self.store.save_pool(pool.digest, pool.targets)
+        if self.world.estimate == self.pool.estimate_usd:
+            self.world.estimate = pool.estimate_usd
+        self.pool = pool
+
+    async def _drop(self, name: str) -> None:
+        """Take back what `add_target` or `start` gave a target, and stop its driver."""
+        driver = self.world.drivers[name]
+        self.world.drivers = {n: d for n, d in self.world.drivers.items() if n != name}
+        self.serving.pop(name, None)
+        if name in self.pool:
+            self._swap(Pool(targets=(t for t in self.pool if t.name != name), health=self.pool.health))
+        self.pool.health.succeeded(name)
+        await driver.stop()
+
     # ------------------------------------------------------------------------------------------------ its life
 
     async def start(self) -> None:
@@ -237,6 +334,7 @@ class Router:
             self.observer.check(policy.needs)
         self.store.start()
         self.arrivals = self.store.count()
+        self.spending.rebuild(lambda: self.store.traces(newest_first=True), time.time(), self.pool.estimate_usd)
         self.store.save_pool(self.pool.digest, self.pool.targets)
         for route, policy in self.policies.items():
             resumed = self.resume(route)

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairlead.bench.evaluate import catalogued
 from fairlead.bench.training import load
-from fairlead.build import trained
+from fairlead.build import build, trained
 from fairlead.cli import main
+from fairlead.pool import Pool
+from fairlead.types import Query, Target
 
 
 def write(path: Path, n: int = 60, *, first: int = 0, models: tuple[str, ...] = ("big", "small")) -> Path:
@@ -65,7 +68,7 @@ def test_strangers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--set", "kk=3"], "did you mean 'k'"),
+        (["--set", "leav=3"], "did you mean 'leaf'"),
         (["--set", "k"], "not KEY=VALUE"),
         (["--set", "k=[1"], "not YAML"),
         (["--only-split", "dev"], "there are: test, train"),
@@ -85,3 +88,23 @@ def test_only_one_split(tmp_path: Path) -> None:
     table = write(tmp_path / "a.jsonl")
     assert main(["train", str(table), "--only-split", "train", "--predictor", "mean", "-o", str(tmp_path / "m")]) == 0
     assert len(load(tmp_path / "m")[1].ids) == 30
+
+
+def test_cascades_are_trained_with_the_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in write(tmp_path / "a.jsonl").read_text().splitlines()]
+    table = tmp_path / "sure.jsonl"
+    table.write_text("".join(json.dumps(r | {"sure": r["quality"]}) + "\n" for r in rows))
+    out = tmp_path / "policy"
+    arguments = ["train", str(table), "--predictor", "knn", "--confidence-column", "sure", "--usd-weight", "0.1"]
+    assert main([*arguments, "-o", str(out)]) == 0
+    assert "{trained: " in capsys.readouterr().out
+    policy = build("policies", {"trained": str(out)})
+    policy.check()
+    assert policy.objective.usd_weight == 0.1
+    # `small` knows when it is wrong, so that asking it first is as good as `big`, and cheaper.
+    query = Query.ask("question 7")
+    signals = catalogued(policy.needs).read(query, policy.needs)
+    decision = policy.decide(query, signals, Pool(targets=[Target(name="big"), Target(name="small")]))
+    assert decision.plan.targets() == ("small", "big")
+    assert main([*arguments[:-3], "nothing", "-o", str(out)]) == 1
+    assert "nothing" in capsys.readouterr().err

@@ -13,6 +13,7 @@ Shapes: Q queries, M models, N scored answers of one target, L weights of a doll
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -159,3 +160,45 @@ def best(past: OutcomeTable, confidence: ConfidenceColumns, weight_L: Floats) ->
     found = candidates(past, confidence)
     mean_2C = np.asarray([[v.mean() for v in run(c, past, confidence)] for c in found]).T
     return [found[int(np.argmax(mean_2C[0] - weight * mean_2C[1]))] for weight in weight_L]
+
+
+def worthwhile(
+    past: OutcomeTable, confidence: ConfidenceColumns, weight_L: Floats, *, most: int = 12, longest: int = 2
+) -> list[Chain]:
+    """Return the singles, and the chains that are among the `most` of highest mean utility for some weight of a dollar.
+
+    Raises:
+        TableError: as `confident`.
+    """
+    past = past.take(np.flatnonzero(confident(past, confidence)))
+    found = candidates(past, confidence, longest=longest, thresholds=8)
+    mean_2C = np.asarray([[v.mean() for v in run(c, past, confidence)] for c in found]).T
+    kept = {i for i, c in enumerate(found) if len(c.models) == 1}
+    for weight in weight_L:
+        kept.update(np.argsort(-(mean_2C[0] - weight * mean_2C[1]), kind="stable")[:most].tolist())
+    return [found[i] for i in sorted(kept)]
+
+
+def as_table(table: OutcomeTable, chains: Sequence[Chain], confidence: ConfidenceColumns) -> OutcomeTable:
+    """Return a table whose models are `chains`, by their labels in order of name, with what each brought and cost.
+
+    Times and tokens of cascades are not worked out: they are not known here.
+    """
+    named = sorted((c.label(table.models), c) for c in chains)
+    brought = [run(c, table, confidence) for _, c in named]
+    quality_QC = np.asarray([q for q, _ in brought]).T
+    unknown = np.full((*quality_QC.shape, 1), np.nan)
+    return replace(
+        table,
+        models=[label for label, _ in named],
+        quality_QMS=quality_QC[:, :, None],
+        usd_QMS=np.asarray([u for _, u in brought]).T[:, :, None],
+        seconds_QMS=unknown,
+        joules_QMS=unknown,
+        input_tokens_QMS=unknown,
+        output_tokens_QMS=unknown,
+        present_QMS=np.ones(unknown.shape, dtype=bool),
+        responses_QMS=None,
+        extras={},
+        text_extras={},
+    )

@@ -7,6 +7,7 @@ judged query. Metrics and intervals are taken from curves alone, so all choosers
 - **Policies** that learn online take the training queries one at a time in a seeded order, then decide without learning.
 - **Cascades** are chains of two or three targets with a threshold on the recorded confidence, chosen on the training queries alone
   (`chains.py`).
+- **Cascade x router**: some predictors also forecast whole cascades, and choose among them and single calls query by query.
 - **Baselines**: each target, the cheapest, the best, random mixing of targets, the router `mean`, the mean per dataset where labels are
   known, and an oracle that sees the answers. Which targets are mixed, like which settings of a chooser, is chosen on other queries than
   it is judged on (`mixing.py`).
@@ -48,6 +49,8 @@ Progress: TypeAlias = Callable[[str], None]
 LEVELS = 41
 """Weights of a dollar that are tried."""
 POLICY_LEVELS = 6
+PLANNERS = ("forest", "knn")
+"""Routers that also choose among cascades, where confidences are recorded."""
 
 
 class Curve(Struct, frozen=True, kw_only=True):
@@ -59,6 +62,8 @@ class Curve(Struct, frozen=True, kw_only=True):
     settings: tuple[str, ...]
     quality_PQ: Floats
     usd_PQ: Floats
+    chosen_PQ: Ints | None = None
+    """Index of the model picked, for those that pick one of several before they ask."""
     seconds: float | None = None
     """Typical (median) time to read the signals and decide, measured here."""
     forecast_QM: Floats | None = None
@@ -372,6 +377,9 @@ def _fold(
         chosen = choose(quality, usd, weight_L, query_ids=now.query_ids, seed=seed)
         yield _chosen("dataset label", "label", chosen, now, weight_L)
     if confidence is not None and len(past):
+        for router in routers:
+            if router.trained is None and router.name in PLANNERS:
+                yield _planned(router, past, now, confidence, weight_L, seed)
         best = chains.best(past, confidence, weight_L)
         done = {c: chains.run(c, now, confidence) for c in dict.fromkeys(best)}
         yield Curve(
@@ -399,9 +407,28 @@ def _chosen(
         settings=tuple(f"usd_weight={w:.4g}" for w in weight_L),
         quality_PQ=table.quality_QM[rows, chosen_LQ],
         usd_PQ=table.usd_QM[rows, chosen_LQ],
+        chosen_PQ=chosen_LQ,
         seconds=seconds,
         forecast_QM=forecast_QM,
     )
+
+
+def _planned(
+    router: Entrant,
+    past: OutcomeTable,
+    now: OutcomeTable,
+    confidence: ConfidenceColumns,
+    weight_L: Floats,
+    seed: int,
+) -> Curve:
+    """Let a predictor choose among singles and cascades, query by query, as the policy `portfolio` does."""
+    found = chains.worthwhile(past, confidence, weights(past, levels=POLICY_LEVELS * 2))
+    planned = chains.as_table(now, found, confidence)
+    predictor = router.fitted(chains.as_table(past, found, confidence))
+    quality, usd, seconds = forecasts(predictor, planned)
+    chosen = choose(quality, usd, weight_L, query_ids=now.query_ids, seed=seed)
+    curve = _chosen(f"cascade x {router.name}", "cascade", chosen, planned, weight_L, seconds)
+    return replace(curve, chosen_PQ=None)  # they number plans, not models
 
 
 def _single(table: OutcomeTable, m: int) -> Curve:
@@ -449,7 +476,7 @@ def _run_policy(
     for i, weight in enumerate(levels):
         policy = _policy(spec, weight)
         if len(past) and type(policy).learn is not Policy.learn:
-            _teach(policy, past, pool, seed)
+            teach(policy, past, pool, seed)
         for q, (query, signals) in enumerate(zip(now.queries(), now.observations(policy.needs), strict=True)):
             decision = policy.decide(query, signals, pool, seed=seed)
             took.append(decision.seconds)
@@ -466,16 +493,24 @@ def _run_policy(
         settings=tuple("as given" if w is None else f"usd_weight={w:.4g}" for w in levels),
         quality_PQ=now.quality_QM[rows, chosen],
         usd_PQ=now.usd_QM[rows, chosen],
+        chosen_PQ=chosen,
         seconds=float(np.median(took)) + reading,
     )
 
 
-def _teach(policy: Policy, past: OutcomeTable, pool: Pool, seed: int) -> None:
-    """Let `policy` choose and learn on `past`, one query at a time, in a seeded order."""
+def teach(policy: Policy, past: OutcomeTable, pool: Pool, seed: int) -> tuple[Ints, Ints]:
+    """Let `policy` choose and learn on `past`, one query at a time, in a seeded order.
+
+    Returns that order and, query by query in it, the index of the model that answered.
+    """
     queries, signals = list(past.queries()), past.observations(policy.needs)
-    for q in np.random.default_rng(seed).permutation(len(past)).tolist():
+    order = np.random.default_rng(seed).permutation(len(past))
+    column = {m: i for i, m in enumerate(past.models)}
+    picked = np.empty(len(past), dtype=np.int64)
+    for n, q in enumerate(order.tolist()):
         decision = policy.decide(queries[q], signals[q], pool, seed=seed)
         run = replay(decision.plan, queries[q], Tabled(past, q))
+        picked[n] = column[run.outcome.target]
         if run.outcome.quality is None:
             continue
         trace = Trace(
@@ -490,6 +525,7 @@ def _teach(policy: Policy, past: OutcomeTable, pool: Pool, seed: int) -> None:
             seconds=run.seconds,
         )
         policy.learn(trace, Reward(quality=run.outcome.quality, usd=run.usd, seconds=run.seconds))
+    return order, picked
 
 
 def _join(pieces: list[tuple[Ints, Curve]]) -> Curve:
@@ -507,6 +543,9 @@ def _join(pieces: list[tuple[Ints, Curve]]) -> Curve:
         else tuple(" | ".join(dict.fromkeys(s)) for s in zip(*(c.settings for _, c in pieces), strict=True)),
         quality_PQ=np.concatenate([c.quality_PQ for _, c in pieces], axis=1)[:, order],
         usd_PQ=np.concatenate([c.usd_PQ for _, c in pieces], axis=1)[:, order],
+        chosen_PQ=None
+        if first.chosen_PQ is None
+        else np.concatenate([c.chosen_PQ for _, c in pieces if c.chosen_PQ is not None], axis=1)[:, order],
         seconds=None
         if first.seconds is None
         else float(sum(s * (c.seconds or 0.0) for s, (_, c) in zip(share, pieces, strict=True))),
@@ -517,8 +556,12 @@ def _join(pieces: list[tuple[Ints, Curve]]) -> Curve:
 
 
 def _scored(curve: Curve, quality_QM: Floats) -> Curve:
-    """Add how well forecasts fit, over all judged queries at once: a calibration error averaged over folds grows with their number."""
+    """Add how well forecasts fit, over all judged queries at once: a calibration error averaged over folds grows with their number.
+
+    `ece` is the mean over targets, each with bins of its own.
+    """
     if curve.forecast_QM is None:
         return curve
-    pair = curve.forecast_QM.ravel(), quality_QM.ravel()
-    return replace(curve, figures={"brier": metrics.brier(*pair), "ece": metrics.ece(*pair)})
+    ece = np.mean([metrics.ece(f, q) for f, q in zip(curve.forecast_QM.T, quality_QM.T, strict=True)])
+    brier = metrics.brier(curve.forecast_QM.ravel(), quality_QM.ravel())
+    return replace(curve, figures={"brier": brier, "ece": float(ece)})

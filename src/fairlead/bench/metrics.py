@@ -270,6 +270,39 @@ def optimal_selection(choice_Q: ArrayLike, quality_QM: ArrayLike, cost_QM: Array
     return float((np.asarray(choice_Q) == cheapest)[some].mean())
 
 
+def optimal_cost(choice_Q: ArrayLike, quality_QM: ArrayLike, cost_QM: ArrayLike, *, right: float = 1.0) -> float:
+    """Total cost of the cheapest right options over the total paid, on the queries that the router got right. NaN if there are none.
+
+    As RouterArena's scorer takes it: a ratio of totals, and wrong picks left out, so that cheap and wrong cannot exceed 1.
+    """
+    quality, cost = np.asarray(quality_QM, dtype=np.float64), np.asarray(cost_QM, dtype=np.float64)
+    rows, choice = np.arange(len(quality)), np.asarray(choice_Q)
+    good = quality >= right
+    hit = good[rows, choice]
+    paid = float(cost[rows, choice][hit].sum())
+    least = np.min(np.where(good, cost, np.inf), axis=1)[hit]
+    return float(least.sum()) / paid if paid > 0.0 else float("nan")
+
+
+def optimal_accuracy(choice_Q: ArrayLike, quality_QM: ArrayLike, *, right: float = 1.0) -> float:
+    """Quality of the router over that of right answers, on the queries with a right option. NaN if there are none.
+
+    For scores of 0 and 1 this is A(router) / A(oracle) over all queries.
+    """
+    quality = np.asarray(quality_QM, dtype=np.float64)
+    some = (quality >= right).any(axis=1)
+    if not some.any():
+        return float("nan")
+    chosen = quality[np.arange(len(quality)), np.asarray(choice_Q)]
+    return float(chosen[some].sum() / np.nanmax(quality[some], axis=1).sum())
+
+
+def unchanged(choice_Q: ArrayLike, again_Q: ArrayLike) -> float:
+    """Robustness: share of queries whose choice stays after rewording. NaN if there are none. A constant router has 1."""
+    first, second = np.asarray(choice_Q), np.asarray(again_Q)
+    return float((first == second).mean()) if len(first) else float("nan")
+
+
 def regret(reward_QM: ArrayLike, choice_Q: ArrayLike) -> Floats:
     """Cumulative regret against the best option of each query, (Q,). It grows linearly for most routers."""
     r = np.asarray(reward_QM, dtype=np.float64)
@@ -328,6 +361,19 @@ def break_even(small_cost: float, large_cost: float) -> float:
 
 
 # ------------------------------------------------------------------------------------------------------- uncertainty
+
+
+def wilson(total: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a mean of n values in [0, 1] that sum to `total`; [0, 1] if there are none.
+
+    For values between 0 and 1 it is on the wide side.
+    """
+    if not n:
+        return 0.0, 1.0
+    z2, p = 1.96**2, min(1.0, max(0.0, total / n))
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = float(np.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n)))) / (1 + z2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 class Interval(Struct, frozen=True, kw_only=True):

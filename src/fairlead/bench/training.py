@@ -6,7 +6,7 @@ A folder holds ``predictor.msgpack`` (spec and state), ``manifest.json`` (what w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,12 +15,14 @@ import msgspec
 from msgspec import Struct
 
 from fairlead.bench.evaluate import catalogued
-from fairlead.build import build, trained
+from fairlead.build import TRAINED, build, trained
 from fairlead.component import pack
 from fairlead.errors import TableError
+from fairlead.policies.base import Policy
 from fairlead.predictors.base import Predictor
 from fairlead.signals.base import Observer
 from fairlead.table import OutcomeTable
+from fairlead.types import Target
 from fairlead.version import VERSION
 
 PREDICTOR, MANIFEST, SEEN = "predictor.msgpack", "manifest.json", "seen.json"
@@ -49,9 +51,13 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 
 def train(
-    table: OutcomeTable, spec: Mapping[str, Any], *, observer: Observer | None = None
+    table: OutcomeTable,
+    spec: Mapping[str, Any],
+    *,
+    observer: Observer | None = None,
+    targets: Sequence[Target] = (),
 ) -> tuple[Predictor, Manifest, Seen]:
-    """Fit the predictor of `spec` on the whole table.
+    """Fit the predictor of `spec` on the whole table. `targets`: those whose profiles are known.
 
     Raises:
         TableError: if the table cannot teach it.
@@ -61,7 +67,7 @@ def train(
     if table.signals is None:
         table = table.observed(observer or catalogued(predictor.needs), predictor.needs)
     start = perf_counter()
-    predictor.fit(table)
+    predictor.fit(table, targets)
     seconds = perf_counter() - start
     manifest = Manifest(
         fairlead=VERSION,
@@ -95,10 +101,26 @@ def load(folder: str | Path) -> tuple[Predictor, Seen]:
         TableError: if the note of what it has seen is missing or damaged: then nothing can be judged fairly.
     """
     predictor: Predictor = trained(folder)
+    return predictor, read_seen(folder)
+
+
+def read_seen(folder: str | Path) -> Seen:
+    """Read what a trained predictor or a calibrated policy has seen.
+
+    Raises:
+        TableError: if the note is missing or damaged.
+    """
     try:
-        seen = msgspec.json.decode((Path(folder) / SEEN).read_bytes(), type=Seen)
+        return msgspec.json.decode((Path(folder) / SEEN).read_bytes(), type=Seen)
     except (OSError, msgspec.DecodeError) as e:
         raise TableError(
             f"{folder}/{SEEN} cannot be read ({e}); train again, or it may be judged on what it has seen"
         ) from e
-    return predictor, seen
+
+
+def save_policy(folder: str | Path, policy: Policy, seen: Seen) -> None:
+    """Write a calibrated policy and what it has seen; the folder is made if it is not there."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TRAINED["policies"][0]).write_bytes(pack([policy.spec(), policy.state()]))
+    (folder / SEEN).write_bytes(msgspec.json.encode(seen))

@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add("--model", metavar="DIR", help="judge a predictor that `fairlead train` wrote, on every query of the table")
     add("--skip-seen", action="store_true", help="with --model: leave out queries that it was trained on")
-    add("--signals", metavar="NAME,…", help="signals that predictors learn from (default: embedding,length,marks)")
+    add("--signals", metavar="NAME,…", help="signals that predictors learn from (default: ngrams,style,length,marks)")
     add("--split", default="5-fold", help="5-fold, column, or a test share such as 0.2 (default: %(default)s)")
     add("--seed", type=int, default=0)
     add("--models", metavar="NAME,…", help="only these models")

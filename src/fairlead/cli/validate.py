@@ -11,7 +11,9 @@ from fairlead import config
 from fairlead.errors import ConfigError
 from fairlead.gateway.door import Door
 from fairlead.policies.base import Policy
+from fairlead.policies.promise import Promise
 from fairlead.secret import Secret
+from fairlead.spending import limit_of
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  store {read.file.store.path}")
     keys = len(read.gateway.keys)
     print(f"  gateway {read.gateway.host}:{read.gateway.port}, {keys or 'no'} key{'' if keys == 1 else 's'}")
-    for warning in (*unset(read), *unpriced(read)):
+    for warning in (*unset(read), *unpriced(read), *unkept(read)):
         print(f"warning: {warning}")
     return 0
 
@@ -71,6 +73,18 @@ def unpriced(read: config.Config) -> Iterator[str]:
                 f"route {route} weighs USD, and no price is known for {', '.join(unknown)}: what an answer of theirs costs counts as "
                 f"{min(counted):g} (`unknown` of the objective); write their prices into the profile"
             )
+
+
+def unkept(read: config.Config) -> Iterator[str]:
+    """Warn of promises that were not calibrated, and of targets that a budget leaves out since their price is not known."""
+    profiles = {name: driver.profile for name, driver in read.drivers.items()}
+    unknown = [n for n, p in profiles.items() if p.input_usd_per_mtok is None or p.output_usd_per_mtok is None]
+    for route, policy in read.policies.items():
+        if unknown and limit_of(policy) is not None:
+            yield f"route {route} has a budget, and no price is known for {', '.join(unknown)}: they will never be asked there"
+        for _, part in policy.walk():
+            if isinstance(part, Promise) and not part.reference_:
+                yield f"route {route} holds a promise that was not calibrated, and saves nothing: run `fairlead calibrate`"
 
 
 def _variables(value: Any) -> Iterator[str]:

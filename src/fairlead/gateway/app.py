@@ -25,7 +25,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.resources import files
 from time import perf_counter
 from typing import Annotated, Any, Final
@@ -51,7 +51,7 @@ from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
 from fairlead.gateway.stats import SEED, Stats
 from fairlead.router import Router
 from fairlead.sqlite import SQLiteStore
-from fairlead.types import Feedback, Trace
+from fairlead.types import Feedback, Target, Trace
 from fairlead.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,6 @@ class Gateway:
     def __init__(self, *, router: Router, settings: GatewayConfig, text: bool = True) -> None:
         self.router, self.settings = router, settings
         self.door = Door(keys=settings.keys, host=settings.host)
-        self.targets = {t.name: t for t in router.pool}
         self.metrics = Metrics()
         try:
             self.stats = Stats(pool=router.pool, routes=router.policies, strongest=settings.strongest, text=text)
@@ -117,6 +116,11 @@ class Gateway:
     def of(cls, config: Config) -> Gateway:
         """Make the gateway of a config."""
         return cls(router=config.router(), settings=config.gateway, text=config.file.store.text)
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """Who can act now, by name: targets may join and leave while it serves."""
+        return self.router.pool.by_name
 
     # ------------------------------------------------------------------------------------------------ its life
 

@@ -133,10 +133,9 @@ class Stats:
     def judge(self, feedback: Feedback) -> None:
         """Count one judgement; a source's later one on the same answer takes the place of its earlier one."""
         key = (feedback.trace_id, feedback.source)
-        target = self._answered.get(feedback.trace_id)
-        if target is None:
-            return
-        sums = self.targets[target]
+        sums = self.targets.get(self._answered.get(feedback.trace_id, ""))
+        if sums is None:
+            return  # not asked here, or a target that joined after the start, which has no sums
         before = self._judged.get(key)
         if before is not None:
             sums.judged -= 1

@@ -23,6 +23,8 @@ from fairlead.types import Call, Constraints, Do, Failure, Outcome, Query, Step,
 
 Estimate: TypeAlias = Callable[[Call, Query], float | None]
 """Upper bound of one call's cost in USD; None where no price is known."""
+Cover: TypeAlias = Callable[[float], bool]
+"""Hold so many USD for a run in all, out of what many runs share; False if so much is not left."""
 
 _ABANDONED = frozenset({"broken_stream", "client_gone", "deadline", "malformed", "timeout"})
 
@@ -103,11 +105,12 @@ def add_tokens(counts: list[Tokens]) -> Tokens:
 class Meter:
     """Keeps one run within its limits."""
 
-    __slots__ = ("calls", "estimate", "limits", "reserved_usd", "spent_usd")
+    __slots__ = ("calls", "cover", "estimate", "limits", "reserved_usd", "spent_usd")
 
-    def __init__(self, limits: Limits, estimate: Estimate | None = None) -> None:
+    def __init__(self, limits: Limits, estimate: Estimate | None = None, cover: Cover | None = None) -> None:
         self.limits = limits
         self.estimate = estimate
+        self.cover = cover
         self.spent_usd = 0.0
         self.reserved_usd = 0.0
         self.calls = 0
@@ -130,17 +133,23 @@ class Meter:
     def reserve(self, call: Call, query: Query) -> float | Failure:
         """Set aside what `call` may cost; a `Failure` if it does not fit."""
         limits = self.limits
-        if limits is UNLIMITED:
+        if limits is UNLIMITED and self.cover is None:
             self.calls += 1
             return 0.0
-        usd = self.estimate(call, query) if self.estimate is not None and limits.usd < inf else 0.0
+        bounded = limits.usd < inf or self.cover is not None
+        usd = self.estimate(call, query) if self.estimate is not None and bounded else 0.0
         if usd is None:
-            message = f"the price of {call.target} is unknown, so max_usd cannot be kept; give its profile prices"
+            message = (
+                f"the price of {call.target} is unknown, so its limit on spend cannot be kept; give its profile prices"
+            )
             return Failure(kind="budget", message=message)
         if self.spent_usd + self.reserved_usd + usd > limits.usd:
             return Failure(kind="budget", message=f"a call to {call.target} may cost {usd:.6f} USD, more than is left")
         if self.calls + 1 > limits.calls:
             return Failure(kind="budget", message=f"all {limits.calls:g} calls are made")
+        if self.cover is not None and not self.cover(self.spent_usd + self.reserved_usd + usd):
+            message = f"a call to {call.target} may cost {usd:.6f} USD, more than is left of the route's budget"
+            return Failure(kind="budget", message=message)
         self.calls += 1
         self.reserved_usd += usd
         return usd

@@ -17,7 +17,7 @@ from fairlead.errors import LimitReached
 from fairlead.pool import Health
 from fairlead.targets.base import Driver
 from fairlead.types import Call, Do, Failure, Outcome, Path, Plan, Query, Sink, Step
-from fairlead.worlds.base import PATIENCE, UNLIMITED, Estimate, Limits, Meter, Run, delays, halted
+from fairlead.worlds.base import PATIENCE, UNLIMITED, Cover, Estimate, Limits, Meter, Run, delays, halted
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,17 @@ class Live:
         self.health = health
         self.estimate = estimate
 
-    def open(self, plan: Plan, query: Query, *, limits: Limits = UNLIMITED, sink: Sink | None = None) -> LiveRun:
-        """Make a run, not yet begun."""
-        return LiveRun(self, plan, query, limits, sink)
+    def open(
+        self,
+        plan: Plan,
+        query: Query,
+        *,
+        limits: Limits = UNLIMITED,
+        sink: Sink | None = None,
+        cover: Cover | None = None,
+    ) -> LiveRun:
+        """Make a run, not yet begun. `cover`: asked before each call, where many runs share a budget."""
+        return LiveRun(self, plan, query, limits, sink, cover)
 
     async def run(self, plan: Plan, query: Query, *, limits: Limits = UNLIMITED, sink: Sink | None = None) -> Run:
         """Run `plan` to its end."""
@@ -47,9 +55,17 @@ class Live:
 class LiveRun:
     """One plan being run. `steps` grows as calls come back."""
 
-    def __init__(self, world: Live, plan: Plan, query: Query, limits: Limits, sink: Sink | None) -> None:
+    def __init__(
+        self,
+        world: Live,
+        plan: Plan,
+        query: Query,
+        limits: Limits,
+        sink: Sink | None,
+        cover: Cover | None = None,
+    ) -> None:
         self.world, self.plan, self.query, self.sink = world, plan, query, sink
-        self.meter = Meter(limits, world.estimate)
+        self.meter = Meter(limits, world.estimate, cover)
         self.deadline_seconds = limits.seconds
         self.steps: list[Step] = []
         self.answering: tuple[str, Path] | None = None
