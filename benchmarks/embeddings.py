@@ -1,6 +1,6 @@
-"""What does a sentence encoder bring to kNN, and what does it cost? The table of docs/guides/embeddings.md.
+"""What does a sentence encoder bring to a predictor, and what does it cost? The table of docs/guides/embeddings.md.
 
-    FAIRLEAD_DATA=… python benchmarks/embeddings.py --model minilm.onnx --tokenizer tokenizer.json [--queries 1800] [--json]
+    FAIRLEAD_DATA=… python benchmarks/embeddings.py --model minilm.onnx --tokenizer tokenizer.json [--predictor forest] [--queries 1800] [--json]
 
 Five folds, equal prompts in one fold; AIQ above random mixing of targets with its 95% interval, for four sets of
 features, on both tables of `benchmarks/routing.py` (of the larger one a sample: embedding all of it takes minutes).
@@ -67,6 +67,7 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="ONNX file of a sentence encoder")
     parser.add_argument("--tokenizer", required=True, help="its tokenizer.json")
     parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--predictor", default="forest")
     parser.add_argument("--queries", type=int, default=1800, help="at most so many of each table")
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -90,7 +91,8 @@ def main() -> int:
         encoder.texts.clear()
         encoder.seconds = 0.0
         entrants = [
-            Entrant(name=n, spec={"type": "knn", "features": {"signals": list(s)}}) for n, s in FEATURES.items()
+            Entrant(name=n, spec={"type": args.predictor, "features": {"signals": list(s)}})
+            for n, s in FEATURES.items()
         ]
         found = report(
             evaluate(table, routers=entrants, split="5-fold", seed=args.seed, observer=observer),
@@ -98,10 +100,22 @@ def main() -> int:
         )
         cost = 1e3 * encoder.seconds / max(1, len(encoder.texts))
         rows = {r.name: r.aiq_over_mix for r in found.rows if r.name in FEATURES}
-        out.append({"table": name, "queries": len(table), "cpu_ms_per_text": round(cost, 2), "aiq_over_mix": rows})
+        judged = {r.name: r.as_judged for r in found.rows if r.name in FEATURES}
+        out.append(
+            {
+                "table": name,
+                "queries": len(table),
+                "cpu_ms_per_text": round(cost, 2),
+                "aiq_over_mix": rows,
+                "as_judged": judged,
+            }
+        )
         if not args.json:
             print(f"{name}, {len(table)} queries; encoder: {cost:.1f} CPU ms per text")
-            print("\n".join(f"  {n:24} AIQ over the mix {interval}" for n, interval in rows.items()), end="\n\n")
+            for n, interval in rows.items():
+                hull = judged[n]
+                print(f"  {n:24} AIQ over the mix {interval}" + (f", as judged {hull.aiq.value:.4f}" if hull else ""))
+            print()
     if args.json:
         print(msgspec.json.encode(out).decode())
     return 0

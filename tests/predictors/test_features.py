@@ -251,6 +251,12 @@ def test_a_trained_projection_tells_topics_apart_better_than_a_fixed_one() -> No
     assert np.array_equal(again.read(of(["a violin"])[0]), trained.read(of(["a violin"])[0]))
 
 
+def test_one_query_is_enough_to_fit() -> None:
+    features = Features(signals=("ngrams", "length"))
+    features.fit(of(["what is 12+345?"]))
+    assert np.isfinite(features.read(of(["and this?"])[0])).all()
+
+
 def test_a_bag_that_was_not_read_counts_as_the_mean() -> None:
     features = Features(signals=("ngrams", "length"))
     features.fit(of(TEXTS))

@@ -295,7 +295,7 @@ def _weighed(feature_N: NDArray[np.intp], count_N: Floats, rare_B: NDArray[np.fl
 def _trained(bags: Sequence[bytes], size: int) -> dict[str, Any]:
     """Fit the projection of bags: how rare each feature is, and the leading singular vectors of the weighed counts."""
     from scipy.sparse import csr_array
-    from sklearn.decomposition import TruncatedSVD
+    from sklearn.utils.extmath import randomized_svd
 
     known = [counts(bag) for bag in bags]
     total = BLOCK * BLOCKS
@@ -305,6 +305,6 @@ def _trained(bags: Sequence[bytes], size: int) -> dict[str, Any]:
     weights = np.concatenate([_weighed(f, c, rare_B) for f, c in known])
     x_QB = csr_array((weights, np.concatenate([f for f, _ in known]), start), shape=(len(bags), total))
     size = max(1, min(size, len(bags) // 4))
-    matrix_BP = TruncatedSVD(size, n_iter=4, random_state=0).fit(x_QB).components_.T
+    matrix_BP = randomized_svd(x_QB, size, n_iter=4, random_state=0)[2].T
     # Half precision: the projection is most of what a predictor keeps, and the third digit of a direction changes no forecast.
     return {"rare": rare_B, "matrix": matrix_BP.astype(np.float16)}

@@ -152,7 +152,7 @@ class IRT(Predictor):
         fold = folds(table.groups[rows], k=3)
         if len(np.unique(fold)) < 3:
             return GRID[-1]
-        # The penalty of a part of the queries stands for that of all: the likelihood grows with them, and so does the penalty.
+        # A ridge is a prior: the one that suits a part of the queries suits them all.
         error = np.zeros(len(GRID))
         for g, l2 in enumerate(GRID):
             for f in range(3):
