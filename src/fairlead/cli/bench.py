@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         "--predictor",
         action="append",
         metavar="NAME",
-        help="predictor to fit and sweep (repeat; default: mean, knn, ridge)",
+        help="predictor to fit and sweep (repeat; default: mean, knn, forest)",
     )
     add(
         "--policy",
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         features = {"features": {"type": "features", "signals": args.signals.split(",")}} if args.signals else {}
         routers = [
             Entrant(name=n, spec={"type": n, **({} if n == "mean" else features)})
-            for n in (args.predictor or ["mean", "knn", "ridge"])
+            for n in (args.predictor or ["mean", "knn", "forest"])
         ]
     for name in args.policy:
         catalog.find("policies", name)

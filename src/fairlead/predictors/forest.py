@@ -52,15 +52,15 @@ class Forest(Predictor):
         calibration: map of the forecasts, learned from held-out queries at the fit.
     """
 
-    feature_: NDArray[np.int32]
+    feature_: NDArray[np.int64]
     """Feature that a node looks at, (N,)."""
     threshold_: NDArray[np.float32]
     """A query goes left if the feature is at most this, (N,)."""
-    child_: NDArray[np.int32]
+    child_: NDArray[np.int64]
     """Left and right child of a node, (2 N,), left at 2 n; of a leaf, itself."""
-    root_: NDArray[np.int32]
+    root_: NDArray[np.int64]
     """Root of each tree, (K,)."""
-    leaf_: NDArray[np.int32]
+    leaf_: NDArray[np.int64]
     """Row of each node in the leaves, (N,); 0 for inner nodes."""
     value_: NDArray[np.float32]
     """Pulled mean quality in each leaf, (L, T)."""
@@ -113,12 +113,14 @@ class Forest(Predictor):
         sd_T = np.sqrt(m_T * (1.0 - m_T) / (n_T + 1.0) + self.error_**2)
         return quality_T, np.minimum(sd_T, self.unknown_sd)
 
-    def _descend(self, x_D: Floats) -> NDArray[np.int32]:
+    def _descend(self, x_D: Floats) -> NDArray[np.int64]:
         """Return the leaf node that the query falls into in each tree, (K,)."""
+        # `take` on 64-bit indices: half the time of brackets on narrow ones.
         x = x_D.astype(np.float32)
         node_K = self.root_
         for _ in range(self.depth_):
-            node_K = self.child_[2 * node_K + (x[self.feature_[node_K]] > self.threshold_[node_K])]
+            right_K = x.take(self.feature_.take(node_K)) > self.threshold_.take(node_K)
+            node_K = self.child_.take(2 * node_K + right_K)
         return node_K
 
     def _grow_trees(self, x_QD: Floats, y_QT: Floats) -> NDArray[np.int64]:
@@ -145,11 +147,11 @@ class Forest(Predictor):
             parts["child"].append(np.where(inner[:, None], children, own[:, None]).ravel())
             parts["leaf"].append(np.where(inner, 0, leaves + np.cumsum(~inner) - 1))
             leaves += int((~inner).sum())
-        self.root_ = np.asarray(root, np.int32)
-        self.feature_ = np.concatenate(parts["feature"]).astype(np.int32)
+        self.root_ = np.asarray(root, np.int64)
+        self.feature_ = np.concatenate(parts["feature"]).astype(np.int64)
         self.threshold_ = np.concatenate(parts["threshold"]).astype(np.float32)
-        self.child_ = np.concatenate(parts["child"]).astype(np.int32)
-        self.leaf_ = np.concatenate(parts["leaf"]).astype(np.int32)
+        self.child_ = np.concatenate(parts["child"]).astype(np.int64)
+        self.leaf_ = np.concatenate(parts["leaf"]).astype(np.int64)
         self.depth_ = max(e.tree_.max_depth for e in model.estimators_)
         # A threshold is rounded to single precision here, so a query is sent down anew: what serves is what was filled.
         return np.stack([self.leaf_[self._descend(x_D)] for x_D in x_QD]).astype(np.int64)
