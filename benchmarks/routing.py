@@ -16,8 +16,11 @@ chosen on the other half of the judged queries, on both sides of the difference.
 Coverage: the prompts are those of the first table, but their outcomes are drawn anew from each target's mean on the prompt's task, so that
 the truth is known; printed is how often it lies within 1.645 stated standard deviations of the forecast of a query that was held out.
 
-With ``--check`` the exit code is 1 if a mark is missed: those of `MARKS` for the predictor `forest` and its cascades; for every
-predictor a calibration error of at most 0.05, and not to lie below random mixing with its whole interval.
+Which predictor is held against the marks of a table is decided by the other table: the one of highest cross-fitted AIQ over mixing there.
+
+With ``--check`` the exit code is 1 if a mark is missed: those of that predictor, and of cascades chosen by `forest`; for every
+predictor a calibration error of at most 0.05, not to lie below random mixing with its whole interval, and a fit in 10 s of CPU time. Times of
+decisions are printed and not judged: here two processes share the machine.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ PREDICTORS = (
 )  # fmt: skip
 """Roughly by the time they take, so that two processes share it."""
 RATIONAL, MULTITASK = "rational_cascades_train", "llmrouter_multitask_train"
-JUDGED = "forest"
+PLANNER = "cascade x forest"
 ECE = 0.05
 CONFIDENCE = ConfidenceColumns(column="confidence_logprob", usd_column="cost_usd_logged")
 
@@ -64,6 +67,8 @@ class Mark(msgspec.Struct, frozen=True):
     aim: float
     lower: bool = False
     """Whether less is better."""
+    shown: bool = False
+    """Printed even if it is met."""
 
     @property
     def good(self) -> bool:
@@ -81,7 +86,7 @@ class Covered(msgspec.Struct, frozen=True):
     error: float
     """Root of the mean squared distance of forecast and truth."""
     fit_seconds: float
-    """CPU time."""
+    """CPU time of a fit on all of the larger table."""
 
 
 def main() -> int:
@@ -118,6 +123,7 @@ def main() -> int:
                 plot(result, str(Path(args.plots) / f"{table}.png"), title=table)
         covered = [spread[name].result() for name in names]
     marks = judge(*({r.name: r for r in found.rows} for found in reports))
+    marks += [Mark(f"{c.name}, CPU seconds of a fit", c.fit_seconds, 10.0, 10.0, lower=True) for c in covered]
     good = all(m.good for m in marks)
     if args.json:
         print(msgspec.json.encode({"reports": reports, "covered": covered, "marks": marks, "good": good}).decode())
@@ -128,11 +134,13 @@ def main() -> int:
         for c in covered:
             print(f"  {c.name:10}  {c.share:.2f}  {c.sd:.3f}  {c.error:.3f}  {c.fit_seconds:5.1f} s CPU")
         print()
-        for m in marks:
+        for m in (m for m in marks if m.shown or not m.good):
             sign = "<=" if m.lower else ">="
             print(
                 f"{'ok  ' if m.good else 'FAIL'} {m.what}: {m.value:.4f} (must {sign} {m.must:g}, aim {sign} {m.aim:g})"
             )
+        rest = sum(not m.shown and m.good for m in marks)
+        print(f"ok   {rest} more: calibration errors, intervals that do not lie below random mixing, times of fits")
     return int(args.check and not good)
 
 
@@ -177,9 +185,7 @@ def coverage(data: str, name: str, seed: int) -> Covered:
     predictor: Predictor = build("predictors", {"type": name})
     table = table.observed(catalogued(predictor.needs), predictor.needs)
     train, test = splits(table, "0.3", seed=seed)[0]
-    start = time.process_time()
     predictor.fit(table.take(train))
-    took = time.process_time() - start
     held = table.take(test)
     targets = [Target(name=m) for m in held.models]
     found = [predictor.predict(s, targets) for s in held.observations(predictor.needs)]
@@ -190,31 +196,48 @@ def coverage(data: str, name: str, seed: int) -> Covered:
         share=float((miss <= 1.645 * sd).mean()),
         sd=float(sd.mean()),
         error=float(np.sqrt((miss**2).mean())),
-        fit_seconds=took,
+        fit_seconds=fit_seconds(data, name),
     )
+
+
+def fit_seconds(data: str, name: str) -> float:
+    """CPU time of a fit on all of the larger table, on one core, signals not included."""
+    predictor: Predictor = build("predictors", {"type": name})
+    table = load(data, MULTITASK)
+    table = table.observed(catalogued(predictor.needs), predictor.needs)
+    start = time.process_time()
+    predictor.fit(table)
+    return time.process_time() - start
 
 
 def judge(rational: dict[str, Row], multitask: dict[str, Row]) -> list[Mark]:
     """Hold the figures against what is asked for."""
     out = []
-    best, plans = rational.get(JUDGED), rational.get(f"cascade x {JUDGED}")
-    if JUDGED in multitask and (j := multitask[JUDGED].as_judged) is not None:
-        out += [
-            Mark(f"{MULTITASK}: {JUDGED}, AIQ", j.aiq.value, 0.640, 0.655),
-            Mark(f"{MULTITASK}: {JUDGED}, AIQ on log cost", j.log_aiq.value, 0.626, 0.640),
-            Mark(f"{MULTITASK}: {JUDGED}, cost to reach 98% of the best", j.cost_98.value, 0.20, 0.17, lower=True),
-            Mark(f"{MULTITASK}: {JUDGED}, cost to reach 100% of the best", j.cost_100.value, 0.25, 0.20, lower=True),
-        ]
-    if best is not None and (over := best.log_aiq_over_mix) is not None:
-        out += [
-            Mark(f"{RATIONAL}: {JUDGED}, log-cost AIQ over mix", over.value, 0.0, 0.010),
-            Mark(f"{RATIONAL}: the same, lower end of its interval", over.low, 0.0, 0.0),
-        ]
-    if plans is not None and (over := plans.aiq_over_mix) is not None:
-        out += [
-            Mark(f"{RATIONAL}: cascade x {JUDGED}, AIQ over mix", over.value, 0.008, 0.012),
-            Mark(f"{RATIONAL}: the same, lower end of its interval", over.low, 0.0, 0.0),
-        ]
+
+    def shown(what: str, value: float, must: float, aim: float, lower: bool = False) -> None:
+        out.append(Mark(what, value, must, aim, lower=lower, shown=True))
+
+    name = best(rational)
+    if name in multitask and (j := multitask[name].as_judged) is not None:
+        head = f"{MULTITASK}: {name} (best on the other table)"
+        shown(f"{head}, AIQ", j.aiq.value, 0.640, 0.655)
+        shown(f"{head}, AIQ on log cost", j.log_aiq.value, 0.626, 0.640)
+        shown(f"{head}, cost to reach 98% of the best", j.cost_98.value, 0.20, 0.17, lower=True)
+        shown(f"{head}, cost to reach 100% of the best", j.cost_100.value, 0.25, 0.20, lower=True)
+    name = best(multitask)
+    if name in rational:
+        head = f"{RATIONAL}: {name} (best on the other table)"
+        over, over_mean = rational[name].log_aiq_over_mix, rational[name].log_aiq_over_mean
+        if over is not None:
+            shown(f"{head}, log-cost AIQ over mix", over.value, 0.0, 0.010)
+            shown(f"{head}, the same, lower end", over.low, 0.0, 0.0)
+        if over_mean is not None:
+            # Since the length of a query alone, through what it costs, lifts `mean` above mixing.
+            shown(f"{head}, log-cost AIQ over `mean`, lower end", over_mean.low, 0.0, 0.0)
+    if PLANNER in rational and (over := rational[PLANNER].aiq_over_mix) is not None:
+        shown(f"{RATIONAL}: {PLANNER}, AIQ over mix", over.value, 0.008, 0.012)
+        shown(f"{RATIONAL}: the same, lower end", over.low, 0.0, 0.0)
+    shown("marks that could be judged (fewer with --only)", float(len(out)), 9.0, 9.0)
     for table, rows in ((RATIONAL, rational), (MULTITASK, multitask)):
         for row in rows.values():
             if row.kind == "router" and row.ece is not None:
@@ -224,6 +247,12 @@ def judge(rational: dict[str, Row], multitask: dict[str, Row]) -> list[Mark]:
                     if found is not None:
                         out.append(Mark(f"{table}: {row.name}, {axis} over mix, upper end", found.high, 0.0, 0.0))
     return out
+
+
+def best(rows: dict[str, Row]) -> str:
+    """Name the predictor of highest cross-fitted AIQ over mixing."""
+    found = {r.name: r.aiq_over_mix.value for r in rows.values() if r.kind == "router" and r.aiq_over_mix is not None}
+    return max(found, key=lambda n: found[n], default="")
 
 
 if __name__ == "__main__":

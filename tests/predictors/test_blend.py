@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fairlead.build import build
+from fairlead.bench.evaluate import catalogued
+from fairlead.bench.training import save, train
+from fairlead.build import build, trained
 from fairlead.errors import ConfigError
 from fairlead.predictors.blend import Blend, greedy
 from fairlead.predictors.knn import KNN
 from fairlead.predictors.mean import Mean
+from fairlead.table import OutcomeTable
+from fairlead.types import Query, Target
 
 
 def test_the_better_member_gets_the_weight() -> None:
@@ -55,4 +61,27 @@ def test_it_needs_members_and_is_built_from_a_config() -> None:
         Blend(members=()).check()
     blend = build("predictors", {"type": "blend", "members": ["knn", {"type": "mean"}]})
     assert [type(m) for m in blend.members] == [KNN, Mean]
-    assert Blend().members[0] is not Blend().copy().members[0]
+    assert Blend().members[0] is not Blend().members[0]
+    with pytest.raises(ConfigError, match="not to its members"):
+        Blend(members=(KNN(calibration="platt"),)).check()
+
+
+def test_what_was_not_picked_is_dropped_and_the_rest_can_be_served(tmp_path: Path) -> None:
+    rows: dict[str, list[object]] = {k: [] for k in ("query_id", "prompt", "model", "quality")}
+    for i in range(120):
+        for model in ("a", "b"):
+            rows["query_id"].append(str(i))
+            rows["prompt"].append(f"{'sail the sea' if i % 2 else 'play the violin'} {i}")
+            rows["model"].append(model)
+            rows["quality"].append(float((model == "a") == bool(i % 2)))
+    table = OutcomeTable.from_columns(rows)
+    predictor, manifest, seen = train(table, {"type": "blend", "members": ["knn", "mean"]})
+    assert isinstance(predictor, Blend)
+    assert [m.type_name() for m in predictor.members] == ["knn"]
+    save(tmp_path, predictor, manifest, seen)
+    again = trained(tmp_path)
+    for _, part in again.walk():
+        part.check()
+    signals = catalogued(again.needs).read(Query.ask("sail the sea 7"), again.needs)
+    targets = [Target(name="a"), Target(name="b")]
+    assert again.predict(signals, targets) == predictor.predict(signals, targets)

@@ -158,8 +158,15 @@ def best(past: OutcomeTable, confidence: ConfidenceColumns, weight_L: Floats) ->
     """
     past = past.take(np.flatnonzero(confident(past, confidence)))
     found = candidates(past, confidence)
-    mean_2C = np.asarray([[v.mean() for v in run(c, past, confidence)] for c in found]).T
-    return [found[int(np.argmax(mean_2C[0] - weight * mean_2C[1]))] for weight in weight_L]
+    return [found[int(np.argmax(utility_C))] for utility_C in _utilities(found, past, confidence, weight_L)]
+
+
+def _utilities(found: Sequence[Chain], past: OutcomeTable, confidence: ConfidenceColumns, weight_L: Floats) -> Floats:
+    """Mean utility of each chain for each weight of a dollar, (L, C)."""
+    quality_C, usd_C = np.asarray([[v.mean() for v in run(c, past, confidence)] for c in found]).T
+    # Without costs only quality counts; zero times what is not known would be not known.
+    out: Floats = quality_C - np.where(np.isnan(usd_C), 0.0, np.outer(weight_L, usd_C))
+    return out
 
 
 def worthwhile(
@@ -172,10 +179,9 @@ def worthwhile(
     """
     past = past.take(np.flatnonzero(confident(past, confidence)))
     found = candidates(past, confidence, longest=longest, thresholds=8)
-    mean_2C = np.asarray([[v.mean() for v in run(c, past, confidence)] for c in found]).T
     kept = {i for i, c in enumerate(found) if len(c.models) == 1}
-    for weight in weight_L:
-        kept.update(np.argsort(-(mean_2C[0] - weight * mean_2C[1]), kind="stable")[:most].tolist())
+    for utility_C in _utilities(found, past, confidence, weight_L):
+        kept.update(np.argsort(-utility_C, kind="stable")[:most].tolist())
     return [found[i] for i in sorted(kept)]
 
 

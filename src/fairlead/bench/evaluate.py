@@ -50,7 +50,7 @@ LEVELS = 41
 """Weights of a dollar that are tried."""
 POLICY_LEVELS = 6
 PLANNERS = ("forest", "knn")
-"""Routers that also choose among cascades, where confidences are recorded."""
+"""Types of routers that also choose among cascades, where confidences are recorded."""
 
 
 class Curve(Struct, frozen=True, kw_only=True):
@@ -378,8 +378,8 @@ def _fold(
         yield _chosen("dataset label", "label", chosen, now, weight_L)
     if confidence is not None and len(past):
         for router in routers:
-            if router.trained is None and router.name in PLANNERS:
-                yield _planned(router, past, now, confidence, weight_L, seed)
+            if router.trained is None and router.spec["type"] in PLANNERS:
+                yield _planned(router, past, now, confidence, weight_L, seed, reading)
         best = chains.best(past, confidence, weight_L)
         done = {c: chains.run(c, now, confidence) for c in dict.fromkeys(best)}
         yield Curve(
@@ -420,6 +420,7 @@ def _planned(
     confidence: ConfidenceColumns,
     weight_L: Floats,
     seed: int,
+    reading: float,
 ) -> Curve:
     """Let a predictor choose among singles and cascades, query by query, as the policy `portfolio` does."""
     found = chains.worthwhile(past, confidence, weights(past, levels=POLICY_LEVELS * 2))
@@ -427,7 +428,7 @@ def _planned(
     predictor = router.fitted(chains.as_table(past, found, confidence))
     quality, usd, seconds = forecasts(predictor, planned)
     chosen = choose(quality, usd, weight_L, query_ids=now.query_ids, seed=seed)
-    curve = _chosen(f"cascade x {router.name}", "cascade", chosen, planned, weight_L, seconds)
+    curve = _chosen(f"cascade x {router.name}", "cascade", chosen, planned, weight_L, seconds + reading)
     return replace(curve, chosen_PQ=None)  # they number plans, not models
 
 

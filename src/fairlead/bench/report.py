@@ -65,6 +65,7 @@ class Row(Struct, frozen=True, kw_only=True):
     """Difference of AIQ to the router `mean`, which reads nothing of a query but its length, if that is among those compared."""
     log_aiq_over_mix: Interval | None = None
     """The same with costs on a logarithmic axis."""
+    log_aiq_over_mean: Interval | None = None
     quality_over_best: Interval | None = None
     """Highest quality less that of the best single target, both picked on other queries (unless costs are not known)."""
     saving: Interval | None = None
@@ -194,6 +195,9 @@ def _compare(
             if floor is None or i == floor
             else _interval(_middle(per_split[:, i, 0] - per_split[:, floor, 0]), found[:, i, 0] - found[:, floor, 0]),
             "log_aiq_over_mix": log_over,
+            "log_aiq_over_mean": None
+            if floor is None or i == floor
+            else _interval(_middle(per_split[:, i, 1] - per_split[:, floor, 1]), found[:, i, 1] - found[:, floor, 1]),
             "quality_over_best": gain,
             "saving": saving if np.isfinite(saving.value) and reached >= 0.5 else None,
             "saving_reached": reached,

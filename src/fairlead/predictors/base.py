@@ -24,6 +24,7 @@ from fairlead.errors import ConfigError, NotFitted, StateError, TableError
 from fairlead.predictors import calibration as calibrating
 from fairlead.predictors.costs import CostModel
 from fairlead.predictors.features import Features
+from fairlead.predictors.spread import shared_error
 from fairlead.types import Forecast, Reward, Signals, Target, Trace
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class Belief:
         return float(np.sqrt((self.factor_QF.mean(axis=0) ** 2).sum()))
 
 
+_HELD = 1500
+"""Queries on which a fit is checked."""
+
+
 class Predictor(Component, ABC):
     """Forecasts quality, cost and latency of each target for one query.
 
@@ -77,6 +82,8 @@ class Predictor(Component, ABC):
     """Names of the targets seen in the fit, sorted, then those met online: the order of all T-shaped arrays. Empty: not fitted."""
     costs_: dict[str, Any]
     """Cost model, as `CostModel` keeps it."""
+    misfit_: Floats | None = None
+    """How far forecasts of queries held out were off beyond the stated spread, per target, (T,); see `spread.py`."""
     calibration_: Floats | None = None
     """Map of each target's forecasts, as `calibration.learn` gives it."""
 
@@ -109,6 +116,12 @@ class Predictor(Component, ABC):
         Raises:
             TableError: if the table has no signals, no queries or no scored answers.
         """
+        # On a copy: a fit that fails leaves this as it was.
+        learned = self.copy()
+        learned._learn(table, targets)
+        vars(self).update(vars(learned))
+
+    def _learn(self, table: OutcomeTable, targets: Sequence[Target]) -> None:
         signals = table.observations(self.needs)
         table = table.with_models(sorted(table.models))
         if np.isnan(table.quality_QM).all():
@@ -118,8 +131,14 @@ class Predictor(Component, ABC):
         self.features.fit(signals)
         x_QD = self.features.read_all(signals)
         self.costs_ = CostModel.fit(table, x_QD)
-        self.calibration_ = None if self.calibration == "none" else self._calibrate(x_QD, table)
-        self._fit(x_QD, table.quality_QM, table)
+        self._fit_whole(x_QD, table.quality_QM, table)
+
+    def _fit_whole(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
+        """Fit, and learn from queries held out how forecasts are to be read."""
+        blank = self.copy()
+        self.calibration_ = None if self.calibration == "none" else blank._calibrate(x_QD, quality_QT, table)
+        self._fit(x_QD, quality_QT, table)
+        self.misfit_ = blank._off(x_QD, quality_QT, table)
 
     @final
     def predict(self, signals: Signals, targets: Sequence[Target]) -> list[Forecast]:
@@ -133,9 +152,7 @@ class Predictor(Component, ABC):
         quality_T = sd_T = x_D = np.zeros(0)
         if self.fitted:
             x_D = self.features.read(signals)
-            quality_T, sd_T = self._quality(x_D)
-            if self.calibration_ is not None:
-                quality_T = calibrating.apply(self.calibration_, quality_T)
+            quality_T, sd_T = self._stated(x_D)
             index = {name: i for i, name in enumerate(self.targets_)}
             lines = CostModel.read(self.costs_, x_D)
         elif not self.online:
@@ -161,6 +178,15 @@ class Predictor(Component, ABC):
                 )
             )
         return out
+
+    def _stated(self, x_D: Floats) -> tuple[Floats, Floats]:
+        """Return expected quality and its standard deviation per known target, (T,) each, as they are stated."""
+        quality_T, sd_T = self._quality(x_D)
+        if self.misfit_ is not None:
+            sd_T = np.sqrt(sd_T * sd_T + self.misfit_ * self.misfit_)
+        if self.calibration_ is not None:
+            quality_T = calibrating.apply(self.calibration_, quality_T)
+        return quality_T, np.minimum(sd_T, self.unknown_sd)
 
     @final
     def update(self, trace: Trace, reward: Reward) -> None:
@@ -237,21 +263,34 @@ class Predictor(Component, ABC):
             self.targets_ = [*self.targets_, name]
             if self.calibration_ is not None:
                 self.calibration_ = np.vstack([self.calibration_, np.linspace(0.0, 1.0, calibrating.KNOTS)])
+            if self.misfit_ is not None:
+                self.misfit_ = np.append(self.misfit_, self.misfit_.mean())
             self._grow()
         return self.targets_.index(name)
 
-    def _calibrate(self, x_QD: Floats, table: OutcomeTable) -> Floats:
+    def _calibrate(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> Floats:
         """Learn the map of each target from forecasts of queries held out."""
-        quality_QT = table.quality_QM
-        blank = self.copy()
 
         def fit_predict(train: NDArray[np.int64], test: NDArray[np.int64]) -> Floats:
-            other = blank.copy()
+            other = self.copy()
             other._fit(x_QD[train], quality_QT[train], table.take(train))
             return np.asarray([other._quality(x_D)[0] for x_D in x_QD[test]])
 
         held_out = calibrating.out_of_fold(fit_predict, table.groups, len(self.targets_))
         return calibrating.learn(self.calibration, held_out, quality_QT)
+
+    def _off(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> Floats:
+        """Fit on half of the queries and say how far forecasts of the other half are off, beyond what they state, (T,)."""
+        fold_Q = calibrating.folds(table.groups, k=2)
+        train, test = np.flatnonzero(fold_Q == 0), np.flatnonzero(fold_Q == 1)[:_HELD]
+        if not len(test) or np.isnan(quality_QT[train]).all(axis=0).any():
+            return np.zeros(quality_QT.shape[1])
+        self._fit(x_QD[train], quality_QT[train], table.take(train))
+        found = [self._quality(x_D) for x_D in x_QD[test]]
+        forecast, sd = np.asarray([f for f, _ in found]), np.asarray([s for _, s in found])
+        off_T = shared_error(x_QD[test], quality_QT[test] - forecast, table.groups[test])
+        out: Floats = np.sqrt(np.maximum(0.0, off_T - (np.minimum(sd, self.unknown_sd) ** 2).mean(axis=0)))
+        return out
 
     @abstractmethod
     def _fit(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:

@@ -4,13 +4,13 @@
 
 Each pick is the member that, added to those picked before, brings the held-out squared error down most. What counts is the error of the
 *differences* between targets: from every outcome the mean over the query's targets is taken off, in the forecasts as in the truth, since
-how hard a query is for everybody decides nothing. Members that are never picked are not fitted on the whole and cost nothing to serve.
+how hard a query is for everybody decides nothing. Members that are never picked are dropped.
 
 Differs from the paper: no bagging of the library, `rounds` fixed, and that loss. The spread is that of the members, and of their disagreement:
 
     quality_sd^2 = (sum of weight_m * sd_m)^2 + sum of weight_m * (quality_m - quality)^2
 
-All members read the blend's features; their own are not used.
+All members read the blend's features, and the blend alone may have a map: their own `features` are not used, their own `calibration` is refused.
 
 Shapes: M members, Q queries, T targets, D features. A fit costs twice that of all members together, a forecast the sum of those picked.
 """
@@ -41,7 +41,7 @@ class Blend(Predictor):
     """Forecasts by a blend of members.
 
     Args:
-        members: what is blended.
+        members: what is blended; None: forest, knn and ridge, as they are by default.
         features: what is read of a query, for all members; None: `Features()`.
         rounds: picks.
         calibration: map of the forecasts, learned from held-out queries at the fit.
@@ -53,12 +53,12 @@ class Blend(Predictor):
     def __init__(
         self,
         *,
-        members: tuple[Predictor, ...] = (Forest(), KNN(), Ridge()),
+        members: tuple[Predictor, ...] | None = None,
         features: Features | None = None,
         rounds: Annotated[int, Meta(ge=1)] = 20,
         calibration: Method = "none",
     ) -> None:
-        self.members = members
+        self.members = (Forest(), KNN(), Ridge()) if members is None else members
         self.features = features or Features()
         self.rounds = rounds
         self.calibration = calibration
@@ -72,6 +72,11 @@ class Blend(Predictor):
         """Raise `ConfigError` if there is nothing to blend."""
         if not self.members:
             raise ConfigError("a blend needs at least one member", path="$.members")
+        for i, member in enumerate(self.members):
+            if member.calibration != "none":
+                raise ConfigError(
+                    "give `calibration` to the blend, not to its members", path=f"$.members[{i}].calibration"
+                )
         super().check()
 
     def _meet(self, targets: Mapping[str, Target]) -> None:
@@ -79,8 +84,6 @@ class Blend(Predictor):
             member._meet(targets)
 
     def _fit(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
-        # The instances of a default argument are shared: members are fitted as copies of this blend's own.
-        self.members = tuple(m.copy() for m in self.members)
         fold_Q = folds(table.groups, k=2)
         halves = [(np.flatnonzero(fold_Q != f), np.flatnonzero(fold_Q == f)) for f in range(2)]
         if len(self.members) == 1 or any(not len(train) or not len(test) for train, test in halves):
@@ -93,22 +96,22 @@ class Blend(Predictor):
                     self._teach(part, x_QD[train], quality_QT[train], table.take(train))
                     forecast_MQT[m, test] = [part._quality(x_D)[0] for x_D in x_QD[test]]
             self.weights_ = greedy(forecast_MQT, quality_QT, rounds=self.rounds)
-        for weight, member in zip(self.weights_, self.members, strict=True):
-            if weight > 0.0:
-                self._teach(member, x_QD, quality_QT, table)
+        picked = [m for m, weight in zip(self.members, self.weights_, strict=True) if weight > 0.0]
+        for member in picked:
+            self._teach(member, x_QD, quality_QT, table)
+        # What was not picked is left out for good: a member that knows nothing can neither be served nor be asked.
+        self.members, self.weights_ = tuple(picked), self.weights_[self.weights_ > 0.0]
 
     def _teach(self, member: Predictor, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
         member.targets_ = list(self.targets_)
         member._fit(x_QD, quality_QT, table)
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
-        picked = self.weights_ > 0.0
-        found = [m._quality(x_D) for m, p in zip(self.members, picked, strict=True) if p]
+        found = [m._quality(x_D) for m in self.members]
         quality_MT, sd_MT = np.asarray([q for q, _ in found]), np.asarray([s for _, s in found])
-        weight_M = self.weights_[picked]
-        quality_T = weight_M @ quality_MT
-        spread_T = weight_M @ (quality_MT - quality_T) ** 2
-        return quality_T, np.minimum(np.sqrt((weight_M @ sd_MT) ** 2 + spread_T), self.unknown_sd)
+        quality_T = self.weights_ @ quality_MT
+        spread_T = self.weights_ @ (quality_MT - quality_T) ** 2
+        return quality_T, np.sqrt((self.weights_ @ sd_MT) ** 2 + spread_T)
 
 
 def greedy(forecast_MQT: Floats, quality_QT: Floats, *, rounds: int) -> Floats:

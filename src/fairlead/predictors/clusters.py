@@ -9,11 +9,9 @@ nearest group of one grouping; groups are pulled towards the target's mean; fore
 votes, so that cost is weighed later; and the pull, the temperature and the groupings are chosen on held-out training
 queries. Unscored answers are left out.
 
-    quality_sd^2 = mean over the groupings of  sum over groups of  p(c | x)^2 * (standard error of m_ct)^2  +  misfit_t^2
+    quality_sd^2 = mean over the groupings of  sum over groups of  p(c | x)^2 * (standard error of m_ct)^2
 
-The groupings hold the same answers, so averaging them makes nothing surer; the pull is no answer either. The misfit is
-what held-out squared error exceeds chance and the first term by (`spread.py`): members of a group are alike, not the
-same. It is a floor.
+The groupings hold the same answers, so averaging them makes nothing surer; the pull is no answer either.
 
 Shapes: Q queries, T targets, D features, C groups of all groupings. A fit of 5,600 x 9 at D = 150 takes about 3 s, a
 forecast 20 µs.
@@ -27,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.errors import TableError
-from fairlead.predictors import kmeans, spread
+from fairlead.predictors import kmeans
 from fairlead.predictors.base import Floats, Predictor, standard_error
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
@@ -59,8 +57,6 @@ class Clusters(Predictor):
     """Quality of each target in each group, (C, T)."""
     variance_: Floats
     """Squared standard error of the same, (C, T)."""
-    misfit_: Floats
-    """(T,)."""
     pull_: float
 
     def __init__(
@@ -100,15 +96,12 @@ class Clusters(Predictor):
         self.centres_ = np.concatenate(centres).astype(np.float32)
         self.sizes_ = np.asarray(chosen.ks, dtype=np.int64)
         self.table_, self.variance_ = np.concatenate(rows), np.concatenate(variances)
-        p_QC = kmeans.membership(x_QD @ self.centres_.T, self.sizes_, self.temperature_)
-        sampling_T = (p_QC**2).mean(axis=0) @ self.variance_ / len(self.sizes_)
-        self.misfit_ = spread.misfit(chosen.forecast_NT, quality_QT, sampling_T, spread.chance(x_QD, quality_QT))
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
         quality_T, variance_T = kmeans.forecast(
             x_D, self.centres_, self.sizes_, self.temperature_, self.table_, self.variance_
         )
-        return quality_T, np.minimum(np.sqrt(variance_T + self.misfit_**2), self.unknown_sd)
+        return quality_T, np.sqrt(variance_T)
 
 
 def _pulled(count_CT: Floats, total_CT: Floats, mean_T: Floats, pull: float) -> Floats:

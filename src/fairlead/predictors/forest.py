@@ -10,7 +10,7 @@ target's mean by `pull` answers; unscored answers count for the splits as their 
     quality_sd^2 = quality (1 - quality) / n        n = share * (mean over trees of the answers in the leaf)
 
 A forecast is a weighted mean of the training answers. How many equal weights its weights are worth is counted on a sample of the training
-queries, and `share` is what that is, on average, of the leaves' size. `error_` is added: what queries held out show beyond chance (`spread.py`).
+queries, and `share` is what that is, on average, of the leaves' size.
 
 scikit-learn grows the trees; numpy serves them, all trees one level at a time.
 
@@ -28,9 +28,8 @@ from numpy.typing import NDArray
 
 from fairlead.errors import TableError
 from fairlead.predictors.base import Floats, Predictor
-from fairlead.predictors.calibration import Method, folds
+from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
-from fairlead.predictors.spread import chance, misfit
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -68,8 +67,6 @@ class Forest(Predictor):
     """Scored answers in each leaf, (L, T)."""
     mean_: Floats
     """Mean quality, (T,)."""
-    error_: Floats
-    """Root of what held-out squared error exceeds chance by, (T,)."""
     depth_: int
     share_: float
 
@@ -102,16 +99,13 @@ class Forest(Predictor):
         leaf_QK = self._grow_trees(x_QD, np.where(known_QT, quality_QT, self.mean_))
         self._fill(leaf_QK, quality_QT)
         self.share_ = self._count_share(leaf_QK)
-        self.error_ = np.zeros(len(self.mean_))
-        self.error_ = self._excess(x_QD, quality_QT, table.groups)
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
         leaf_K = self.leaf_[self._descend(x_D)]
         quality_T = self.value_[leaf_K].mean(axis=0, dtype=np.float64)
         n_T = self.share_ * self.size_[leaf_K].mean(axis=0, dtype=np.float64)
         m_T = (quality_T * n_T + 0.5) / (n_T + 1.0)
-        sd_T = np.sqrt(m_T * (1.0 - m_T) / (n_T + 1.0) + self.error_**2)
-        return quality_T, np.minimum(sd_T, self.unknown_sd)
+        return quality_T, np.sqrt(m_T * (1.0 - m_T) / (n_T + 1.0))
 
     def _descend(self, x_D: Floats) -> NDArray[np.int64]:
         """Return the leaf node that the query falls into in each tree, (K,)."""
@@ -133,7 +127,7 @@ class Forest(Predictor):
             max_depth=self.depth,
             max_features=0.5,
             random_state=self.seed,
-        ).fit(x_QD, y_QT)
+        ).fit(x_QD, y_QT[:, 0] if y_QT.shape[1] == 1 else y_QT)
         parts: dict[str, list[Any]] = {"feature": [], "threshold": [], "child": [], "leaf": []}
         root, leaves = [], 0
         for found in (e.tree_ for e in model.estimators_):
@@ -181,19 +175,3 @@ class Forest(Predictor):
             weight_Q = (same_QK / size_K).mean(axis=1)
             shares.append(1.0 / float(weight_Q @ weight_Q) / size_K.mean())
         return float(np.mean(shares))
-
-    def _excess(self, x_QD: Floats, quality_QT: Floats, groups_Q: NDArray[np.int64]) -> Floats:
-        """Return per target the root of what squared error on held-out queries exceeds chance and the stated spread by, (T,)."""
-        train = folds(groups_Q, k=2, seed=self.seed) == 0
-        if not train.any() or train.all():
-            return np.zeros(quality_QT.shape[1])
-        half = type(self)(**{**self.params(), "trees": min(self.trees, 30)})
-        known_QT = ~np.isnan(quality_QT)
-        half.mean_ = self.mean_
-        leaf_QK = half._grow_trees(x_QD[train], np.where(known_QT, quality_QT, self.mean_)[train])
-        half._fill(leaf_QK, quality_QT[train])
-        half.share_, half.error_ = half._count_share(leaf_QK), self.error_
-        found = [half._quality(x_D) for x_D in x_QD[~train]]
-        forecast, sd = np.asarray([f for f, _ in found]), np.asarray([s for _, s in found])
-        norm_Q1 = np.maximum(np.linalg.norm(x_QD, axis=1, keepdims=True), 1e-12)
-        return misfit(forecast, quality_QT[~train], (sd**2).mean(axis=0), chance(x_QD / norm_Q1, quality_QT))

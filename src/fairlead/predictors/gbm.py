@@ -10,11 +10,10 @@ of K models strays less from mean_t than each of them does, it is raised by the 
 the text says nothing there are few trees, a small slope, and the mean. Squared error, not log loss: on right-or-wrong
 answers it is calibrated without a map, takes shares as they are, and is what routing loses by.
 
-    quality_sd^2 = s^2 (K - 1) / K sum over k of (f_kt(x) - mean over k)^2  +  standard error of mean_t^2  +  misfit_t^2
+    quality_sd^2 = s^2 (K - 1) / K sum over k of (f_kt(x) - mean over k)^2  +  standard error of mean_t^2
 
 The first term is the delete-a-fold jackknife (Efron & Tibshirani 1993, ch. 11): what more data would change. From
-three models it is rough, so it is averaged half and half with its mean over training queries. The misfit is what
-held-out error exceeds chance by (`spread.py`).
+three models it is rough, so it is averaged half and half with its mean over training queries.
 
 Shapes: Q queries, T targets, D features, K folds, N trees per model, all made complete (2^depth leaves). A fit of
 5,600 x 9 at D = 150 takes about 4 s, a forecast 40 µs.
@@ -28,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.errors import StateError, TableError
-from fairlead.predictors import kmeans, spread
+from fairlead.predictors import kmeans
 from fairlead.predictors.base import Floats, Predictor, standard_error
 from fairlead.predictors.calibration import Method, folds
 from fairlead.predictors.features import Features
@@ -167,15 +166,12 @@ class GBM(Predictor):
         self.slope_ = min(_STEEPEST, alone * single / max(together, 1e-12))
         self.floor_ = standard_error(self.mean_, known_QT.sum(axis=0).astype(np.float64)) ** 2
         self.jackknife_ = np.mean([self._jackknife(each_KT) for each_KT in each_QKT], axis=0)
-        forecast_QT = self.mean_ + alone * (held_out_QT - self.mean_)
-        chance_T = spread.chance(kmeans.unit(x_QD), quality_QT)
-        self.floor_ += spread.misfit(forecast_QT, quality_QT, self.jackknife_ + self.floor_, chance_T) ** 2
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
         each_KT = self._each(x_D)
         variance_T = 0.5 * (self._jackknife(each_KT) + self.jackknife_) + self.floor_
         quality_T = self.mean_ + self.slope_ * (each_KT.sum(axis=0) / _FOLDS - self.mean_)
-        return quality_T, np.minimum(np.sqrt(variance_T), self.unknown_sd)
+        return quality_T, np.sqrt(variance_T)
 
     def _each(self, x_D: Floats) -> Floats:
         """Return what the model of each fold says, (K, T)."""

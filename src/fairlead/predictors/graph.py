@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.errors import TableError
-from fairlead.predictors import kmeans, spread
+from fairlead.predictors import kmeans
 from fairlead.predictors.base import Floats, Predictor, standard_error
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
@@ -79,8 +79,6 @@ class Graph(Predictor):
     """Quality of each target in each group, (C, T)."""
     variance_: Floats
     """Squared standard error of the same, (C, T)."""
-    misfit_: Floats
-    """(T,)."""
     gamma_: float
     lam_: float
     pull_: float
@@ -146,15 +144,12 @@ class Graph(Predictor):
         self.centres_ = np.concatenate(centres).astype(np.float32)
         self.sizes_ = np.asarray(chosen.ks, dtype=np.int64)
         self.table_, self.variance_ = np.concatenate(rows), np.concatenate(variances)
-        p_QC = kmeans.membership(x_QD @ self.centres_.T, self.sizes_, self.temperature_)
-        sampling_T = (p_QC**2).mean(axis=0) @ self.variance_ / len(self.sizes_)
-        self.misfit_ = spread.misfit(chosen.forecast_NT, quality_QT, sampling_T, spread.chance(x_QD, quality_QT))
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
         quality_T, variance_T = kmeans.forecast(
             x_D, self.centres_, self.sizes_, self.temperature_, self.table_, self.variance_
         )
-        return quality_T, np.minimum(np.sqrt(variance_T + self.misfit_**2), self.unknown_sd)
+        return quality_T, np.sqrt(variance_T)
 
     def _scores(self, count_CT: Floats, total_CT: Floats, mean_T: Floats, gamma: float, lam: float) -> Floats:
         """Return the chance of success that the graph says, (C, T)."""

@@ -6,11 +6,7 @@ Differs from the paper: k and the pull m towards the target's mean are chosen at
 to few thousand queries tell targets apart only a little, so most of the gain is in not believing five neighbours); unscored answers
 are left out, not filled in; the spread of the forecast is reported; and new outcomes are appended as they come, the oldest dropped.
 
-    quality_sd^2 = standard error of the neighbours' own mean (the pull is no answer, and makes nothing surer)^2 + error^2
-
-where error^2 of a target, from the fit, is how much its leave-one-out squared error exceeds what chance alone explains: neighbours are
-alike, not the same. How much chance explains is not known from one answer per query: it is taken as the lesser of the mean of f (1 - f)
-and of the smallest k / (k + 1) * (squared error of the plain mean of k). So what no k can tell stays unseen, and the spread is a floor.
+    quality_sd = standard error of the neighbours' own mean (the pull is no answer, and makes nothing surer)
 
 Shapes: N queries kept, T targets, D features. With N = 5,000 and D = 128 a forecast takes about 0.15 ms.
 """
@@ -26,6 +22,7 @@ from numpy.typing import NDArray
 from fairlead.predictors.base import Floats, Predictor, standard_error
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
+from fairlead.predictors.spread import neighbours
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -60,8 +57,6 @@ class KNN(Predictor):
     """Mean quality per target, (T,)."""
     seen_: Floats
     """Scored answers per target, (T,)."""
-    error_: Floats
-    """Root of what leave-one-out squared error exceeds chance by, per target, (T,); 0 without a fit."""
     k_: int
     pull_: float
 
@@ -81,19 +76,18 @@ class KNN(Predictor):
         self.calibration = calibration
 
     def _fit(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
-        n = len(x_QD)
+        n, groups_N = len(x_QD), table.groups
         if n > self.memory:
             log.warning("knn keeps %d of %d queries; raise `memory` to keep more", self.memory, n)
             kept = np.linspace(0, n - 1, self.memory).astype(np.int64)
-            x_QD, quality_QT = x_QD[kept], quality_QT[kept]
+            x_QD, quality_QT, groups_N = x_QD[kept], quality_QT[kept], groups_N[kept]
         self.x_ = _unit(x_QD).astype(np.float32)
         self.known_ = ~np.isnan(quality_QT)
         self.quality_ = np.where(self.known_, quality_QT, 0.0).astype(np.float32)
         self._average()
         self.k_ = 40 if self.k is None else self.k
         self.pull_ = 20.0 if self.pull is None else self.pull
-        self.error_ = np.zeros(len(self.mean_))
-        self._choose()
+        self._choose(groups_N)
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
         n = len(self.x_)
@@ -106,43 +100,30 @@ class KNN(Predictor):
         total_T = self.quality_[rows].sum(axis=0, dtype=np.float64)
         weight_T = np.maximum(count_T + self.pull_, 1e-9)
         quality_T = np.where(count_T + self.pull_ > 0, (total_T + self.pull_ * self.mean_) / weight_T, self.mean_)
-        sd_T = np.sqrt(standard_error(quality_T, count_T) ** 2 + self.error_**2)
-        return quality_T, np.minimum(sd_T, self.unknown_sd)
+        return quality_T, standard_error(quality_T, count_T)
 
-    def _choose(self) -> None:
-        """Pick k and the pull by squared error, leaving each query out of its own neighbours; note what chance does not explain."""
+    def _choose(self, groups_N: NDArray[np.int64]) -> None:
+        """Pick k and the pull by squared error, leaving each query, and those with its prompt, out of its own neighbours."""
         n = len(self.x_)
         if n < 2:
             return
         rows = np.linspace(0, n - 1, min(n, _CHECKED)).astype(np.int64)
         ks = sorted({min(k, n - 1) for k in (K_GRID if self.k is None else (self.k,)) if k < n} or {n - 1})
         pulls = PULL_GRID if self.pull is None else (self.pull,)
-        near = self.x_[rows] @ self.x_.T
-        near[np.arange(len(rows)), rows] = -np.inf
-        most = max(ks)
-        top = np.argpartition(near, n - most, axis=1)[:, n - most :]
-        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(near, top, axis=1), axis=1), axis=1)
-        count = np.cumsum(self.known_[top], axis=1)
-        total = np.cumsum(self.quality_[top], axis=1, dtype=np.float64)
+        top, good = neighbours(self.x_, rows, groups_N, max(ks))
+        count = np.cumsum(self.known_[top] & good[:, :, None], axis=1)
+        total = np.cumsum(self.quality_[top] * good[:, :, None], axis=1, dtype=np.float64)
         truth, known = self.quality_[rows], self.known_[rows]
-        asked_T = np.maximum(known.sum(axis=0), 1)
-        best, squares_T, chance_T = np.inf, np.zeros(0), np.full(len(self.mean_), np.inf)
+        best = np.inf
         for k in ks:
             c, s = count[:, k - 1], total[:, k - 1]
-            plain = np.where(c > 0, s / np.maximum(c, 1), self.mean_)
-            found_T = (np.where(known, (plain - truth) ** 2 * c / (c + 1.0), 0.0)).sum(axis=0) / asked_T
-            chance_T = np.minimum(chance_T, found_T)
             for pull in pulls:
                 forecast = np.where(c + pull > 0, (s + pull * self.mean_) / np.maximum(c + pull, 1e-9), self.mean_)
-                square = np.where(known, (forecast - truth) ** 2, 0.0)
-                error = float(square.sum() / max(1, known.sum()))
+                error = float(np.where(known, (forecast - truth) ** 2, 0.0).sum() / max(1, known.sum()))
                 if error < best:
-                    best, squares_T = error, square.sum(axis=0) / asked_T
-                    mixed_T = np.where(known, forecast * (1.0 - forecast), 0.0).sum(axis=0) / asked_T
+                    best, self.pull_ = error, pull
                     if self.k is None:
                         self.k_ = k
-                    self.pull_ = pull
-        self.error_ = np.sqrt(np.maximum(0.0, squares_T - np.minimum(chance_T, mixed_T)))
 
     def _average(self) -> None:
         """The mean starts at one half, worth one answer, so that one bad answer does not damn a target."""
@@ -154,7 +135,7 @@ class KNN(Predictor):
         self.x_ = np.zeros((0, 0), dtype=np.float32)
         self.quality_ = np.zeros((0, 0), dtype=np.float32)
         self.known_ = np.zeros((0, 0), dtype=np.bool_)
-        self.mean_, self.seen_, self.error_ = np.zeros(0), np.zeros(0), np.zeros(0)
+        self.mean_, self.seen_ = np.zeros(0), np.zeros(0)
         self.k_ = 40 if self.k is None else self.k
         self.pull_ = 20.0 if self.pull is None else self.pull
 
@@ -162,7 +143,6 @@ class KNN(Predictor):
         blank = np.zeros(len(self.quality_))
         self.quality_ = np.column_stack([self.quality_, blank.astype(np.float32)])
         self.known_ = np.column_stack([self.known_, blank.astype(np.bool_)])
-        self.error_ = np.append(self.error_, 0.0)
         self.mean_, self.seen_ = np.append(self.mean_, 0.5), np.append(self.seen_, 0.0)
 
     def _update(self, x_D: Floats, t: int, quality: float) -> None:

@@ -1,14 +1,13 @@
-"""How far a forecast may lie from the quality that is to be expected: what chance explains is not error. Ours.
+"""How far forecasts are off beyond what they state: what is common to neighbours is no chance. Ours.
 
-The squared error of forecasts on queries that were held out is chance (an answer is right or wrong) plus error (the
-forecast is off). One answer per query does not tell the two apart; queries that are near each other almost do. With
-m_k the plain mean of a query's k nearest
+The squared error of forecasts on queries that were held out is chance (an answer is right or wrong) plus error (the forecast is off).
+One answer per query does not tell the two apart; queries that are near each other almost do. Chance is independent from query to query,
+an error is not: forecasts that are off are off alike for queries that are alike. With r the residuals of two neighbours i and j
 
-    E (y - m_k)^2 = (1 + 1/k) * chance + how much quality changes among k neighbours, squared
+    E r_i r_j = error_i * error_j
 
-so k / (k + 1) times the left side is at least chance, and the least of these over k, and of f (1 - f), is what we
-take. So what no neighbourhood can tell stays unseen, and the spread is a floor. The nearest-neighbour estimate of
-noise goes back to Devroye et al. 2003.
+so the mean of such products is the squared error that neighbours share. Copies of one prompt are no neighbours: their answers would go
+together without saying anything of a forecast. What changes from one neighbour to the next stays unseen, so this is a floor.
 
 Shapes: N queries, T targets, D features.
 """
@@ -20,55 +19,43 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-KS = (2, 5, 10, 20, 40, 80)
+NEIGHBOURS = 5
 _CHECKED = 1500
 """Queries whose neighbours are looked up."""
 
 
-def chance(x_ND: Floats, quality_NT: Floats) -> Floats:
-    """Return at most how much of a squared error chance alone explains, (T,); infinity for a target that tells nothing.
+def shared_error(x_ND: Floats, residual_NT: Floats, groups_N: NDArray[np.int64]) -> Floats:
+    """Return per target the mean product of a residual and those of its nearest neighbours, (T,): a squared error, at least 0.
 
     Args:
-        x_ND: rows of length one.
-        quality_NT: quality, NaN where nobody scored.
+        x_ND: features.
+        residual_NT: quality less forecast of queries that were held out, NaN where nobody scored.
+        groups_N: queries of one group are no neighbours.
     """
     n = len(x_ND)
-    least_T = np.full(quality_NT.shape[1], np.inf)
     if n < 2:
-        return least_T
+        return np.zeros(residual_NT.shape[1])
     rows = np.linspace(0, n - 1, min(n, _CHECKED)).astype(np.int64)
-    x_32 = x_ND.astype(np.float32)
-    near = x_32[rows] @ x_32.T
-    near[np.arange(len(rows)), rows] = -np.inf
-    most = min(max(KS), n - 1)
-    top = np.argpartition(near, n - most, axis=1)[:, n - most :]
-    top = np.take_along_axis(top, np.argsort(-np.take_along_axis(near, top, axis=1), axis=1, kind="stable"), axis=1)
-    known_NT = ~np.isnan(quality_NT)
-    value_NT = np.where(known_NT, quality_NT, 0.0)
-    count = np.cumsum(known_NT[top], axis=1)
-    total = np.cumsum(value_NT[top], axis=1)
-    for k in (k for k in KS if k <= most):
-        c, s = count[:, k - 1], total[:, k - 1]
-        asked = known_NT[rows] & (c > 0)
-        square = (s / np.maximum(c, 1) - value_NT[rows]) ** 2 * c / (c + 1.0)
-        found_T = np.where(asked, square, 0.0).sum(axis=0) / np.maximum(asked.sum(axis=0), 1)
-        least_T = np.where(asked.any(axis=0), np.minimum(least_T, found_T), least_T)
-    return least_T
-
-
-def misfit(forecast_NT: Floats, quality_NT: Floats, sampling_T: Floats, chance_T: Floats) -> Floats:
-    """Return the root of what held-out squared error exceeds chance and sampling by, per target, (T,); 0 where nothing was held out.
-
-    Args:
-        forecast_NT: forecasts of queries held out, NaN where there is none.
-        quality_NT: their quality, NaN where nobody scored.
-        sampling_T: mean variance that the forecasts have for want of data, which is reported beside this.
-        chance_T: from `chance`.
-    """
-    known_NT = ~(np.isnan(forecast_NT) | np.isnan(quality_NT))
-    n_T = np.maximum(known_NT.sum(axis=0), 1)
-    f_NT = np.clip(np.where(known_NT, forecast_NT, 0.5), 0.0, 1.0)
-    square_T = np.where(known_NT, (f_NT - np.where(known_NT, quality_NT, 0.0)) ** 2, 0.0).sum(axis=0) / n_T
-    mixed_T = np.where(known_NT, f_NT * (1.0 - f_NT), 0.0).sum(axis=0) / n_T
-    out: Floats = np.sqrt(np.maximum(0.0, square_T - np.minimum(chance_T, mixed_T) - sampling_T))
+    top, good = neighbours(x_ND, rows, groups_N, NEIGHBOURS)
+    known_NT = ~np.isnan(residual_NT)
+    value_NT = np.where(known_NT, residual_NT, 0.0)
+    product_T = (value_NT[rows] * (value_NT[top] * good[:, :, None]).sum(axis=1)).sum(axis=0)
+    pairs_T = (known_NT[rows] * (known_NT[top] & good[:, :, None]).sum(axis=1)).sum(axis=0)
+    out: Floats = np.maximum(product_T, 0.0) / np.maximum(pairs_T, 1)
     return out
+
+
+def neighbours(
+    x_ND: Floats | NDArray[np.float32], rows: NDArray[np.int64], groups_N: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the k nearest by cosine of each of `rows`, nearest first, and which of them are of another group; (R, k) each."""
+    x_32 = x_ND.astype(np.float32)
+    x_32 /= np.maximum(np.sqrt((x_32 * x_32).sum(axis=1, keepdims=True)), np.float32(1e-12))
+    near = x_32[rows] @ x_32.T
+    near[groups_N[rows][:, None] == groups_N[None, :]] = -np.inf
+    k = min(k, len(x_ND) - 1)
+    top = np.argpartition(near, len(x_ND) - k, axis=1)[:, len(x_ND) - k :]
+    score = np.take_along_axis(near, top, axis=1)
+    order = np.argsort(-score, axis=1, kind="stable")
+    top, score = np.take_along_axis(top, order, axis=1), np.take_along_axis(score, order, axis=1)
+    return top, np.isfinite(score)
