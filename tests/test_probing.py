@@ -114,6 +114,15 @@ def test_outcomes_become_a_column(table: OutcomeTable) -> None:
     assert (joined.quality_QMS[:, :-1] == table.quality_QMS).all()
 
 
+def test_an_older_column_of_the_target_is_replaced(table: OutcomeTable, predictor: Predictor) -> None:
+    others, some = table.with_models(["ant", "bee"]), {q: Outcome(quality=1.0) for q in range(30)}
+    joined = with_outcomes(table, "cat", some)
+    assert joined.models == ["ant", "bee", "cat"]
+    assert (joined.quality_QM[:30, 2] == 1.0).all()
+    assert adopt(predictor, NEW, table, some).digest() == adopt(predictor, NEW, others, some).digest()
+    assert filled(predictor, NEW, table, some).models == joined.models
+
+
 def test_others_learn_it_by_their_own_updates_or_from_a_filled_table(table: OutcomeTable) -> None:
     others = table.with_models(["ant", "bee"])
     some = answers(table, list(range(30)))

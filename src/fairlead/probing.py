@@ -12,7 +12,8 @@ so each step takes the prompt that lowers it most (A-optimal): with C = Cov(e) i
 Information alone does harm: the prompts that tell most in the eyes of the model are those where the model is most wrong (extreme ones, and
 many of one kind). So prompts are dealt into `STRATA` groups of alike ones, each step chooses within the group that is furthest behind its
 share of the traffic, and only among `DRAWN` prompts drawn from it. On real outcomes the pure choice was no better than random prompts in error
-and its 90% intervals held in 61%; this one is better than random, and its intervals hold (docs/guides/new-target.md has the figures).
+and its 90% intervals held in 61%. This one was designed on one of two tables, where it is not told apart from random prompts; on the other it is
+better (docs/guides/new-target.md has the figures, and how often its intervals hold).
 Choosing anew after every few answers helps: `Joining` does.
 
 Shapes: Q prompts, F dimensions of e, S strata.
@@ -30,7 +31,8 @@ from numpy.typing import NDArray
 
 from fairlead.errors import FairleadError
 from fairlead.predictors.base import Belief, Floats, Predictor
-from fairlead.predictors.kmeans import centres, sizes, unit
+from fairlead.predictors.kmeans import centres, sizes
+from fairlead.predictors.statistics import unit
 from fairlead.table import NUMBERS, OutcomeTable
 from fairlead.types import Outcome, Target
 
@@ -167,7 +169,11 @@ def adopt(predictor: Predictor, target: Target, prompts: OutcomeTable, outcomes:
 
 
 def with_outcomes(prompts: OutcomeTable, name: str, outcomes: Mapping[int, Outcome]) -> OutcomeTable:
-    """Return `prompts` with a column of the target `name`, which holds these outcomes by row and else nothing."""
+    """Return `prompts` with a column of the target `name`, which holds these outcomes by row and else nothing.
+
+    A column of that name that is there already is left out.
+    """
+    prompts = prompts.with_models([m for m in prompts.models if m != name])
     shape = (len(prompts), 1, prompts.quality_QMS.shape[2])
     columns: dict[str, Any] = {attr: np.full(shape, nan) for attr in NUMBERS.values()}
     present = np.zeros(shape, dtype=np.bool_)

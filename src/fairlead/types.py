@@ -151,8 +151,9 @@ class Reading(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parts: dict[str, bool | int | float | str] = {}
     vector: bytes = b""
     """Little-endian float32; `numpy.frombuffer(vector, "<f4")`."""
-    bag: bytes = b""
-    """Counted features: pairs of little-endian uint16, a feature's number and how often it is there, in rising order."""
+    bag: bytes | None = None
+    """Counted features: pairs of little-endian uint16, a feature's number and how often it is there, in rising order. Empty if a text has
+    none; None if the signal never gives a bag."""
     confidence: float = 1.0
     seconds: float = 0.0
 
@@ -368,6 +369,8 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: Outcome
     call: Call | None = None
     start_seconds: float = 0.0
+    charged_usd: float | None = None
+    """What a limit or budget was charged for a call that did not tell its cost: what had been set aside for it."""
 
 
 # ---------------------------------------------------------------------------------------------------- what is decided
@@ -418,6 +421,8 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the forecasts were weighed by: the fields of an `Objective` that are not at their default."""
     shadow: tuple[Option, ...] = ()
     """What a policy that decides but does not serve would have proposed, with its probabilities."""
+    members: dict[str, tuple[Option, ...]] = {}
+    """What each member of a mixture proposed, by its name, without forecasts: a late judgement finds members that have moved on."""
     seconds: float = 0.0
     """Time to read the signals and decide."""
 

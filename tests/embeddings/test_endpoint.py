@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
 from typing import Any
 
 import msgspec
@@ -125,6 +126,9 @@ def test_white_space_and_long_texts(server: Server) -> None:
         (vectors(1.0, 2.0), "2 numbers came where size is 3"),
         (vectors(0.0, 0.0, 0.0), "all zeros"),
         (lambda h: h.say(307, b"", location="http://127.0.0.1:1/else"), "status 307"),
+        # An error whose own text breaks off.
+        (lambda h: h.say(500, b"out", **{"content-length": "99"}), "status 500: out"),
+        (lambda h: h.wfile.write(b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "status 500"),
     ],
 )
 def test_failures_are_zeros_and_a_warning(
@@ -171,6 +175,29 @@ def test_a_slow_server_costs_the_budget_and_its_answer_is_kept(
         asked.result(timeout=5.0)
     assert embedder.embed("a").any()
     assert len(server.asked) == 1
+
+
+def test_a_text_whose_thread_died_or_never_ran_is_asked_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedder = make(server)
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    died: Queue[threading.ExceptHookArgs] = Queue()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "excepthook", died.put)
+        patch.setattr(embedder, "_fetch", broken)
+        assert not embedder.embed("a").any()
+        # What nobody foresaw is still seen: the thread ends with it.
+        assert died.get(timeout=5.0).exc_type is RuntimeError
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", broken)
+        assert not embedder.embed("a").any()
+    assert "can't start new thread" in caplog.text
+    assert not embedder._under_way
+    assert embedder.embed("a").any()
 
 
 def test_a_broken_server_is_left_alone_for_a_while(

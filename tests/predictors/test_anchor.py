@@ -13,6 +13,7 @@ from fairlead.predictors import anchor
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.mf import MF
 from fairlead.predictors.mlp import MLP
+from fairlead.predictors.statistics import sigmoid
 from fairlead.predictors.sw_ranking import SWRanking
 from fairlead.predictors.tryage import Tryage
 from fairlead.table import OutcomeTable
@@ -33,12 +34,12 @@ def fitted(name: str, x_QD: Array, quality_QT: Array, *, groups: Array | None = 
     keys = [str(i) for i in range(len(x_QD))] if groups is None else [f"g{g}" for g in groups]
     columns = {"query_id": [str(i) for i in range(len(x_QD))], "prompt": keys, "model": ["m"] * len(x_QD)}
     table = OutcomeTable.from_columns({**columns, "quality": [0.0] * len(x_QD)})
-    predictor._fit(x_QD, quality_QT, table)
+    predictor._fit_whole(x_QD, quality_QT, table)
     return predictor
 
 
 def forecasts(predictor: Predictor, x_QD: Array) -> tuple[Array, Array]:
-    found = [predictor._quality(x_D) for x_D in x_QD]
+    found = [predictor._stated(x_D) for x_D in x_QD]
     return np.asarray([q for q, _ in found]), np.asarray([sd for _, sd in found])
 
 
@@ -145,34 +146,20 @@ def test_slopes_and_offsets_are_those_that_made_the_outcomes() -> None:
     rng = np.random.default_rng(7)
     common_Q, own_QT = rng.normal(size=4000), rng.normal(size=(4000, 3))
     offset_T = np.asarray([-1.0, 0.5, 2.0])
-    p_QT = anchor.quality(offset_T + 0.7 * common_Q[:, None] + 1.3 * own_QT)
-    found = anchor.learn(rng.normal(size=(4000, 2)), common_Q, own_QT, drawn(p_QT, rng, missing=0.3))
+    p_QT = sigmoid(offset_T + 0.7 * common_Q[:, None] + 1.3 * own_QT)
+    found = anchor.learn(common_Q, own_QT, drawn(p_QT, rng, missing=0.3))
     np.testing.assert_allclose(found["slope"], [0.7, 1.3], atol=0.1)
     np.testing.assert_allclose(found["offset"], offset_T, atol=0.15)
-    # Chance alone: mean products of 1,500 x 10 pairs, of which many are there twice, have a standard error of about 0.003.
-    assert (found["missed"] < 0.08).all()
 
 
 def test_scores_that_point_the_wrong_way_are_not_used() -> None:
     rng = np.random.default_rng(8)
     common_Q, own_QT = rng.normal(size=800), rng.normal(size=(800, 2))
-    y_QT = drawn(anchor.quality(common_Q[:, None] - own_QT), rng)
-    found = anchor.learn(own_QT, common_Q, own_QT, y_QT)
+    y_QT = drawn(sigmoid(common_Q[:, None] - own_QT), rng)
+    found = anchor.learn(common_Q, own_QT, y_QT)
     assert found["slope"][1] == 0.0
     assert found["slope"][0] > 0.5
-    np.testing.assert_allclose(anchor.quality(found["offset"]), y_QT.mean(axis=0), atol=0.03)
-
-
-def test_what_was_missed_is_seen_in_neighbours() -> None:
-    rng = np.random.default_rng(9)
-    topic = rng.integers(8, size=1000)
-    x_QD = np.eye(8)[topic] + 0.01 * rng.normal(size=(1000, 8))
-    hidden_Q = np.where(topic % 2 == 0, 0.2, -0.2)
-    residual_QT = np.column_stack([hidden_Q, np.zeros(1000)]) + rng.choice([-0.4, 0.4], size=(1000, 2))
-    found_T = anchor.missed(x_QD, residual_QT)
-    assert found_T[0] == pytest.approx(0.2, abs=0.04)
-    assert found_T[1] < 0.05
-    assert anchor.missed(x_QD[:1], residual_QT[:1]).tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(sigmoid(found["offset"]), y_QT.mean(axis=0), atol=0.03)
 
 
 def test_the_jackknife_is_the_standard_error_of_a_mean() -> None:

@@ -165,6 +165,17 @@ def test_only_the_most_frequent_categories_get_a_column() -> None:
     assert features.layout_ == [["s", "", "category", ["c", "a", "b"]]]
 
 
+def test_a_vector_that_failed_counts_as_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    good = [one(vector=list(x)) for x in rng.normal(1.0, 0.3, size=(40, 4))]
+    failed = Signals(readings={"s": Reading(vector=bytes(16), confidence=0.0)})
+    a, b = fitted(good), fitted([*good, failed, failed])
+    assert not a.read(failed).any()
+    # Nor does it move the mean of a table.
+    assert np.allclose(a.means_, b.means_)
+    assert not fitted([failed]).read(failed).any()
+
+
 def test_columns_that_never_change_are_harmless() -> None:
     features = fitted([one(4, a=True, vector=[1, 0])] * 3)
     assert features.read(one(4, a=True, vector=[1, 0])) == pytest.approx(np.zeros(4))
@@ -201,6 +212,17 @@ def test_begin_fixes_the_layout_without_scaling() -> None:
         assert features.read(s).shape == (features.size,)
     with pytest.raises(TableError, match="'marks'"):
         Features(signals=("marks",)).begin(Signals())
+
+
+@pytest.mark.parametrize("first", ["", "  "])
+def test_a_first_query_without_text_lays_out_the_same(first: str) -> None:
+    usual, blank = Features(), Features()
+    usual.begin(SIGNALS[0])
+    blank.begin(OBSERVER.read(Query.ask(first), OBSERVER.signals))
+    assert blank.size == usual.size
+    assert blank.vectors_ == usual.vectors_
+    for s in SIGNALS:
+        assert np.array_equal(blank.read(s), usual.read(s))
 
 
 def test_characters() -> None:
@@ -265,3 +287,7 @@ def test_a_bag_that_was_not_read_counts_as_the_mean() -> None:
     width = features.vectors_[0][1]
     assert not blank[-width:].any()
     assert full[-width:].any()
+    assert not features.read(of(["  "])[0])[-width:].any()
+    # Of a table without any text there is nothing to project, and nothing breaks.
+    features.fit(of(["", " "]))
+    assert np.isfinite(features.read(of(["text"])[0])).all()

@@ -11,6 +11,7 @@ from fairlead.predictors.base import Floats
 from fairlead.predictors.features import Features
 from fairlead.predictors.irt import IRT
 from fairlead.table import OutcomeTable
+from fairlead.testing import toy
 from fairlead.types import Decision, Option, Outcome, Profile, Query, Reading, Reward, Signals, Target, Trace
 
 FEATURES = Features(signals=("x",), scale=False)
@@ -186,3 +187,17 @@ def test_an_unscored_newcomer_is_refused() -> None:
     quality[:, 2] = np.nan
     with pytest.raises(TableError, match="no answer of t2 is scored"):
         predictor.adopt(Target(name="t2"), replace(table, quality_QMS=quality))
+
+
+@pytest.mark.parametrize("queries", [300, 1000])
+def test_on_noise_it_is_about_the_mean_and_says_how_sure(queries: int) -> None:
+    rng = np.random.default_rng(0)
+    p_T = np.asarray([0.5, 0.7, 0.3, 0.6, 0.65])
+    x_QD, new_QD = rng.normal(size=(queries, 60)), rng.normal(size=(200, 60))
+    predictor = IRT()
+    predictor.targets_ = list("abcde")
+    predictor._fit(x_QD, (rng.random((queries, 5)) < p_T).astype(float), toy(queries=queries))
+    found = [predictor._quality(x_D) for x_D in new_QD]
+    off = np.asarray([quality_T - p_T for quality_T, _ in found])
+    assert np.sqrt((off**2).mean()) < 0.06
+    assert (np.abs(off) <= 1.645 * np.asarray([sd_T for _, sd_T in found])).mean() > 0.8

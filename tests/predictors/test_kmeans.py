@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fairlead.predictors import kmeans
-from fairlead.predictors.kmeans import Floats, centres, choose, means, membership, sizes, totals, unit
+from fairlead.predictors.kmeans import Floats, belonging, centres, choose, membership, sizes, totals
+from fairlead.predictors.statistics import means, unit
 
 
 def planted(n: int = 400, seed: int = 0) -> tuple[Floats, kmeans.Ints]:
@@ -109,3 +110,12 @@ def test_too_few_queries_choose_nothing() -> None:
     chosen = choose(x, np.ones((12, 1)), np.arange(12), ks=(2,), seed=0, tables=lambda c, t, m: np.stack([c]))
     assert chosen.table == 0
     assert np.isnan(chosen.forecast_NT).all()
+
+
+def test_belonging_is_membership_in_one_grouping_of_rows_of_any_length() -> None:
+    rng = np.random.default_rng(0)
+    x, centre = rng.normal(size=(7, 3)), unit(rng.normal(size=(4, 3)))
+    want = membership(unit(x) @ centre.T, np.asarray([4]), kmeans.TEMPERATURE)
+    np.testing.assert_allclose(belonging(5.0 * x, centre), want)
+    assert belonging(x, centre[:0]).shape == (7, 0)
+    assert (belonging(0.0 * x, centre[:1]) == 1.0).all()

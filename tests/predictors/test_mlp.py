@@ -9,6 +9,7 @@ import pytest
 
 from fairlead.predictors import nets
 from fairlead.predictors.mlp import MLP
+from fairlead.predictors.statistics import means
 from fairlead.testing import observer_of, toy
 
 Array = np.ndarray[Any, Any]
@@ -76,7 +77,7 @@ def test_the_best_epoch_is_kept() -> None:
     # Noise: anything learned is worse than the start, so the start is what is kept.
     rng = np.random.default_rng(3)
     x_QD, y_QT = rng.normal(size=(60, 30)), (rng.random((60, 2)) < 0.5).astype(np.float64)
-    net = nets.Trunk(30, 64, nets.mean(y_QT), dropout=0.0, input_dropout=0.0, logistic=True)
+    net = nets.Trunk(30, 64, means(y_QT), dropout=0.0, input_dropout=0.0, logistic=True)
     _, held_QT = nets.train(net, x_QD, y_QT, np.arange(60), epochs=40, rate=1e-2, seed=0)
     start = net.error(np.zeros((60, 2), dtype=np.float32), y_QT.astype(np.float32))
     assert net.error(held_QT.astype(np.float32), y_QT.astype(np.float32)) < start + 0.01

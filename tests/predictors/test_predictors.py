@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -11,21 +12,24 @@ from fairlead import catalog
 from fairlead.bench.metrics import auroc
 from fairlead.build import build
 from fairlead.component import pack, unpack
-from fairlead.errors import NotFitted, StateError, TableError
+from fairlead.errors import ConfigError, NotFitted, StateError, TableError
 from fairlead.learner import Learner
 from fairlead.plans.base import decode
 from fairlead.policies.base import Policy
 from fairlead.policies.utility import Utility
-from fairlead.predictors.base import Predictor, standard_error
+from fairlead.predictors.base import Predictor
+from fairlead.predictors.calibration import KNOTS
 from fairlead.predictors.features import Features
 from fairlead.predictors.knn import KNN
 from fairlead.predictors.mean import Mean
 from fairlead.predictors.ridge import Ridge
+from fairlead.predictors.statistics import standard_error
 from fairlead.signals.base import Observer
 from fairlead.table import OutcomeTable
 from fairlead.types import Decision, Failure, Message, Option, Outcome, Profile, Query, Reward, Signals, Target, Trace
 
 NAMES = catalog.names("predictors")
+ONLINE = [n for n in NAMES if catalog.find("predictors", n).online]
 OBSERVER = Observer(signals={n: build("signals", n) for n in ("ngrams", "style", "length", "marks")})
 NEEDS = ("ngrams", "style", "length", "marks")
 A, B, NEW = Target(name="a"), Target(name="b"), Target(name="new", profile=Profile(quality=0.7))
@@ -182,17 +186,56 @@ def test_calibration_is_learned_from_queries_that_were_held_out(monkeypatch: pyt
     assert len(table) < len(forecast) <= 1.6 * len(table)
 
 
-def test_useless_text_is_shrunk_to_the_mean() -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_useless_text_is_shrunk_to_the_mean(name: str) -> None:
     rng = np.random.default_rng(0)
     table = make_table()
     # Qualities dealt at random: nothing can be learned from the prompt.
     table = table.take(np.arange(len(table)))
     table.quality_QMS[:] = rng.random(table.quality_QMS.shape) < 0.7
-    for name in ("knn", "ridge", "logistic"):
-        predictor: Predictor = build("predictors", name)
-        predictor.fit(table)
-        quality = [predictor.predict(s, [A])[0].quality for s in TEST.observations(NEEDS)]
-        assert np.std(quality) < 0.08, name
+    predictor: Predictor = build("predictors", name)
+    predictor.fit(table)
+    quality = [predictor.predict(s, [A])[0].quality for s in TEST.observations(NEEDS)]
+    # `profile` learns from the targets how groups differ; two targets tell little of that.
+    assert np.std(quality) < (0.12 if name == "profile" else 0.08)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_of_a_constructor_has_bounds(name: str) -> None:
+    kind = catalog.find("predictors", name)
+    hints = get_type_hints(kind.__init__, include_extras=True)
+    assert [p for p in inspect.signature(kind).parameters if not _bounded(hints[p])] == []
+
+
+def _bounded(kind: Any) -> bool:
+    if get_origin(kind) is Annotated:
+        return True
+    return kind not in (int, float) and all(_bounded(k) for k in get_args(kind))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "wrong"),
+    [
+        ("knn", "k", 0),
+        ("knn", "memory", 0),
+        ("knn", "pull", -5.0),
+        ("mlp", "dropout", 1.0),
+        ("logistic", "l2", 0.0),
+        ("gbm", "depth", 0),
+        ("gbm", "trees", 0),
+        ("sw_ranking", "memory", 0),
+        ("graph", "dims", 0),
+        ("ridge", "l2", -1.0),
+        ("irt", "l2", 0.0),
+        ("tryage", "floor", 0.0),
+        ("mf", "size", 0),
+        ("clusters", "ks", [0]),
+        ("clusters", "ks", []),
+    ],
+)
+def test_what_cannot_be_fitted_cannot_be_built(name: str, parameter: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=parameter):
+        build("predictors", {"type": name, parameter: wrong})
 
 
 def test_before_a_fit() -> None:
@@ -214,7 +257,7 @@ def test_an_unscored_table_teaches_nothing() -> None:
 
 
 @pytest.mark.parametrize("fit_first", [False, True])
-@pytest.mark.parametrize("name", ["mean", "knn", "tryage"])
+@pytest.mark.parametrize("name", ONLINE)
 def test_online_learning_moves_towards_what_was_seen(name: str, fit_first: bool) -> None:
     predictor: Predictor = build("predictors", name)
     if fit_first:
@@ -231,8 +274,29 @@ def test_online_learning_moves_towards_what_was_seen(name: str, fit_first: bool)
     assert again.predict(FIRST, [NEW, A]) == predictor.predict(FIRST, [NEW, A])
 
 
+@pytest.mark.parametrize("name", [n for n in ONLINE if n != "mean"])
+def test_what_is_learned_online_is_not_corrected_twice(name: str) -> None:
+    plain: Predictor = build("predictors", name)
+    plain.fit(TABLE)
+    mapped = plain.copy()
+    mapped.calibration_ = np.tile(np.maximum(np.linspace(0.0, 1.0, KNOTS) - 0.15, 0.0), (2, 1))
+    signals = TEST.observations(NEEDS)
+    moved = []
+    for predictor in (plain, mapped):
+        before = float(np.mean([predictor.predict(s, [A])[0].quality for s in signals]))
+        for s in signals:
+            # What comes is what was forecast: nothing is wrong.
+            predictor.update(trace(s, "a", target="a"), Reward(quality=predictor.predict(s, [A])[0].quality))
+        moved.append(float(np.mean([predictor.predict(s, [A])[0].quality for s in signals])) - before)
+    assert moved[1] == pytest.approx(moved[0], abs=0.01)
+    # And if something else comes, it is followed to where it is.
+    for i in range(1500):
+        mapped.update(trace(FIRST, "a", target="a"), Reward(quality=float(i % 3 == 0)))
+    assert mapped.predict(FIRST, [A])[0].quality == pytest.approx(1 / 3, abs=0.08)
+
+
 @pytest.mark.parametrize("fit_first", [False, True])
-@pytest.mark.parametrize("name", ["mean", "knn", "tryage"])
+@pytest.mark.parametrize("name", ONLINE)
 def test_the_learner_quarantines_nothing_of_an_online_predictor(name: str, fit_first: bool) -> None:
     predictor: Predictor = build("predictors", name)
     if fit_first:
@@ -380,9 +444,3 @@ def test_means_merge_to_the_whole() -> None:
         assert x.quality_sd == pytest.approx(y.quality_sd)
     with pytest.raises(StateError):
         left.merge(KNN())  # type: ignore[arg-type]
-
-
-def test_standard_error_shrinks_and_is_never_zero() -> None:
-    sd = standard_error(np.asarray([1.0, 1.0, 0.5]), np.asarray([1.0, 100.0, 100.0]))
-    assert sd[0] > sd[1] > 0.0
-    assert sd[2] == pytest.approx(0.05, rel=0.02)

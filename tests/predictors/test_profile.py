@@ -2,11 +2,14 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fairlead.errors import ConfigError
+from fairlead.predictors import profile
+from fairlead.predictors.base import Floats
 from fairlead.predictors.features import Features
 from fairlead.predictors.profile import Profiled, propagate, sameness
 from fairlead.table import OutcomeTable
@@ -121,6 +124,25 @@ def test_a_profile_that_says_nothing_gets_the_population() -> None:
     assert told.quality_sd < 0.7 * blank.quality_sd
     belief = predictor.belief(Target(name="new"), table)
     assert abs(belief.mean - float(np.nanmean(table.quality_QM))) < 2.0 * belief.mean_sd
+
+
+@pytest.mark.parametrize("norm", ["row", "symmetric"])
+def test_a_vector_is_the_targets_own_row_before_and_after_each_hop(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, targets = families()
+    targets[0] = Target(name=targets[0].name, profile=Profile(input_usd_per_mtok=5.0, quality=0.4))  # no edges
+    targets[1] = Target(name=targets[1].name, profile=Profile(input_usd_per_mtok=1.0, tags=frozenset({"ada", "old"})))
+    steps: list[list[Floats]] = []
+
+    def spied(*given: Any, **more: Any) -> list[Floats]:
+        steps.append(propagate(*given, **more))
+        return steps[-1]
+
+    monkeypatch.setattr(profile, "propagate", spied)
+    predictor = fitted(table, targets, norm=norm, hops=2)
+    for t, target in enumerate(targets):
+        before, first, second = (x[t - len(targets)] for x in steps[0])
+        want = np.concatenate([before[:4], first, second])
+        np.testing.assert_allclose(predictor._vector(target.profile)[: len(want)], want, atol=1e-12)
 
 
 def test_profiles_that_foretell_nothing_are_not_believed() -> None:

@@ -18,6 +18,8 @@ from fairlead.signals.keyword import Keyword
 from fairlead.signals.language import _FIRST_R, _LAST_R, Language
 from fairlead.signals.length import READ, Length
 from fairlead.signals.marks import Marks
+from fairlead.signals.ngrams import Ngrams
+from fairlead.signals.style import Style
 from fairlead.types import Message, Part, Query, Reading
 
 SIGNALS: dict[str, Signal] = {
@@ -27,6 +29,8 @@ SIGNALS: dict[str, Signal] = {
     "keyword": Keyword(rules={"law": ["court", "due  process"], "money": ["re:[$€]\\s?[0-9]+"]}),
     "embedding": Embedding(),
     "conversation": Conversation(),
+    "ngrams": Ngrams(),
+    "style": Style(),
 }
 AWKWARD = [
     "",
@@ -185,6 +189,19 @@ def test_marks_are_found_at_both_ends_of_a_long_text() -> None:
     assert Marks().read(query("```\n" + middle)).parts["code"] is True
     assert Marks().read(query(middle + "\n1. a\n2. b")).parts["list"] is True
     assert Marks().read(query(middle + "https://a" + middle)).parts["url"] is False
+
+
+# -------------------------------------------------------------------------------------------------------------- style
+
+
+@pytest.mark.parametrize(
+    ("end", "mark"),
+    [("so what?", "ends_question"), ("Go on. \n", "ends_stop"), ("x = (", None), ("and so", "ends_open")],
+)
+@pytest.mark.parametrize("start", ["", "some context, and more. " * 200])
+def test_how_a_text_ends_is_seen_however_long_it_is(start: str, end: str, mark: str | None) -> None:
+    parts = Style().read(query(start + end)).parts
+    assert [k for k, v in parts.items() if k.startswith("ends_") and v] == ([mark] if mark else [])
 
 
 # ----------------------------------------------------------------------------------------------------------- language

@@ -20,7 +20,6 @@ from __future__ import annotations
 import http.client
 import logging
 import threading
-import urllib.error
 import urllib.request
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -60,14 +59,16 @@ class _Reply(msgspec.Struct):
     data: list[_Item]
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follow no redirect: it would carry the key to wherever the server says."""
+class _AsItCame(urllib.request.HTTPErrorProcessor):
+    """Hand over every status as it came, and so follow no redirect: it would carry the key to wherever the server says."""
 
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
+    def http_response(self, request: Any, response: Any) -> Any:
+        return response
+
+    https_response = http_response
 
 
-_opener: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
+_opener: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), _AsItCame())
 
 
 class Endpoint(Embedder):
@@ -145,9 +146,13 @@ class Endpoint(Embedder):
                 return zeros
             asked = self._under_way.get(text)
             if asked is None:
-                asked = self._under_way[text] = Future()
-                # A daemon: a server that hangs must not keep the process from ending.
-                threading.Thread(target=self._ask, args=(text, asked), name="fairlead-embed", daemon=True).start()
+                asked = Future()
+                try:
+                    # A daemon: a server that hangs must not keep the process from ending.
+                    threading.Thread(target=self._ask, args=(text, asked), name="fairlead-embed", daemon=True).start()
+                    self._under_way[text] = asked
+                except RuntimeError as e:
+                    asked.set_exception(_NoAnswer(str(e)))
         try:
             vector = asked.result(timeout=self.budget_seconds)
         except TooLate:
@@ -172,23 +177,27 @@ class Endpoint(Embedder):
 
     def _ask(self, text: str, asked: Future[Vector]) -> None:
         """Ask the server, in a thread of its own, and keep what it says."""
+        said: Vector | _NoAnswer = _NoAnswer("the thread that asked died")
         try:
-            vector = self._fetch(text)
+            said = self._fetch(text)
         except _NoAnswer as e:
+            said = e
+        finally:
+            # Whatever happened: a text that stayed under way would be waited for at each question, and never asked again.
             with self._lock:
                 self._under_way.pop(text, None)
-            asked.set_exception(e)
-            return
-        with self._lock:
-            self._kept[text] = vector
-            while len(self._kept) > self.memory:
-                self._kept.popitem(last=False)
-            self._under_way.pop(text, None)
-        asked.set_result(vector)
+                if not isinstance(said, _NoAnswer):
+                    self._kept[text] = said
+                    while len(self._kept) > self.memory:
+                        self._kept.popitem(last=False)
+            if isinstance(said, _NoAnswer):
+                asked.set_exception(said)
+            else:
+                asked.set_result(said)
 
     def _fetch(self, text: str) -> Vector:
         """Return the unit vector that the server gives. Raises `_NoAnswer`, with a message that holds no secret."""
-        key = ""
+        key, status = "", 0
         try:
             key = "" if self.api_key is None else reveal(self.api_key, path="$.api_key")
             headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})}
@@ -196,18 +205,18 @@ class Endpoint(Embedder):
             url = f"{self.base_url.rstrip('/')}/embeddings"
             request = urllib.request.Request(url, data=body, headers=headers, method="POST")
             with _opener.open(request, timeout=max(_LATE, self.budget_seconds)) as response:
+                status = response.status
+                if not 200 <= status < 300:
+                    said = response.read(300).decode("utf-8", "replace")
+                    raise _NoAnswer(redact(f"status {status}: {said}", key))
                 # Some 25 characters a number, and the rest of the reply.
                 data = response.read(64 * self._size + 65_536)
             vector = np.asarray(msgspec.json.decode(data, type=_Reply).data[0].embedding, np.float64)
-        except urllib.error.HTTPError as e:
-            with e:
-                said = e.read(300).decode("utf-8", "replace")
-            raise _NoAnswer(redact(f"status {e.code}: {said}", key)) from None
         except (OSError, ConfigError, msgspec.DecodeError) as e:
             raise _NoAnswer(redact(f"{type(e).__name__}: {e}", key)) from None
         except (http.client.HTTPException, ValueError, IndexError) as e:
             # Not their text: it may quote a header.
-            raise _NoAnswer(type(e).__name__) from None
+            raise _NoAnswer(f"{type(e).__name__}{f', status {status}' if status else ''}") from None
         if vector.shape != (self._size,) or not np.isfinite(vector).all():
             raise _NoAnswer(f"{len(vector)} numbers came where size is {self._size}, or one is not finite")
         norm = float(np.sqrt(vector @ vector))

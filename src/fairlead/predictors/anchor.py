@@ -9,11 +9,10 @@ The two slopes and the offsets come from logistic regression on scores of querie
 come out near 0, and every target is forecast by its mean. If the scores are log-odds of battles, this is the Rasch model (1960):
 ability less difficulty.
 
-The spread of an expected quality is made of three parts: how far the scores would move with other training queries (the caller's
-variance), the offset's standard error, and what was *missed*. The last is seen where residuals of held-out neighbours go together: there
-is something near there that the forecast does not know. It is a floor, for what neighbours do not share stays unseen.
+The spread of an expected quality is made of how far the scores would move with other training queries (the caller's variance) and the
+offset's standard error.
 
-Shapes: Q queries, N scored answers, T targets, D features, K members, P parameters.
+Shapes: Q queries, N scored answers, T targets, K members, P parameters.
 """
 
 from __future__ import annotations
@@ -23,15 +22,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fairlead.predictors.statistics import half_mean, sigmoid
+
 Floats = NDArray[np.float64]
 Anchor: TypeAlias = dict[str, Floats]
-"""`offset`, `count` (scored answers), `missed` and `own` (mean of the score), (T,) each; `slope` = (ease, apart); `common`, a mean, (1,)."""
+"""`offset`, `count` (scored answers) and `own` (mean of the score), (T,) each; `slope` = (ease, apart); `common`, a mean, (1,)."""
 
 _PRIOR = 4.0
 """Penalty on the slopes, per variance of what they multiply: that of about 16 coin tosses."""
-_CHECKED = 1500
-"""Queries whose neighbours are looked at for what was missed."""
-_NEIGHBOURS = 10
 
 
 def split(score: Floats) -> tuple[Floats, Floats]:
@@ -40,7 +38,7 @@ def split(score: Floats) -> tuple[Floats, Floats]:
     return common, score - common[..., None]
 
 
-def learn(x_QD: Floats, common_Q: Floats, own_QT: Floats, quality_QT: Floats) -> Anchor:
+def learn(common_Q: Floats, own_QT: Floats, quality_QT: Floats) -> Anchor:
     """Learn the map from scores of held-out queries. NaN in `quality_QT` is left out."""
     targets = quality_QT.shape[1]
     q, t = np.nonzero(~np.isnan(quality_QT))
@@ -54,16 +52,13 @@ def learn(x_QD: Floats, common_Q: Floats, own_QT: Floats, quality_QT: Floats) ->
             break
         # A score that points the wrong way is worth nothing; without it the other may change.
         live_2 = live_2 & (slope_2 > 0.0)
-    anchor = {
+    return {
         "offset": offset_T,
         "slope": np.maximum(slope_2, 0.0),
         "count": np.bincount(t, minlength=targets).astype(np.float64),
-        "missed": np.zeros(targets),
         "common": np.full(1, centre),
         "own": centre_T,
     }
-    anchor["missed"] = missed(x_QD, quality_QT - quality(log_odds(anchor, common_Q, own_QT)))
-    return anchor
 
 
 def log_odds(anchor: Anchor, common: Floats, own: Floats) -> Floats:
@@ -74,20 +69,13 @@ def log_odds(anchor: Anchor, common: Floats, own: Floats) -> Floats:
     return out
 
 
-def quality(log_odds: Floats) -> Floats:
-    """Return the quality that log-odds stand for."""
-    # The same as 1 / (1 + exp(-x)), which overflows; clipping would take longer than all the rest.
-    out: Floats = 0.5 + 0.5 * np.tanh(0.5 * log_odds)
-    return out
-
-
 def forecast(anchor: Anchor, log_odds_T: Floats, variance_T: Floats, unknown_sd: float) -> tuple[Floats, Floats]:
     """Return quality and its spread, from log-odds and their variance, (T,) each."""
-    quality_T = quality(log_odds_T)
+    quality_T = sigmoid(log_odds_T)
     slope_T = quality_T * (1.0 - quality_T)
-    mean_T = quality(anchor["offset"])
+    mean_T = sigmoid(anchor["offset"])
     offset_variance_T = 1.0 / (anchor["count"] * mean_T * (1.0 - mean_T) + 0.25)
-    sd_T = np.sqrt(slope_T**2 * (variance_T + offset_variance_T) + anchor["missed"] ** 2)
+    sd_T = slope_T * np.sqrt(variance_T + offset_variance_T)
     return quality_T, np.where(anchor["count"] > 0, np.minimum(np.maximum(sd_T, 1e-6), unknown_sd), unknown_sd)
 
 
@@ -102,34 +90,14 @@ def jackknife(log_odds_KT: Floats) -> tuple[Floats, Floats]:
     return mean_T, 0.5 * (own_T + own_T.mean())
 
 
-def missed(x_QD: Floats, residual_QT: Floats) -> Floats:
-    """Return, per target, the root of the mean product of a residual and those of its nearest neighbours, (T,). NaN is left out."""
-    n = len(x_QD)
-    k = min(_NEIGHBOURS, n - 1)
-    if k < 1:
-        return np.zeros(residual_QT.shape[1])
-    x = x_QD.astype(np.float32)
-    x /= np.maximum(np.sqrt((x * x).sum(axis=1, keepdims=True)), np.float32(1e-9))
-    rows = np.linspace(0, n - 1, min(n, _CHECKED)).astype(np.int64)
-    near = x[rows] @ x.T
-    near[np.arange(len(rows)), rows] = -np.inf
-    top = np.argpartition(near, n - k, axis=1)[:, n - k :]
-    known_QT = ~np.isnan(residual_QT)
-    residual_QT = np.where(known_QT, residual_QT, 0.0)
-    product_T = (residual_QT[rows] * residual_QT[top].sum(axis=1)).sum(axis=0)
-    pairs_T = (known_QT[rows] * known_QT[top].sum(axis=1)).sum(axis=0)
-    out: Floats = np.sqrt(np.maximum(product_T, 0.0) / np.maximum(pairs_T, 1))
-    return out
-
-
 def _solve(t: NDArray[np.int64], part_N2: Floats, y_N: Floats, targets: int) -> tuple[Floats, Floats]:
     """Newton's method for offsets and slopes. Each offset is held by one more answer, half right."""
     count_T = np.bincount(t, minlength=targets)
-    mean_T = (np.bincount(t, weights=y_N, minlength=targets) + 0.5) / (count_T + 1.0)
+    mean_T = half_mean(np.bincount(t, weights=y_N, minlength=targets), count_T)
     offset_T, slope_2 = np.log(mean_T / (1.0 - mean_T)), np.zeros(2)
     penalty_2 = _PRIOR * np.maximum(part_N2.var(axis=0), 1e-12) if len(y_N) else np.ones(2)
     for _ in range(25):
-        p_N, p_T = quality(offset_T[t] + part_N2 @ slope_2), quality(offset_T)
+        p_N, p_T = sigmoid(offset_T[t] + part_N2 @ slope_2), sigmoid(offset_T)
         w_N = p_N * (1.0 - p_N)
         gradient_P = np.append(
             np.bincount(t, weights=y_N - p_N, minlength=targets) + 0.5 - p_T,

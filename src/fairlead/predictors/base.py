@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from fairlead.errors import ConfigError, NotFitted, StateError, TableError
 from fairlead.predictors import calibration as calibrating
 from fairlead.predictors.costs import CostModel
 from fairlead.predictors.features import Features
-from fairlead.predictors.spread import shared_error
+from fairlead.predictors.spread import beyond, shared_error
 from fairlead.types import Forecast, Reward, Signals, Target, Trace
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Predictor(Component, ABC):
         blank = self.copy()
         self.calibration_ = None if self.calibration == "none" else blank._calibrate(x_QD, quality_QT, table)
         self._fit(x_QD, quality_QT, table)
-        self.misfit_ = blank._off(x_QD, quality_QT, table)
+        self.misfit_ = self._off(blank, x_QD, quality_QT, table)
 
     @final
     def predict(self, signals: Signals, targets: Sequence[Target]) -> list[Forecast]:
@@ -192,6 +192,10 @@ class Predictor(Component, ABC):
     def update(self, trace: Trace, reward: Reward) -> None:
         """Learn from one more outcome, where the method can. Runs on a copy, off the request path.
 
+        What was learned by `calibration` stays as it is: the method is taught the outcome less what the map adds to its forecast of that
+        query, so that the mapped forecast, not the one before the map, settles at the mean of the outcomes. It cannot leave the range of
+        the map.
+
         Left out are failures, and plans over several targets: whose answer was kept depended on the answers, so learning from it
         would flatter the targets that give up early.
         """
@@ -203,7 +207,12 @@ class Predictor(Component, ABC):
             self.targets_, self.costs_ = [], {}
             self._begin()
         t = self._index(trace.outcome.target or targets[0])
-        self._update(self.features.read(trace.signals), t, reward.quality)
+        x_D = self.features.read(trace.signals)
+        quality = reward.quality
+        if self.calibration_ is not None:
+            said = self._quality(x_D)[0]
+            quality -= float((calibrating.apply(self.calibration_, said) - np.clip(said, 0.0, 1.0))[t])
+        self._update(x_D, t, quality)
 
     @final
     def adopt(self, target: Target, table: OutcomeTable) -> None:
@@ -279,18 +288,17 @@ class Predictor(Component, ABC):
         held_out = calibrating.out_of_fold(fit_predict, table.groups, len(self.targets_))
         return calibrating.learn(self.calibration, held_out, quality_QT)
 
-    def _off(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> Floats:
-        """Fit on half of the queries and say how far forecasts of the other half are off, beyond what they state, (T,)."""
+    def _off(self, blank: Self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> Floats:
+        """Fit `blank` on half of the queries and say how far forecasts of the other half are off, beyond what they state, (T,)."""
         fold_Q = calibrating.folds(table.groups, k=2)
         train, test = np.flatnonzero(fold_Q == 0), np.flatnonzero(fold_Q == 1)[:_HELD]
         if not len(test) or np.isnan(quality_QT[train]).all(axis=0).any():
             return np.zeros(quality_QT.shape[1])
-        self._fit(x_QD[train], quality_QT[train], table.take(train))
-        found = [self._quality(x_D) for x_D in x_QD[test]]
+        blank._fit(x_QD[train], quality_QT[train], table.take(train))
+        found = [blank._quality(x_D) for x_D in x_QD[test]]
         forecast, sd = np.asarray([f for f, _ in found]), np.asarray([s for _, s in found])
         off_T = shared_error(x_QD[test], quality_QT[test] - forecast, table.groups[test])
-        out: Floats = np.sqrt(np.maximum(0.0, off_T - (np.minimum(sd, self.unknown_sd) ** 2).mean(axis=0)))
-        return out
+        return beyond(off_T, np.minimum(sd, self.unknown_sd))
 
     @abstractmethod
     def _fit(self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
@@ -328,10 +336,3 @@ class Predictor(Component, ABC):
     def _update(self, x_D: Floats, t: int, quality: float) -> None:
         """Learn that target `t` answered a query with features `x_D` that well."""
         raise StateError(f"{self.type_name()} does not learn online")
-
-
-def standard_error(mean_T: Floats, count_T: Floats) -> Floats:
-    """Return the standard deviation of means of `count_T` values in [0, 1]: at most sqrt(m (1 - m) / (n + 1)), never zero."""
-    m_T = (mean_T * count_T + 0.5) / (count_T + 1.0)
-    out: Floats = np.sqrt(m_T * (1.0 - m_T) / (count_T + 1.0))
-    return out

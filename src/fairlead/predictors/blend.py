@@ -29,12 +29,17 @@ from fairlead.predictors.features import Features
 from fairlead.predictors.forest import Forest
 from fairlead.predictors.knn import KNN
 from fairlead.predictors.ridge import Ridge
+from fairlead.predictors.spread import beyond, shared_error
 from fairlead.types import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fairlead.table import OutcomeTable
+
+
+_SAMPLE = 300
+"""Queries on which the stated spread is averaged."""
 
 
 class Blend(Predictor):
@@ -49,6 +54,8 @@ class Blend(Predictor):
 
     weights_: Floats
     """(M,), summing to 1."""
+    _held_QT: Floats | None = None
+    """Forecasts of queries held out; there during a fit."""
 
     def __init__(
         self,
@@ -96,11 +103,21 @@ class Blend(Predictor):
                     self._teach(part, x_QD[train], quality_QT[train], table.take(train))
                     forecast_MQT[m, test] = [part._quality(x_D)[0] for x_D in x_QD[test]]
             self.weights_ = greedy(forecast_MQT, quality_QT, rounds=self.rounds)
+            self._held_QT = np.tensordot(self.weights_, forecast_MQT, axes=1)
         picked = [m for m, weight in zip(self.members, self.weights_, strict=True) if weight > 0.0]
         for member in picked:
             self._teach(member, x_QD, quality_QT, table)
         # What was not picked is left out for good: a member that knows nothing can neither be served nor be asked.
         self.members, self.weights_ = tuple(picked), self.weights_[self.weights_ > 0.0]
+
+    def _off(self, blank: Self, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> Floats:
+        """As the base has it, but with the forecasts of queries held out that the weights were chosen by: no further fit."""
+        held_QT, self._held_QT = self._held_QT, None
+        if held_QT is None:
+            return super()._off(blank, x_QD, quality_QT, table)
+        rows = np.linspace(0, len(x_QD) - 1, min(len(x_QD), _SAMPLE)).astype(np.int64)
+        sd_QT = np.asarray([self._quality(x_D)[1] for x_D in x_QD[rows]])
+        return beyond(shared_error(x_QD, quality_QT - held_QT, table.groups), sd_QT)
 
     def _teach(self, member: Predictor, x_QD: Floats, quality_QT: Floats, table: OutcomeTable) -> None:
         member.targets_ = list(self.targets_)

@@ -19,16 +19,18 @@ forecast 20 µs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from fairlead.errors import TableError
 from fairlead.predictors import kmeans
-from fairlead.predictors.base import Floats, Predictor, standard_error
+from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
+from fairlead.predictors.statistics import means, pulled, standard_error, unit
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -63,9 +65,9 @@ class Clusters(Predictor):
         self,
         *,
         features: Features | None = None,
-        ks: tuple[int, ...] = kmeans.KS,
-        pull: float | None = None,
-        seed: int = 0,
+        ks: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(min_length=1)] = kmeans.KS,
+        pull: Annotated[float, Meta(ge=0.0)] | None = None,
+        seed: Annotated[int, Meta(ge=0)] = 0,
         calibration: Method = "none",
     ) -> None:
         self.features = features or Features()
@@ -80,18 +82,18 @@ class Clusters(Predictor):
         pulls = PULLS if self.pull is None else (self.pull,)
 
         def tables(count_CT: Floats, total_CT: Floats, mean_T: Floats) -> Floats:
-            return np.stack([_pulled(count_CT, total_CT, mean_T, pull) for pull in pulls])
+            return np.stack([pulled(total_CT, count_CT, mean_T, pull) for pull in pulls])
 
-        x_QD = kmeans.unit(x_QD)
+        x_QD = unit(x_QD)
         chosen = kmeans.choose(x_QD, quality_QT, table.groups, ks=self.ks, seed=self.seed, tables=tables)
         self.pull_, self.temperature_ = pulls[chosen.table], chosen.temperature
-        mean_T = kmeans.means(quality_QT)
+        mean_T = means(quality_QT)
         centres, rows, variances = [], [], []
         for k in chosen.ks:
             centre_KD, group_Q = kmeans.centres(x_QD, k, self.seed)
             count_KT, total_KT = kmeans.totals(group_Q, k, quality_QT)
             centres.append(centre_KD)
-            rows.append(_pulled(count_KT, total_KT, mean_T, self.pull_))
+            rows.append(pulled(total_KT, count_KT, mean_T, self.pull_))
             variances.append(standard_error(rows[-1], count_KT) ** 2)
         self.centres_ = np.concatenate(centres).astype(np.float32)
         self.sizes_ = np.asarray(chosen.ks, dtype=np.int64)
@@ -102,9 +104,3 @@ class Clusters(Predictor):
             x_D, self.centres_, self.sizes_, self.temperature_, self.table_, self.variance_
         )
         return quality_T, np.sqrt(variance_T)
-
-
-def _pulled(count_CT: Floats, total_CT: Floats, mean_T: Floats, pull: float) -> Floats:
-    weight_CT = count_CT + pull
-    out: Floats = np.where(weight_CT > 0, (total_CT + pull * mean_T) / np.maximum(weight_CT, 1e-9), mean_T)
-    return out

@@ -58,8 +58,8 @@ class Features(Component):
         categories: how many values of one string signal get a column, most frequent first (ties by name).
         project: width to which `fit` projects a bag.
 
-    A signal that was not read, or a number that is not there, counts as its mean. A string that has no column, or None, is none
-    of the categories: 0 in each of their columns.
+    A signal that was not read, a number that is not there, a vector of confidence 0 (its embedder failed, or there was no text) or an
+    empty bag counts as its mean. A string that has no column, or None, is none of the categories: 0 in each of their columns.
     """
 
     family: ClassVar[str] = "features"
@@ -200,8 +200,9 @@ class Features(Component):
             if len(sizes) > 1:
                 raise TableError(f"the vectors of {name!r} differ in size: {sorted(sizes)}; embed all queries alike")
             vectors += [[name, size] for size in sizes]
-            if any(r.bag for r in readings):
-                self.bags_[name] = _trained([r.bag for r in readings], self.project) if fit else {}
+            # A bag that is empty in the one reading of `begin` has its block: the queries to come will have text.
+            if any(r.bag for r in readings) or (not fit and readings[0].bag is not None):
+                self.bags_[name] = _trained([r.bag or b"" for r in readings], self.project) if fit else {}
                 vectors.append([name, self.bags_[name]["matrix"].shape[1] if fit else _BEGIN])
         self.layout_, self.vectors_ = [e for e in layout if e[2] != "none"], vectors
         d = self._columns() + sum(size for _, size in vectors)
@@ -259,7 +260,7 @@ def _number(value: Scalar, kind: str) -> float:
 
 
 def _vector(reading: Reading | None, name: str, size: int) -> Floats:
-    if reading is None or not reading.vector:
+    if reading is None or not reading.vector or reading.confidence == 0.0:
         return np.full(size, math.nan)
     vector = np.frombuffer(reading.vector, "<f4")
     if len(vector) != size:
@@ -268,8 +269,8 @@ def _vector(reading: Reading | None, name: str, size: int) -> Floats:
 
 
 def _projected(reading: Reading | None, bag: dict[str, Any]) -> Floats:
-    """Return the projection of a bag, shape (P,); NaN where it was not read."""
-    if reading is None:
+    """Return the projection of a bag, shape (P,); NaN where it was not read, or is empty."""
+    if reading is None or not reading.bag:
         return np.full(bag["matrix"].shape[1] if bag else _BEGIN, math.nan)
     feature_N, count_N = counts(reading.bag)
     block_N = feature_N // BLOCK

@@ -30,6 +30,7 @@ from fairlead.errors import TableError
 from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
+from fairlead.predictors.statistics import means, pulled, standard_error
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -78,7 +79,7 @@ class Forest(Predictor):
         leaf: Annotated[int, Meta(ge=1)] = 10,
         depth: Annotated[int, Meta(ge=1)] = 14,
         pull: Annotated[float, Meta(ge=0.0)] = 1.0,
-        seed: int = 0,
+        seed: Annotated[int, Meta(ge=0)] = 0,
         calibration: Method = "none",
     ) -> None:
         self.features = features or Features()
@@ -93,9 +94,7 @@ class Forest(Predictor):
         known_QT = ~np.isnan(quality_QT)
         if not known_QT.any():
             raise TableError("the table has no scored answers to learn from")
-        count_T = known_QT.sum(axis=0)
-        total_T = np.where(known_QT, quality_QT, 0.0).sum(axis=0)
-        self.mean_ = (total_T + 0.5) / (count_T + 1.0)
+        self.mean_ = means(quality_QT)
         leaf_QK = self._grow_trees(x_QD, np.where(known_QT, quality_QT, self.mean_))
         self._fill(leaf_QK, quality_QT)
         self.share_ = self._count_share(leaf_QK)
@@ -104,8 +103,7 @@ class Forest(Predictor):
         leaf_K = self.leaf_[self._descend(x_D)]
         quality_T = self.value_[leaf_K].mean(axis=0, dtype=np.float64)
         n_T = self.share_ * self.size_[leaf_K].mean(axis=0, dtype=np.float64)
-        m_T = (quality_T * n_T + 0.5) / (n_T + 1.0)
-        return quality_T, np.sqrt(m_T * (1.0 - m_T) / (n_T + 1.0))
+        return quality_T, standard_error(quality_T, n_T)
 
     def _descend(self, x_D: Floats) -> NDArray[np.int64]:
         """Return the leaf node that the query falls into in each tree, (K,)."""
@@ -160,10 +158,7 @@ class Forest(Predictor):
             for t in range(targets):
                 total_LT[:, t] += np.bincount(leaf_Q, weights=y_QT[:, t], minlength=rows)
                 size_LT[:, t] += np.bincount(leaf_Q, weights=known_QT[:, t], minlength=rows)
-        weight_LT = np.maximum(size_LT + self.pull, 1e-9)
-        self.value_ = np.where(
-            size_LT + self.pull > 0.0, (total_LT + self.pull * self.mean_) / weight_LT, self.mean_
-        ).astype(np.float32)
+        self.value_ = pulled(total_LT, size_LT, self.mean_, self.pull).astype(np.float32)
         self.size_ = size_LT.astype(np.float32)
 
     def _count_share(self, leaf_QK: NDArray[np.int64]) -> float:

@@ -21,16 +21,17 @@ Shapes: Q queries, T targets, D features, K folds, N trees per model, all made c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from fairlead.errors import StateError, TableError
-from fairlead.predictors import kmeans
-from fairlead.predictors.base import Floats, Predictor, standard_error
+from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import Method, folds
 from fairlead.predictors.features import Features
+from fairlead.predictors.statistics import means, standard_error
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -79,13 +80,13 @@ class GBM(Predictor):
         self,
         *,
         features: Features | None = None,
-        trees: int = 48,
-        depth: int = 3,
-        rate: float = 0.15,
-        least: int = 40,
-        l2: float = 10.0,
-        columns: float = 0.3,
-        seed: int = 0,
+        trees: Annotated[int, Meta(ge=1)] = 48,
+        depth: Annotated[int, Meta(ge=1, le=12)] = 3,
+        rate: Annotated[float, Meta(gt=0.0)] = 0.15,
+        least: Annotated[int, Meta(ge=1)] = 40,
+        l2: Annotated[float, Meta(ge=0.0)] = 10.0,
+        columns: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.3,
+        seed: Annotated[int, Meta(ge=0)] = 0,
         calibration: Method = "none",
     ) -> None:
         self.features = features or Features()
@@ -108,7 +109,7 @@ class GBM(Predictor):
             raise TableError("the table has no scored answers to learn from")
         known_QT = ~np.isnan(quality_QT)
         targets = quality_QT.shape[1]
-        self.mean_ = kmeans.means(quality_QT)
+        self.mean_ = means(quality_QT)
         fold_Q = folds(table.groups, k=_FOLDS, seed=self.seed)
         splits, leaves = 2**self.depth - 1, 2**self.depth
         feature = np.zeros((_FOLDS, targets, self.trees, splits), dtype=np.int64)
@@ -119,7 +120,7 @@ class GBM(Predictor):
         staged_NQT = np.full((self.trees + 1, *quality_QT.shape), np.nan)
         for k in range(_FOLDS):
             inside, outside = fold_Q != k, np.flatnonzero(fold_Q == k)
-            staged_NQT[:, outside] = kmeans.means(quality_QT[inside])
+            staged_NQT[:, outside] = means(quality_QT[inside])
             for t in range(targets):
                 rows = inside & known_QT[:, t]
                 if rows.sum() < 2 * self.least or np.ptp(quality_QT[rows, t]) == 0.0:

@@ -33,16 +33,18 @@ forecast 20 µs.
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from fairlead.errors import TableError
 from fairlead.predictors import kmeans
-from fairlead.predictors.base import Floats, Predictor, standard_error
+from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
+from fairlead.predictors.statistics import means, pulled, sigmoid, standard_error, unit
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -87,14 +89,14 @@ class Graph(Predictor):
         self,
         *,
         features: Features | None = None,
-        ks: tuple[int, ...] = kmeans.KS,
-        dims: int = 2,
-        w2: float = 0.0,
-        w4: float = 0.0,
-        lam: float | None = None,
-        gamma: float | None = None,
-        pull: float | None = None,
-        seed: int = 0,
+        ks: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(min_length=1)] = kmeans.KS,
+        dims: Annotated[int, Meta(ge=1)] = 2,
+        w2: Annotated[float, Meta(ge=0.0)] = 0.0,
+        w4: Annotated[float, Meta(ge=0.0)] = 0.0,
+        lam: Annotated[float, Meta(ge=0.0)] | None = None,
+        gamma: Annotated[float, Meta(gt=0.0)] | None = None,
+        pull: Annotated[float, Meta(ge=0.0)] | None = None,
+        seed: Annotated[int, Meta(ge=0)] = 0,
         calibration: Method = "none",
     ) -> None:
         self.features = features or Features()
@@ -124,20 +126,20 @@ class Graph(Predictor):
                 (gamma, lam): self._scores(count_CT, total_CT, mean_T, gamma, lam)
                 for gamma, lam in dict.fromkeys((g, m) for g, m, _ in tried)
             }
-            return np.stack([_pulled(count_CT, total_CT, said[g, m], pull) for g, m, pull in tried])
+            return np.stack([pulled(total_CT, count_CT, said[g, m], pull) for g, m, pull in tried])
 
-        x_QD = kmeans.unit(x_QD)
+        x_QD = unit(x_QD)
         chosen = kmeans.choose(x_QD, quality_QT, table.groups, ks=self.ks, seed=self.seed, tables=tables)
         self.gamma_, self.lam_, self.pull_ = tried[chosen.table]
         self.temperature_ = chosen.temperature
-        mean_T = kmeans.means(quality_QT)
+        mean_T = means(quality_QT)
         centres, rows, variances = [], [], []
         for k in chosen.ks:
             centre_KD, group_Q = kmeans.centres(x_QD, k, self.seed)
             count_KT, total_KT = kmeans.totals(group_Q, k, quality_QT)
             score_KT = self._scores(count_KT, total_KT, mean_T, self.gamma_, self.lam_)
             centres.append(centre_KD)
-            rows.append(_pulled(count_KT, total_KT, score_KT, self.pull_))
+            rows.append(pulled(total_KT, count_KT, score_KT, self.pull_))
             shared_K1 = count_KT.sum(axis=1, keepdims=True) / self.dims
             worth_KT = count_KT + np.minimum(self.pull_, np.maximum(shared_K1 - count_KT, 0.0))
             variances.append(standard_error(rows[-1], worth_KT) ** 2)
@@ -158,7 +160,7 @@ class Graph(Predictor):
         u_CE, v_TE = factorise(good_CT, bad_CT, odds_T, dims=self.dims, gamma=gamma)
         beta_CT = degrees(count_CT, total_CT)
         shift_CT = np.log((1.0 + self.w2 * beta_CT) / (1.0 + self.w4 * beta_CT))
-        return _sigmoid(odds_T + u_CE @ v_TE.T - shift_CT)
+        return sigmoid(odds_T + u_CE @ v_TE.T - shift_CT)
 
 
 def degrees(count_CT: Floats, total_CT: Floats) -> Floats:
@@ -189,7 +191,7 @@ def factorise(good_CT: Floats, bad_CT: Floats, odds_T: Floats, *, dims: int, gam
     """Return the embeddings of groups, (C, E), and of targets, (T, E), E at most `dims`."""
     n_CT = good_CT + bad_CT
     # From the largest singular vectors of what the cells say on their own, each as if it had one more answer at the target's mean.
-    mean_T = _sigmoid(odds_T)
+    mean_T = sigmoid(odds_T)
     start_CT = np.log((good_CT + mean_T) / (bad_CT + 1.0 - mean_T)) - odds_T
     left, size, right = np.linalg.svd(start_CT, full_matrices=False)
     root_E = np.sqrt(size[:dims])
@@ -197,20 +199,10 @@ def factorise(good_CT: Floats, bad_CT: Floats, odds_T: Floats, *, dims: int, gam
     penalty_EE = gamma * np.eye(len(root_E))
     for _ in range(_ROUNDS):
         # Up the gradient, by the inverse of a curvature that is nowhere less than the true one: sigmoid' <= 1/4.
-        wrong_CT = good_CT - n_CT * _sigmoid(odds_T + u_CE @ v_TE.T)
+        wrong_CT = good_CT - n_CT * sigmoid(odds_T + u_CE @ v_TE.T)
         bound = np.einsum("ct,te,tf->cef", n_CT / 4.0, v_TE, v_TE, optimize=True) + penalty_EE
         u_CE = u_CE + np.linalg.solve(bound, (wrong_CT @ v_TE - gamma * u_CE)[:, :, None])[:, :, 0]
-        wrong_CT = good_CT - n_CT * _sigmoid(odds_T + u_CE @ v_TE.T)
+        wrong_CT = good_CT - n_CT * sigmoid(odds_T + u_CE @ v_TE.T)
         bound = np.einsum("ct,ce,cf->tef", n_CT / 4.0, u_CE, u_CE, optimize=True) + penalty_EE
         v_TE = v_TE + np.linalg.solve(bound, (wrong_CT.T @ u_CE - gamma * v_TE)[:, :, None])[:, :, 0]
     return u_CE, v_TE
-
-
-def _pulled(count_CT: Floats, total_CT: Floats, score_CT: Floats, pull: float) -> Floats:
-    out: Floats = (total_CT + pull * score_CT) / np.maximum(count_CT + pull, 1e-9)
-    return out
-
-
-def _sigmoid(z: Floats) -> Floats:
-    out: Floats = 1.0 / (1.0 + np.exp(-np.clip(z, -30.0, 30.0)))
-    return out

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.predictors.calibration import folds
+from fairlead.predictors.statistics import means, unit
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
@@ -31,6 +32,8 @@ Tables: TypeAlias = Callable[[Floats, Floats, Floats], Floats]
 
 KS = (16, 32, 64, 128, 256)
 TEMPERATURES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.15, 0.3)
+TEMPERATURE = 0.05
+"""Where it is not chosen."""
 SMALLEST = 5
 """Queries per group, on average: a grouping with fewer is left out."""
 _ROUNDS = 25
@@ -45,13 +48,6 @@ class Choice(NamedTuple):
     table: int
     forecast_NT: Floats
     """Forecasts of the held-out queries under this choice; NaN if there were too few to hold any out."""
-
-
-def unit(x_ND: Floats) -> Floats:
-    """Scale each row to length one; rows of zeros stay."""
-    norm_N1 = np.sqrt((x_ND * x_ND).sum(axis=1, keepdims=True))
-    out: Floats = x_ND / np.maximum(norm_N1, 1e-12)
-    return out
 
 
 def sizes(ks: Sequence[int], queries: int) -> list[int]:
@@ -85,6 +81,12 @@ def membership(near_NC: Floats, sizes_K: Ints, temperature: float) -> Floats:
     return out
 
 
+def belonging(x_ND: Floats, centres_CD: Floats) -> Floats:
+    """Return the membership of rows, of any length, in the groups of one grouping, (N, C), at `TEMPERATURE`."""
+    groups = len(centres_CD)
+    return membership(unit(x_ND) @ centres_CD.T, np.full(min(groups, 1), groups), TEMPERATURE)
+
+
 def forecast(
     x_D: Floats,
     centres_CD: NDArray[np.float32],
@@ -110,13 +112,6 @@ def totals(group_N: Ints, k: int, quality_NT: Floats) -> tuple[Floats, Floats]:
     np.add.at(count_KT, group_N, known_NT)
     np.add.at(total_KT, group_N, np.where(known_NT, quality_NT, 0.0))
     return count_KT, total_KT
-
-
-def means(quality_NT: Floats) -> Floats:
-    """Return each target's mean, which starts at one half, worth one answer; shape (T,)."""
-    known_NT = ~np.isnan(quality_NT)
-    out: Floats = (np.where(known_NT, quality_NT, 0.0).sum(axis=0) + 0.5) / (known_NT.sum(axis=0) + 1.0)
-    return out
 
 
 def choose(x_ND: Floats, quality_NT: Floats, group_N: Ints, *, ks: Sequence[int], seed: int, tables: Tables) -> Choice:

@@ -14,15 +14,17 @@ Shapes: N queries kept, T targets, D features. With N = 5,000 and D = 128 a fore
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from fairlead.predictors.base import Floats, Predictor, standard_error
+from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
 from fairlead.predictors.spread import neighbours
+from fairlead.predictors.statistics import half_mean, pulled, standard_error, unit
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -64,9 +66,9 @@ class KNN(Predictor):
         self,
         *,
         features: Features | None = None,
-        k: int | None = None,
-        pull: float | None = None,
-        memory: int = 5000,
+        k: Annotated[int, Meta(ge=1)] | None = None,
+        pull: Annotated[float, Meta(ge=0.0)] | None = None,
+        memory: Annotated[int, Meta(ge=1)] = 5000,
         calibration: Method = "none",
     ) -> None:
         self.features = features or Features()
@@ -81,7 +83,7 @@ class KNN(Predictor):
             log.warning("knn keeps %d of %d queries; raise `memory` to keep more", self.memory, n)
             kept = np.linspace(0, n - 1, self.memory).astype(np.int64)
             x_QD, quality_QT, groups_N = x_QD[kept], quality_QT[kept], groups_N[kept]
-        self.x_ = _unit(x_QD).astype(np.float32)
+        self.x_ = unit(x_QD).astype(np.float32)
         self.known_ = ~np.isnan(quality_QT)
         self.quality_ = np.where(self.known_, quality_QT, 0.0).astype(np.float32)
         self._average()
@@ -93,13 +95,12 @@ class KNN(Predictor):
         n = len(self.x_)
         if not n:
             return self.mean_, np.full(len(self.mean_), self.unknown_sd)
-        near = self.x_ @ _unit(x_D[None])[0].astype(np.float32)
+        near = self.x_ @ unit(x_D[None])[0].astype(np.float32)
         k = min(self.k_, n)
         rows = np.argpartition(near, n - k)[n - k :] if k < n else slice(None)
         count_T = self.known_[rows].sum(axis=0).astype(np.float64)
         total_T = self.quality_[rows].sum(axis=0, dtype=np.float64)
-        weight_T = np.maximum(count_T + self.pull_, 1e-9)
-        quality_T = np.where(count_T + self.pull_ > 0, (total_T + self.pull_ * self.mean_) / weight_T, self.mean_)
+        quality_T = pulled(total_T, count_T, self.mean_, self.pull_)
         return quality_T, standard_error(quality_T, count_T)
 
     def _choose(self, groups_N: NDArray[np.int64]) -> None:
@@ -118,7 +119,7 @@ class KNN(Predictor):
         for k in ks:
             c, s = count[:, k - 1], total[:, k - 1]
             for pull in pulls:
-                forecast = np.where(c + pull > 0, (s + pull * self.mean_) / np.maximum(c + pull, 1e-9), self.mean_)
+                forecast = pulled(s, c, self.mean_, pull)
                 error = float(np.where(known, (forecast - truth) ** 2, 0.0).sum() / max(1, known.sum()))
                 if error < best:
                     best, self.pull_ = error, pull
@@ -126,10 +127,8 @@ class KNN(Predictor):
                         self.k_ = k
 
     def _average(self) -> None:
-        """The mean starts at one half, worth one answer, so that one bad answer does not damn a target."""
         self.seen_ = self.known_.sum(axis=0).astype(np.float64)
-        total = self.quality_.sum(axis=0, dtype=np.float64)
-        self.mean_ = (total + 0.5) / (self.seen_ + 1.0)
+        self.mean_ = half_mean(self.quality_.sum(axis=0, dtype=np.float64), self.seen_)
 
     def _begin(self) -> None:
         self.x_ = np.zeros((0, 0), dtype=np.float32)
@@ -146,7 +145,7 @@ class KNN(Predictor):
         self.mean_, self.seen_ = np.append(self.mean_, 0.5), np.append(self.seen_, 0.0)
 
     def _update(self, x_D: Floats, t: int, quality: float) -> None:
-        x = _unit(x_D[None]).astype(np.float32)
+        x = unit(x_D[None]).astype(np.float32)
         y, known = (
             np.zeros((1, len(self.targets_)), dtype=np.float32),
             np.zeros((1, len(self.targets_)), dtype=np.bool_),
@@ -166,9 +165,3 @@ class KNN(Predictor):
         drop = len(self.x_) - int(np.ceil(keep * len(self.x_)))
         self.x_, self.quality_, self.known_ = self.x_[drop:], self.quality_[drop:], self.known_[drop:]
         self._average()
-
-
-def _unit(x: Floats) -> Floats:
-    norm = np.sqrt((x * x).sum(axis=1, keepdims=True))
-    out: Floats = x / np.maximum(norm, 1e-12)
-    return out

@@ -11,15 +11,17 @@ Shapes: Q queries, T targets, D features. A fit of 5,000 x 150 for nine targets 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from fairlead.errors import TableError
 from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import Method, folds
 from fairlead.predictors.features import Features
+from fairlead.predictors.statistics import half_mean, sigmoid
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -52,7 +54,11 @@ class Logistic(Predictor):
     l2_: float
 
     def __init__(
-        self, *, features: Features | None = None, l2: float | None = None, calibration: Method = "none"
+        self,
+        *,
+        features: Features | None = None,
+        l2: Annotated[float, Meta(gt=0.0)] | None = None,
+        calibration: Method = "none",
     ) -> None:
         self.features = features or Features()
         self.l2 = l2
@@ -79,7 +85,7 @@ class Logistic(Predictor):
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
         z = x_D - self.center_
-        p = _sigmoid(self.bias_ + z @ self.weights_)
+        p = sigmoid(self.bias_ + z @ self.weights_)
         n = np.maximum(self.count_, 1.0)
         spread = z @ self.root_
         slope = p * (1.0 - p)
@@ -97,7 +103,7 @@ class Logistic(Predictor):
                 return GRID[-1]
             for g, l2 in enumerate(GRID):
                 weights, bias = _solve(z[train], y[train], l2)
-                error[g] += float(np.nansum((_sigmoid(bias + z[test] @ weights) - y[test]) ** 2))
+                error[g] += float(np.nansum((sigmoid(bias + z[test] @ weights) - y[test]) ** 2))
         return GRID[int(error.argmin())]
 
 
@@ -109,7 +115,7 @@ def _solve(z_QD: Floats, quality_QT: Floats, l2: float) -> tuple[Floats, Floats]
     for t in range(targets):
         known: NDArray[np.bool_] = ~np.isnan(quality_QT[:, t])
         y = quality_QT[known, t]
-        base = (y.sum() + 0.5) / (len(y) + 1.0)
+        base = half_mean(y.sum(), len(y))
         bias[t] = np.log(base / (1.0 - base))
         if not len(y) or y.max() <= 0.0 or y.min() >= 1.0:
             continue
@@ -121,8 +127,3 @@ def _solve(z_QD: Floats, quality_QT: Floats, l2: float) -> tuple[Floats, Floats]
         model.fit(np.concatenate([z, z[fractional]]), label, sample_weight=weight)
         weights[:, t], bias[t] = model.coef_[0], model.intercept_[0]
     return weights, bias
-
-
-def _sigmoid(x: Floats) -> Floats:
-    out: Floats = 1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0)))
-    return out

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from fairlead.errors import StateError
-from fairlead.predictors.base import Floats, Predictor, standard_error
+from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.features import Features
+from fairlead.predictors.statistics import half_mean, standard_error
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -42,10 +42,9 @@ class Mean(Predictor):
         self.total_ = np.where(known, quality_QT, 0.0).sum(axis=0)
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
-        mean = (self.total_ + 0.5) / (self.count_ + 1.0)
-        return np.where(self.count_ > 30, self.total_ / np.maximum(self.count_, 1.0), mean), standard_error(
-            mean, self.count_
-        )
+        mean_T = half_mean(self.total_, self.count_)
+        plain_T = np.where(self.count_ > 30, self.total_ / np.maximum(self.count_, 1.0), mean_T)
+        return plain_T, standard_error(mean_T, self.count_)
 
     def _begin(self) -> None:
         self.count_, self.total_ = np.zeros(0), np.zeros(0)
@@ -57,10 +56,8 @@ class Mean(Predictor):
         self.count_[t] += 1.0
         self.total_[t] += quality
 
-    def merge(self, other: Self) -> None:
+    def _merge(self, other: Self) -> None:
         """Add counts and sums, target by target."""
-        if not isinstance(other, Mean):
-            raise StateError(f"mean cannot take over what {type(other).__name__} has learned")
         for t, name in enumerate(other.targets_):
             i = self._index(name)
             self.count_[i] += other.count_[t]

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.predictors.calibration import folds
+from fairlead.predictors.statistics import sigmoid
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -153,21 +154,12 @@ class Trunk(Net):
         return float(((self._mean(score_QT) - y_QT)[known] ** 2).mean()) if known.any() else 0.0
 
     def _mean(self, score: Singles) -> Singles:
-        if not self.logistic:
-            return score
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(score, -30.0, 30.0))), dtype=np.float32)
+        return sigmoid(score) if self.logistic else score
 
 
 def through(params: Params, x: Singles) -> Singles:
     """Return the scores of a `Trunk` with these weights, (K, Q, T)."""
     out: Singles = np.maximum(x @ params["w1"] + params["b1"], 0.0) @ params["w2"] + params["b2"]
-    return out
-
-
-def mean(quality_QT: Floats) -> Floats:
-    """Return the mean quality of each target, (T,), never 0 or 1: one more answer, half right, is counted in."""
-    known_QT = ~np.isnan(quality_QT)
-    out: Floats = (np.where(known_QT, quality_QT, 0.0).sum(axis=0) + 0.5) / (known_QT.sum(axis=0) + 1.0)
     return out
 
 

@@ -35,15 +35,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
+from msgspec import Meta
 
 from fairlead.errors import ConfigError
 from fairlead.predictors.base import Belief, Floats, Predictor
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
-from fairlead.predictors.kmeans import centres, sizes, unit
+from fairlead.predictors.kmeans import belonging, centres, sizes
+from fairlead.predictors.statistics import half_mean, unit
 from fairlead.types import Profile, Target
 
 if TYPE_CHECKING:
@@ -57,7 +59,6 @@ WIDTHS: Final = (0.3, 1.0, 3.0)
 """In units of the root mean squared distance between the known targets' profile vectors."""
 STATED_SD: Final = 0.1
 """How far a profile's own figures may be off, one standard deviation: they were measured on something else."""
-TEMPERATURE: Final = 0.05
 SMOOTH: Final = 0.99
 """Mean cosine of targets after the last hop above which the graph has smoothed them into one."""
 _SEED: Final = 0
@@ -95,7 +96,7 @@ class Profiled(Predictor):
     nodes_: dict[str, list[str]]
     """Names of tags and skills, in the order of their rows."""
     hops_: Floats
-    """Rows of tags, then skills, before each hop, (hops, N, E)."""
+    """Rows of tags, then skills, before each hop, (hops, N, E); if `norm` is symmetric, divided by the root of their degree."""
     scale_: Floats
     """Mean and scale of the profiles' numbers, (2, numbers)."""
     scores_: Floats
@@ -116,8 +117,8 @@ class Profiled(Predictor):
         self,
         *,
         features: Features | None = None,
-        groups: int = 16,
-        hops: int = 2,
+        groups: Annotated[int, Meta(ge=1)] = 16,
+        hops: Annotated[int, Meta(ge=0)] = 2,
         norm: Norm = "row",
         calibration: Method = "none",
     ) -> None:
@@ -206,6 +207,9 @@ class Profiled(Predictor):
         edges = {("target", "tag"): tagged, ("target", "skill"): skilled, ("skill", "group"): self.skill_groups_}
         each = propagate(x_NE, spans, edges, hops=self.hops, norm=self.norm)
         self.hops_ = np.stack([x[: a + b] for x in each[: max(1, self.hops)]])
+        if self.norm == "symmetric":
+            degree_N = np.concatenate([tagged.sum(axis=0), skilled.sum(axis=0)])
+            self.hops_ /= np.sqrt(np.maximum(degree_N, 1e-12))[:, None]
         self.vectors_ = np.asarray([self._vector(p) for p in profiles]) if profiles else np.zeros((0, 0))
         if self.hops and (alike := sameness(each[-1][a + b + c :])) > SMOOTH:
             log.warning("after %d hops the targets' profiles are alike (mean cosine %.3f); use fewer", self.hops, alike)
@@ -265,14 +269,22 @@ class Profiled(Predictor):
                 skills[i] = 0.1 + 0.9 * float(np.clip((score - low) / (high - low), 0.0, 1.0)) if high > low else 1.0
         return tags, skills
 
+    def _degree(self, weight: Floats) -> Floats:
+        """Return what one end of an edge is divided by, of the sum of the edges there: see `_normalised`."""
+        return np.sqrt(weight) if self.norm == "symmetric" else weight
+
     def _vector(self, profile: Profile) -> Floats:
-        """Return a profile's vector: its own numbers, then what each hop brings it from its tags and skills."""
+        """Return a profile's vector: its own numbers, then its row after each hop, as `propagate` gives it."""
         tags, skills = self._edges(profile)
         a = len(tags)
         parts = [self._scaled(profile)]
         for x_NE in self.hops_[: self.hops]:
-            brought = [w @ x / w.sum() for w, x in ((tags, x_NE[:a]), (skills, x_NE[a:])) if w.sum() > 0.0]
-            parts.append(np.mean(brought, axis=0) if brought else np.zeros(x_NE.shape[1]))
+            brought = [
+                w @ x / self._degree(w.sum()) for w, x in ((tags, x_NE[:a]), (skills, x_NE[a:])) if w.sum() > 0.0
+            ]
+            parts.append(
+                np.mean(brought, axis=0) if brought else np.append(parts[0], np.zeros(x_NE.shape[1] - _NUMBERS))
+            )
         parts.append(skills)
         return np.concatenate(parts)
 
@@ -296,9 +308,7 @@ class Profiled(Predictor):
     # --------------------------------------------------------------------------------------------------- forecasting
 
     def _membership(self, x_QD: Floats) -> Floats:
-        near_QC = np.exp((unit(x_QD - self.center_) @ self.groups_.T - 1.0) / TEMPERATURE)
-        out: Floats = near_QC / np.maximum(near_QC.sum(axis=1, keepdims=True), 1e-300)
-        return out
+        return belonging(x_QD - self.center_, self.groups_)
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
         p_C = self._membership(x_D[None])[0]
@@ -461,8 +471,8 @@ def _regress(mu_C: Floats, cov_CC: Floats, p_QC: Floats, y_Q: Floats) -> tuple[F
     """Return the posterior of a target's values given qualities, NaN where nobody scored."""
     known = ~np.isnan(y_Q)
     least = np.linalg.inv(cov_CC)
-    mean = (float(y_Q[known].sum()) + 0.5) / (int(known.sum()) + 1.0)
-    noise = max(mean * (1.0 - mean), 0.01)
+    mean = half_mean(y_Q[known].sum(), known.sum())
+    noise = max(float(mean * (1.0 - mean)), 0.01)
     p = p_QC[known]
     cov = np.linalg.inv(least + p.T @ p / noise)
     return cov @ (least @ mu_C + p.T @ y_Q[known] / noise), (cov + cov.T) / 2.0

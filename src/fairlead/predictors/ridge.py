@@ -11,15 +11,17 @@ Shapes: Q queries, T targets, D features. A fit of 5,000 x 300 takes about a sec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from fairlead.errors import TableError
 from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import Method, folds
 from fairlead.predictors.features import Features
+from fairlead.predictors.statistics import means
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -52,7 +54,11 @@ class Ridge(Predictor):
     l2_: float
 
     def __init__(
-        self, *, features: Features | None = None, l2: float | None = None, calibration: Method = "none"
+        self,
+        *,
+        features: Features | None = None,
+        l2: Annotated[float, Meta(gt=0.0)] | None = None,
+        calibration: Method = "none",
     ) -> None:
         self.features = features or Features()
         self.l2 = l2
@@ -64,7 +70,7 @@ class Ridge(Predictor):
         self.count_ = known_QT.sum(axis=0).astype(np.float64)
         if not self.count_.any():
             raise TableError("the table has no scored answers to learn from")
-        self.mean_ = (np.where(known_QT, quality_QT, 0.0).sum(axis=0) + 0.5) / (self.count_ + 1.0)
+        self.mean_ = means(quality_QT)
         z_QD = x_QD - self.center_
         values_D, vectors_DD = _eigen(z_QD)
         scale = max(float(values_D.mean()), 1e-12)

@@ -17,6 +17,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fairlead.predictors.statistics import unit
+
 Floats = NDArray[np.float64]
 
 NEIGHBOURS = 5
@@ -45,12 +47,17 @@ def shared_error(x_ND: Floats, residual_NT: Floats, groups_N: NDArray[np.int64])
     return out
 
 
+def beyond(shared_T: Floats, sd_QT: Floats) -> Floats:
+    """Return the root of what the shared error exceeds the mean stated variance by, (T,)."""
+    out: Floats = np.sqrt(np.maximum(0.0, shared_T - (sd_QT * sd_QT).mean(axis=0)))
+    return out
+
+
 def neighbours(
     x_ND: Floats | NDArray[np.float32], rows: NDArray[np.int64], groups_N: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the k nearest by cosine of each of `rows`, nearest first, and which of them are of another group; (R, k) each."""
-    x_32 = x_ND.astype(np.float32)
-    x_32 /= np.maximum(np.sqrt((x_32 * x_32).sum(axis=1, keepdims=True)), np.float32(1e-12))
+    x_32 = unit(x_ND.astype(np.float32))
     near = x_32[rows] @ x_32.T
     near[groups_N[rows][:, None] == groups_N[None, :]] = -np.inf
     k = min(k, len(x_ND) - 1)

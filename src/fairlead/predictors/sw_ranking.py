@@ -15,8 +15,7 @@ Every query gives a battle for each two targets, won by the one of higher qualit
   infinite rank;
 - solved by Newton's method on T x T sums. For a decision each query is T + T (T - 1) / 2 + 2 numbers, of which one weighted sum is taken.
 
-The spread comes from the curvature at the solution, with the effective number of queries (sum w)^2 / sum w^2, from the spread of `easy`
-likewise, and from what held-out neighbours share that was missed.
+The spread comes from the curvature at the solution, with the effective number of queries (sum w)^2 / sum w^2, and from the spread of `easy` likewise.
 
 Shapes: N queries kept, B queries asked, T targets, P pairs of targets, D features, S sums. A fit of 5,000 x 9 x 200
 takes about 1 s, a forecast 0.2 ms.
@@ -26,18 +25,20 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from fairlead.errors import TableError
-from fairlead.predictors import anchor, nets
+from fairlead.predictors import anchor
 from fairlead.predictors.anchor import Anchor
 from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
 from fairlead.predictors.nets import Singles
+from fairlead.predictors.statistics import means, sigmoid, unit
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -77,9 +78,9 @@ class SWRanking(Predictor):
         self,
         *,
         features: Features | None = None,
-        sharpness: float | None = None,
-        pull: float = 5.0,
-        memory: int = 5000,
+        sharpness: Annotated[float, Meta(ge=0.0)] | None = None,
+        pull: Annotated[float, Meta(gt=0.0)] = 5.0,
+        memory: Annotated[int, Meta(ge=1)] = 5000,
         calibration: Method = "none",
     ) -> None:
         self.features = features or Features()
@@ -96,7 +97,7 @@ class SWRanking(Predictor):
             log.warning("sw_ranking keeps %d of %d queries; raise `memory` to keep more", self.memory, len(scored))
             scored = scored[np.linspace(0, len(scored) - 1, self.memory).astype(np.int64)]
         x_ND, quality_NT, group_N = x_QD[scored], quality_QT[scored], table.groups[scored]
-        self.x_ = _unit(x_ND).astype(np.float32)
+        self.x_ = unit(x_ND).astype(np.float32)
         self.sums_ = battles(quality_NT).astype(np.float32)
         targets, n = quality_NT.shape[1], len(scored)
         total_S = self.sums_.mean(axis=0, dtype=np.float64)
@@ -107,17 +108,17 @@ class SWRanking(Predictor):
             errors = []
             for c in SHARPNESS:
                 easy_B, delta_BT = self._left_out(rows, group_N, c)
-                found = anchor.learn(x_ND[rows], easy_B, delta_BT, quality_NT[rows])
-                forecast_BT = anchor.quality(anchor.log_odds(found, easy_B, delta_BT))
+                found = anchor.learn(easy_B, delta_BT, quality_NT[rows])
+                forecast_BT = sigmoid(anchor.log_odds(found, easy_B, delta_BT))
                 errors.append(float(np.nansum((forecast_BT - quality_NT[rows]) ** 2)))
             self.sharpness_ = SHARPNESS[int(np.argmin(errors))]
         chunks = np.array_split(np.arange(n), -(-n // _CHECKED))
         parts = [self._left_out(rows, group_N, self.sharpness_) for rows in chunks]
         easy_N, delta_NT = np.concatenate([e for e, _ in parts]), np.concatenate([d for _, d in parts])
-        self.anchor_ = anchor.learn(x_ND, easy_N, delta_NT, quality_NT)
+        self.anchor_ = anchor.learn(easy_N, delta_NT, quality_NT)
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
-        near_N = self.x_ @ _unit(x_D[None])[0].astype(np.float32)
+        near_N = self.x_ @ unit(x_D[None])[0].astype(np.float32)
         easy_B, delta_BT, easy_var_B, delta_var_BT = self._rank(weights(near_N[None], self.sharpness_))
         log_odds_T = anchor.log_odds(self.anchor_, easy_B, delta_BT)[0]
         ease, apart = self.anchor_["slope"]
@@ -159,7 +160,7 @@ def battles(quality_NT: Floats) -> Floats:
     won_NTT = quality_NT[:, :, None] > quality_NT[:, None, :]
     first, second = np.triu_indices(quality_NT.shape[1], 1)
     fought_NP = (won_NTT | won_NTT.transpose(0, 2, 1))[:, first, second]
-    better_NT = np.where(known_NT, quality_NT - nets.mean(quality_NT), 0.0)
+    better_NT = np.where(known_NT, quality_NT - means(quality_NT), 0.0)
     better_N = better_NT.sum(axis=1) / np.maximum(known_NT.sum(axis=1), 1)
     return np.column_stack([won_NTT.sum(axis=2), fought_NP, better_N, better_N**2])
 
@@ -185,7 +186,7 @@ def solve(sums_BS: Floats, ranks_T: Floats, penalty_B: Floats, steps: int) -> tu
     penalty_BTT = penalty_B[:, None, None] * np.eye(targets) + 1.0 / targets
     delta_BT = np.tile(ranks_T, (len(sums_BS), 1))
     for _ in range(steps):
-        p_BP = anchor.quality(delta_BT @ pair_PT.T)
+        p_BP = sigmoid(delta_BT @ pair_PT.T)
         expected_BP = fought_BP * p_BP
         gradient_BT = known_BT - expected_BP @ pair_PT - penalty_B[:, None] * (delta_BT - ranks_T)
         curve_BTT = (pair_PT.T * (expected_BP * (1.0 - p_BP))[:, None, :]) @ pair_PT + penalty_BTT
@@ -203,9 +204,4 @@ def _pairs(targets: int) -> Floats:
     out = np.zeros((len(first), targets))
     out[np.arange(len(first)), first], out[np.arange(len(first)), second] = 1.0, -1.0
     out.setflags(write=False)
-    return out
-
-
-def _unit(x: Floats) -> Floats:
-    out: Floats = x / np.maximum(np.sqrt((x * x).sum(axis=1, keepdims=True)), 1e-12)
     return out

@@ -13,7 +13,7 @@ price) is the policy's business, here as with every predictor. Differs from the 
 - the additive bias per target is learned from outcomes as they come, from the first one on. A target that the fit has not seen has no
   head: its forecast is the running mean of what was observed, whatever the query.
 
-The spread is the members' disagreement, what held-out neighbours share that was missed, and the standard error of the bias.
+The spread is the members' disagreement and the standard error of the bias.
 
 Shapes: K members, Q queries, T targets, S of them known to the fit, D features, H hidden units. A fit of 5,600 x 200 takes 1 to 2 s, a
 forecast about 50 µs.
@@ -21,17 +21,19 @@ forecast about 50 µs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from msgspec import Meta
 
 from fairlead.errors import ConfigError
 from fairlead.predictors import anchor, nets
 from fairlead.predictors.anchor import Anchor
-from fairlead.predictors.base import Floats, Predictor, standard_error
+from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import Method
 from fairlead.predictors.features import Features
 from fairlead.predictors.nets import Params
+from fairlead.predictors.statistics import means, standard_error
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -69,14 +71,14 @@ class Tryage(Predictor):
         self,
         *,
         features: Features | None = None,
-        hidden: int = 32,
-        dropout: float = 0.2,
-        input_dropout: float = 0.2,
-        floor: float = 0.05,
-        pull: float = 50.0,
-        rate: float = 1e-3,
-        epochs: int = 60,
-        seed: int = 0,
+        hidden: Annotated[int, Meta(ge=1)] = 32,
+        dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2,
+        input_dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2,
+        floor: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.05,
+        pull: Annotated[float, Meta(gt=0.0)] = 50.0,
+        rate: Annotated[float, Meta(gt=0.0)] = 1e-3,
+        epochs: Annotated[int, Meta(ge=1)] = 60,
+        seed: Annotated[int, Meta(ge=0)] = 0,
         calibration: Method = "none",
     ) -> None:
         self.features = features or Features()
@@ -106,7 +108,7 @@ class Tryage(Predictor):
         net = nets.Trunk(
             x_QD.shape[1],
             self.hidden,
-            nets.mean(loss_QT),
+            means(loss_QT),
             dropout=self.dropout,
             input_dropout=self.input_dropout,
             logistic=False,
@@ -114,7 +116,7 @@ class Tryage(Predictor):
         self.weights_, held_QT = nets.train(
             net, x_QD, loss_QT, table.groups, epochs=self.epochs, rate=self.rate, seed=self.seed
         )
-        self.anchor_ = anchor.learn(x_QD, *anchor.split(-held_QT), quality_QT)
+        self.anchor_ = anchor.learn(*anchor.split(-held_QT), quality_QT)
         targets = quality_QT.shape[1]
         self.off_, self.seen_, self.weight_ = np.zeros(targets), np.zeros(targets), np.full(targets, self.pull)
 

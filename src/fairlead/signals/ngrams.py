@@ -24,12 +24,12 @@ _MOST: Final = 65_535
 
 
 class Ngrams(Signal):
-    """Bag of the last user message's words and character trigrams; no value, no parts."""
+    """Bag of the last user message's words and character trigrams, empty if it has no text; no value, no parts."""
 
     def _read(self, query: Query) -> Reading:
         bucket_N, words = hashed(query.text)
         if not words:
-            return Reading()
+            return Reading(bag=b"")
         number_N = np.concatenate([bucket_N[:words], bucket_N[2 * words :] + BLOCK])
         found, count = np.unique(number_N, return_counts=True)
         return Reading(bag=np.column_stack([found, np.minimum(count, _MOST)]).astype("<u2").tobytes())

@@ -2,8 +2,8 @@
 
 What a text is about often shows in how it was written: exercises are well punctuated, code is full of signs. All parts are shares or
 yes-or-no; none is a word. Capitals are left out: they told recorded sets apart a little better, and a router that had seen them changed
-half of its picks when the same question came in small letters. Of a long text only its first `READ` characters are read. About 12 µs
-for 300 characters.
+half of its picks when the same question came in small letters. Of a long text only the first `READ` characters are read, and how it
+ends off its last `READ`. About 12 µs for 300 characters.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ class Style(Signal):
     """
 
     def _read(self, query: Query) -> Reading:
-        text = query.text[:READ]
+        whole = query.text
+        last = whole[-READ:].rstrip()[-1:]
+        text = whole[:READ]
         words = text.split()
         n, size = max(len(words), 1), max(len(text), 1)
-        last = words[-1][-1] if words else ""
         lower = text.lower()
         return Reading(
             parts={
