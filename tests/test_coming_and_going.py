@@ -91,6 +91,40 @@ async def test_requests_under_way_end_before_the_driver_is_stopped(tmp_path: Pat
         assert not r.under_way
 
 
+async def test_a_removal_goes_on_when_whoever_asked_for_it_goes_away(tmp_path: Path) -> None:
+    async with router(tmp_path) as r:
+        driver = Watched(name="slow", replies=(Reply(text="done", delay_seconds=0.1),))
+        await r.add_target(driver)
+        asked = asyncio.create_task(r.handle(named("slow")))
+        await asyncio.sleep(0.02)
+        leaving = asyncio.create_task(r.remove_target("slow"))
+        await asyncio.sleep(0.02)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert driver.log == ["start"], "the call under way is not broken off"
+        assert (await asked)[0].text == "done"
+        await asyncio.gather(*r.leaving)
+        assert driver.log == ["start", "stop"]
+        assert "slow" not in r.world.drivers
+        await r.add_target(Watched(name="slow", replies=("again",)))
+        assert (await r.handle(named("slow")))[0].text == "again"
+
+
+async def test_a_router_that_stops_ends_removals_that_still_wait(tmp_path: Path) -> None:
+    async with router(tmp_path) as r:
+        driver = Watched(name="stuck", replies=(Reply(hang=True),))
+        await r.add_target(driver)
+        asked = asyncio.create_task(r.handle(named("stuck")))
+        await asyncio.sleep(0.02)
+        leaving = asyncio.create_task(r.remove_target("stuck"))
+        await asyncio.sleep(0.02)
+    assert driver.log == ["start", "stop"]
+    assert not r.leaving
+    asked.cancel()
+    await asyncio.gather(leaving, asked, return_exceptions=True)
+
+
 async def test_one_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     async with router(tmp_path) as r:
         driver = Watched(name="stuck", replies=(Reply(hang=True),))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.component import Component, digest, pack, unpack
+from fairlead.component import LARGE, Component, digest, pack, pack_apart, unpack, unpack_apart
 from fairlead.errors import StateError
 from fairlead.objective import Objective
 
@@ -67,6 +67,26 @@ def test_arrays_come_back_as_they_went_and_can_be_written(dtype: str) -> None:
     assert np.array_equal(unpack(pack(turned)), turned)
 
 
+def test_large_arrays_are_kept_apart_and_come_back() -> None:
+    large, turned = np.arange(LARGE, dtype=np.uint8), np.arange(2.0 * LARGE).reshape(2, -1).T
+    small = np.zeros(LARGE - 1, dtype=np.uint8)
+    state = {"a_": {"x": [large, 1.5, np.append(large, large[:1])]}, "b_": turned, "c_": small, "d_": turned}
+    body, apart = pack_apart(state)
+    assert len(apart) == 2, "what is there twice is kept once"
+    assert all(digest(data) == name for name, data in apart.items())
+    assert len(body) < 3 * LARGE
+    back = unpack_apart(body, apart.__getitem__)
+    assert pack(back) == pack(state)
+    back["b_"][0] = 1.0
+    assert unpack_apart(pack(state), apart.__getitem__).keys() == state.keys()
+    with pytest.raises(StateError, match="not packed state"):
+        unpack(body)
+    with pytest.raises(StateError, match="not packed state"):
+        unpack_apart(body[:-1], apart.__getitem__)
+    with pytest.raises(StateError, match="cannot be stored"):
+        pack_apart({"x": object()})
+
+
 def test_the_order_of_keys_does_not_change_the_bytes() -> None:
     assert pack({"a": 1, "b": 2}) == pack({"b": 2, "a": 1})
     assert digest(pack({"a": 1})) != digest(pack({"a": 2}))
@@ -116,9 +136,65 @@ def test_a_copy_is_independent() -> None:
     assert one.array_[0, 0] == 0.0
 
 
+class Offline(Part):
+    online: ClassVar[bool] = False
+
+
+class Holder(Component):
+    family: ClassVar[str] = "holders"
+    __slots__ = ("_made",)
+    _made: list[int]
+
+    def __init__(self, *, prior: Part, other: Part, more: tuple[Part, ...] = ()) -> None:
+        self.prior = prior
+        self.other = other
+        self.more = more
+
+    @property
+    def still(self) -> tuple[str, ...]:
+        return ("prior",)
+
+
+def test_a_copy_to_teach_shares_what_is_never_taught() -> None:
+    one = Holder(prior=Part(), other=Part(), more=(Offline(), Part()))
+    copy = one.copy_to_teach()
+    assert copy.prior is one.prior
+    assert copy.more[0] is one.more[0]
+    assert copy.other is not one.other
+    assert copy.more[1] is not one.more[1]
+    inside = Whole(part=one.other, row=(one.prior,)).copy_to_teach()
+    assert inside.part is not one.other
+    plain = one.copy()
+    assert plain.prior is not one.prior
+    assert plain.more[0] is not one.more[0]
+
+
+def test_what_is_taught_at_one_place_is_not_shared_at_another() -> None:
+    part = Part()
+    copy = Holder(prior=part, other=part).copy_to_teach()
+    assert copy.other is not part
+    copy.other.seen_ = 1
+    assert part.seen_ == 0
+
+
+def test_a_slot_may_be_filled_while_a_copy_is_made_and_is_no_part_of_it() -> None:
+    one = Holder(prior=Part(), other=Part())
+    before = list(vars(one))
+    one._made = [1]
+    assert list(vars(one)) == before
+    for copy in (one.copy(), one.copy_to_teach()):
+        assert copy.digest() == one.digest()
+        with pytest.raises(AttributeError):
+            _ = copy._made
+
+
 def test_merge_says_that_it_cannot() -> None:
     with pytest.raises(StateError, match="cannot be merged"):
         whole().merge(whole())
+    with pytest.raises(StateError, match="of other arguments"):
+        whole().merge(Whole(part=Part(size=9)))
+    with pytest.raises(StateError, match="of other arguments"):
+        whole().merge(Part())  # type: ignore[arg-type]
 
 
 def test_repr_reads_like_the_call() -> None:

@@ -195,3 +195,16 @@ def test_a_target_that_may_cost_more_than_the_budget_may_not_act() -> None:
     eligible = pool.eligible(Query.ask("x", max_tokens=100, constraints=Constraints(max_usd=0.01)))
     assert [t.name for t in eligible.targets] == ["cheap"]
     assert "budget" in eligible.excluded["dear"]
+
+
+def test_nobody_writes_beyond_its_context() -> None:
+    profile = Profile(input_usd_per_mtok=0.0, output_usd_per_mtok=1e6)
+    pool = Pool(
+        targets=[
+            Target(name="small", profile=msgspec.structs.replace(profile, context_tokens=256)),
+            Target(name="large", profile=msgspec.structs.replace(profile, context_tokens=128_000)),
+        ]
+    )
+    query = Query.ask("x" * 80)
+    assert pool.estimate_usd(Call(target="small"), query) == pytest.approx(256 - 10)
+    assert pool.estimate_usd(Call(target="large"), query) == pytest.approx(1024)

@@ -8,6 +8,8 @@ import pytest
 
 from fairlead.config import make
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, UnknownName
+from fairlead.policies.fixed import Fixed
+from fairlead.pool import Eligibility
 from fairlead.prove import replay_decision
 from fairlead.router import Router
 from fairlead.types import Constraints, Decision, Failure, Feedback, Query
@@ -112,6 +114,43 @@ async def test_a_refusal_is_traced_and_replayed(tmp_path: Path) -> None:
         assert trace.outcome.error.kind == "no_target"
         assert set(trace.decision.excluded) == {"good", "bad", "broken"}
         assert r.store.verify() == 1
+
+
+async def test_a_refusal_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with router(tmp_path) as r:
+        real, refused = r.pool.eligible, list[str]()
+
+        def rests_once(query: Query, **more: float | None) -> Eligibility:
+            found = real(query, **more)
+            if not refused:
+                refused.append(query.id)
+                r.publish("auto", Fixed(plan="good"), "swapped meanwhile")
+                return Eligibility(targets=(), excluded={t.name: "resting" for t in found.targets})
+            return found
+
+        before = r.serving["auto"]
+        monkeypatch.setattr(r.pool, "eligible", rests_once)
+        with pytest.raises(NoEligibleTarget):
+            await r.handle(Query.ask("x", id="q"))
+        trace = await r.store.get("q")
+        assert trace is not None
+        assert trace.decision.eligible == ()
+        assert set(trace.decision.excluded) == {"good", "bad", "broken"}
+        assert (trace.decision.policy_digest, trace.decision.policy) == (before.digest, "random")
+        assert replay_decision(trace, r.store).same
+
+
+async def test_what_serves_never_changes_as_it_serves(tmp_path: Path) -> None:
+    rule = {"name": "long", "when": {"length": {"gt": 1e9}}, "use": "bad"}
+    inner = {"type": "lin_ucb", "features": {"signals": ["length"]}}
+    async with router(
+        tmp_path, {"type": "rules", "rules": [rule], "default": {"policy": "in"}, "policies": {"in": inner}}
+    ) as r:
+        policy = r.serving["auto"].policy
+        names = [(path, list(vars(part))) for path, part in policy.walk()]
+        await r.handle(Query.ask("x"))
+        assert r.serving["auto"].policy is policy
+        assert [(path, list(vars(part))) for path, part in policy.walk()] == names
 
 
 async def test_a_driver_that_cannot_start_leaves_nothing_open(tmp_path: Path) -> None:

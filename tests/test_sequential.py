@@ -114,6 +114,20 @@ def test_an_interval_that_rules_everything_out_says_the_mean() -> None:
     assert bounds(interval, alpha=ALPHA) == (0.25, 0.25)
 
 
+@pytest.mark.parametrize(("mean", "sd"), [(0.5125, 0.1), (0.0125, 0.25)])
+def test_an_interval_never_gets_narrower_than_its_grid_can_tell(mean: float, sd: float) -> None:
+    # Between two means of the grid; 20,000 observations tell it from both of them.
+    rng = np.random.default_rng(0)
+    interval = widest((20,))
+    for _ in range(20_000):
+        x_N = mean + rng.choice([-sd, sd], 20)
+        interval = narrow(interval, x_N, low=-1.0, high=1.0, alpha=ALPHA)
+    low_N, high_N = bounds(interval, alpha=ALPHA)
+    assert ((low_N <= mean) & (mean <= high_N)).mean() >= 0.9
+    assert (high_N - low_N > 0.02).all()
+    assert (high_N - low_N).mean() < 0.06
+
+
 def test_a_difference_is_unbiased_and_within_its_bounds_whatever_the_centre() -> None:
     served = {"a": 0.7, "b": 0.2, "c": 0.1}
     up, down = {"a": 0.1, "b": 0.6, "c": 0.3}, {"a": 0.9, "b": 0.1, "c": 0.0}

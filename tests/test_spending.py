@@ -1,13 +1,21 @@
 """Budgets of routes: what is held, what is settled, and what is remembered."""
 
+from pathlib import Path
+from typing import Any
+
 import msgspec
 import pytest
 
+from fairlead.config import make
 from fairlead.errors import ConfigError
+from fairlead.objective import Objective
 from fairlead.policies.budget import Budget
+from fairlead.policies.canary import Canary
 from fairlead.policies.fixed import Fixed
 from fairlead.policies.rules import Rules
+from fairlead.policies.shadow import Shadow
 from fairlead.predictors.knn import KNN
+from fairlead.router import Router
 from fairlead.spending import CLOCK_SLACK_SECONDS, Limit, Spending, held_for, limit_of
 from fairlead.types import Call, Decision, Outcome, Query, Signals, Spent, Step, Tokens, Trace
 
@@ -108,10 +116,51 @@ def test_the_period_is_summed_up_again_from_the_store() -> None:
     assert not read
 
 
-def test_a_nested_budget_is_found_and_two_that_differ_are_refused() -> None:
-    def kept(usd: float) -> Budget:
-        return Budget(predictor=KNN(), usd=usd, period_seconds=60.0)
+def test_what_was_charged_counts_before_what_would_be_estimated_now() -> None:
+    told, charged = trace(NOON, 0.3), trace(NOON, None)
+    charged = msgspec.structs.replace(
+        charged, steps=tuple(msgspec.structs.replace(s, charged_usd=8.0) for s in charged.steps)
+    )
+    s = spending()
+    s.rebuild(lambda: [charged, told], NOON, lambda call, query: 1.0)
+    assert s.periods["auto"].gone == pytest.approx(8.3)
 
+
+@pytest.mark.parametrize("text", [True, False])
+async def test_a_budget_is_the_same_after_a_restart(tmp_path: Path, text: bool) -> None:
+    def opened() -> Router:
+        prices = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 1000.0}
+        knn = {"type": "knn", "features": {"signals": ["length"]}}
+        policy = {"type": "budget", "predictor": knn, "usd": 100.0, "period_seconds": 1e9}
+        router = make(
+            {
+                "targets": {"p": {"type": "scripted", "replies": ["right"], "profile": prices}},
+                "routes": {"auto": {"policy": policy}},
+                "store": {"path": str(tmp_path / "t.sqlite"), "text": text},
+            }
+        ).router()
+        driver = router.world.drivers["p"]
+        ask = driver._ask
+
+        async def quiet(*args: Any) -> Outcome:
+            return msgspec.structs.replace(await ask(*args), tokens=None)  # an upstream that reports no usage
+
+        driver._ask = quiet  # type: ignore[assignment,method-assign]
+        return router
+
+    async with opened() as router:
+        _, told = await router.handle(Query.ask("hello", max_tokens=8000))
+        assert told.usd is None
+        assert router.spending.periods["auto"].gone == pytest.approx(8.0)
+    async with opened() as router:
+        assert router.spending.periods["auto"].gone == pytest.approx(8.0)
+
+
+def kept(usd: float) -> Budget:
+    return Budget(predictor=KNN(), usd=usd, period_seconds=60.0)
+
+
+def test_a_nested_budget_is_found_and_two_that_differ_are_refused() -> None:
     assert limit_of(Fixed(plan="a")) is None
     assert limit_of(kept(2.0)) == Limit(usd=2.0, seconds=60.0)
     assert limit_of(Rules(default="a", policies={"in": kept(2.0)})) == Limit(usd=2.0, seconds=60.0)
@@ -119,3 +168,17 @@ def test_a_nested_budget_is_found_and_two_that_differ_are_refused() -> None:
     with pytest.raises(ConfigError, match="two budgets") as e:
         limit_of(Rules(default="a", policies={"in": kept(2.0), "on": kept(3.0)}), path="$.routes.auto.policy")
     assert e.value.path == "$.routes.auto.policy.policies.on"
+
+
+def test_a_candidate_keeps_no_budget_of_the_route() -> None:
+    aside = Shadow(serve=Fixed(plan="a"), candidate=Rules(default="a", policies={"in": kept(2.0)}))
+    assert limit_of(aside) is None
+    assert limit_of(Rules(default="a", policies={"in": aside})) is None
+    assert limit_of(Shadow(serve=kept(2.0), candidate=kept(3.0))) == Limit(usd=2.0, seconds=60.0)
+    assert limit_of(Canary(current=kept(2.0), candidate=kept(2.0))) == Limit(usd=2.0, seconds=60.0)
+    with pytest.raises(ConfigError, match="one purse") as e:
+        Canary(current=Fixed(plan="a"), candidate=Rules(default="a", policies={"in": kept(2.0)})).check()
+    assert e.value.path == "$.candidate.policies.in"
+    with pytest.raises(ConfigError, match="one purse"):
+        Canary(current=kept(1.0), candidate=kept(2.0)).check()
+    Canary(current=kept(2.0), candidate=kept(2.0), objective=Objective(usd_weight=1.0)).check()

@@ -338,7 +338,7 @@ async def test_feedback_is_accepted_once_and_revised(store):
     assert (await store.add_feedback(Feedback(trace_id="t0", value=0.9, at=110.0))).status == "revised"
     assert (await store.add_feedback(Feedback(trace_id="t0", value=0.9, at=111.0))).status == "duplicate"
     assert (await store.add_feedback(Feedback(trace_id="t0", value=0.2, at=112.0))).status == "revised"
-    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.9, source="judge", at=113.0))).status == "accepted"
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.9, source="judge", at=113.0))).status == "kept"
     label = Feedback(trace_id="t0", value=1.0, kind="label", label="good")
     assert (await store.add_feedback(label)).status == "revised", "a source has one judgement of an answer, of any kind"
     assert [(f.source, f.kind, f.value) for f in store.feedback("t0")] == [
@@ -368,6 +368,8 @@ async def test_feedback_days_later_after_a_restart(store):
 
 # -------------------------------------------------------------------------------------------------------- lessons
 
+JUDGES = [("user", 0.1), ("judge", 0.9), ("tests", 0.3), ("judge", 0.8)]
+
 
 async def test_an_accepted_judgement_is_a_lesson_until_a_version_has_learned_it(store):
     await fill(store, 4)
@@ -388,12 +390,21 @@ async def test_an_accepted_judgement_is_a_lesson_until_a_version_has_learned_it(
     assert store.unlearned("auto") == []
 
 
-async def test_two_judges_of_one_answer_are_two_lessons(store):
+async def test_the_first_judgement_of_an_answer_is_its_only_lesson(store):
     await fill(store, 1)
-    await store.add_feedback(Feedback(trace_id="t0", value=0.1))
-    await store.add_feedback(Feedback(trace_id="t0", value=0.9, source="judge"))
+    said = [(await store.add_feedback(Feedback(trace_id="t0", value=v, source=s))).status for s, v in JUDGES]
+    assert said == ["accepted", "kept", "kept", "revised"]
+    assert [(f.source, f.value) for _, f in store.unlearned("auto")] == [("user", 0.1)]
     store.save_policy("auto", {"type": "fixed"}, {}, note="learned", learned=["t0"])
-    assert [(f.source, f.value) for _, f in store.unlearned("auto")] == [("judge", 0.9)]
+    assert store.unlearned("auto") == []
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=1.0, source="late"))).status == "kept"
+    assert store.unlearned("auto") == []
+    assert [(f.source, f.value) for f in store.feedback("t0")] == [
+        ("user", 0.1),
+        ("tests", 0.3),
+        ("judge", 0.8),
+        ("late", 1.0),
+    ]
 
 
 async def test_only_routes_that_learn_leave_lessons(store):
@@ -615,7 +626,7 @@ def test_saving_reads_no_earlier_versions(store, monkeypatch):
 
 
 def test_what_shrinks_is_deflated_and_what_does_not_is_not(store):
-    plain = {"a_": np.zeros(10_000)}
+    plain = {"a_": np.zeros(2000)}
     noise = {"a_": np.random.default_rng(0).integers(0, 256, 10_000, dtype=np.uint8)}
     for state in (plain, noise):
         kept = store.save_policy("auto", {"type": "x"}, state, note="n")
@@ -625,6 +636,111 @@ def test_what_shrinks_is_deflated_and_what_does_not_is_not(store):
     assert sizes[1] < 1000
     assert sizes[0] > 10_000
     assert store.verify() == 0
+
+
+def versions_of(store: SQLiteStore, n: int, *, seed: int = 0) -> list[str]:
+    """Keep `n` versions that hold the same large array and differ in a small one; return their digests."""
+    large = np.random.default_rng(seed).normal(size=(100, 100))
+    return [store.save_policy("auto", {"type": "x"}, {"x_": large, "n_": i}, note="learned").digest for i in range(n)]
+
+
+def arrays(store: SQLiteStore) -> list[str]:
+    return [name for (name,) in store._rows("SELECT digest FROM artifacts WHERE kind = 'array'")]
+
+
+def test_a_large_array_is_kept_once_and_a_version_takes_what_it_changed(store):
+    digests = versions_of(store, 5)
+    large = np.random.default_rng(0).normal(size=(100, 100))
+    (size,) = store._rows("SELECT sum(length(body)) FROM artifacts")[0]
+    assert size < 1.1 * large.nbytes
+    for i, name in enumerate(digests):
+        whole = {"x_": large, "n_": i}
+        assert name == digest(pack([{"type": "x"}, whole]))
+        assert pack(store.load_policy(name)) == pack([{"type": "x"}, whole])
+    assert store.verify() == 0
+    store.stop()
+    store.start()
+    assert versions_of(store, 5) == digests
+    assert len(arrays(store)) == 1
+
+
+def test_an_array_goes_with_the_last_policy_that_holds_it(store):
+    first, second = versions_of(store, 2), versions_of(store, 2, seed=1)
+    learn(store, 3)
+    assert len(arrays(store)) == 2
+    store.activate("auto", 2)
+    store.activate("auto", 7)
+    assert store.prune("auto", keep=1, grace_seconds=0) == 5
+    assert next(s.digest for s in store.versions("auto") if not s.pruned) == first[1]
+    assert len(arrays(store)) == 1
+    assert store._rows("SELECT policy FROM parts") == [(first[1],)]
+    assert store.load_policy(first[1])[1]["n_"] == 1
+    assert store.verify() == 0
+    assert versions_of(store, 2, seed=1) == second
+    assert store.verify() == 0
+
+
+def test_an_array_that_is_pruned_while_a_policy_waits_to_be_written_is_written_again(store, monkeypatch):
+    (name,) = versions_of(store, 1)
+    monkeypatch.setattr(store, "_kept_arrays", lambda names: set(names))
+    raw(store.path, "DELETE FROM artifacts", "DELETE FROM parts")
+    assert versions_of(store, 1) == [name]
+    assert store.verify() == 0
+
+
+def test_an_array_that_was_changed_or_removed_is_found(store):
+    (name,) = versions_of(store, 1)
+    store.stop()
+    raw(store.path, "UPDATE artifacts SET body = zeroblob(80100), deflated = 0 WHERE kind = 'array'")
+    with pytest.raises(ChainBroken, match=r"the array \w{32} was changed"):
+        store.verify()
+    raw(store.path, "DELETE FROM artifacts WHERE kind = 'array'")
+    with pytest.raises(ChainBroken, match=r"the array \w{32} that a policy is made of is missing"):
+        store.verify()
+    with pytest.raises(StoreError, match="holds no array"):
+        store.load_policy(name)
+
+
+@pytest.fixture
+def older(store, monkeypatch):
+    """A file as schema 2 had it: policies whole, and no table of parts."""
+    with monkeypatch.context() as m:
+        m.setattr("fairlead.component.LARGE", 10**9)
+        digests = versions_of(store, 2)
+    store.stop()
+    raw(store.path, "DROP TABLE parts", "PRAGMA user_version=2")
+    return store, digests
+
+
+async def test_a_file_of_schema_2_is_read_as_it_is_and_brought_up_to_date_by_a_writer(older):
+    store, digests = older
+    reader = SQLiteStore(store.path, read_only=True)
+    reader.start()
+    assert reader.load_policy(digests[1])[1]["n_"] == 1
+    assert reader.verify() == 0
+    assert store._rows("PRAGMA user_version") == [(2,)]
+    store.start()
+    assert store._rows("PRAGMA user_version") == [(3,)]
+    assert store.load_policy(digests[0])[1]["x_"].shape == (100, 100)
+    assert versions_of(store, 3)[:2] == digests, "a digest does not depend on how a policy is kept"
+    assert len(arrays(store)) == 1
+    await store.append(decided_by("t0", digests[0]))
+    assert store.prune("auto", keep=1, grace_seconds=0) == 1
+    assert store.verify() == 1
+    assert store.load_policy(digests[0])[1]["n_"] == 0
+
+
+def test_a_writer_that_fails_half_way_through_leaves_schema_2(older, monkeypatch):
+    store, digests = older
+    monkeypatch.setattr("fairlead.sqlite._PARTS", "CREATE TABLE parts(a); CREATE TABLE parts(a);")
+    with pytest.raises(StoreError):
+        store.start()
+    assert store._rows("PRAGMA user_version") == [(2,)]
+    assert store._rows("SELECT count(*) FROM sqlite_master WHERE name = 'parts'") == [(0,)]
+    monkeypatch.undo()
+    store.start()
+    assert store._rows("PRAGMA user_version") == [(3,)]
+    assert store.load_policy(digests[0])[1]["n_"] == 0
 
 
 def test_pools_keep_their_order_and_digest(store):

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal
+from fairlead.policies.random import Random
 from fairlead.signals.base import Signal
 from fairlead.testing import (
     TARGETS,
@@ -105,6 +106,24 @@ class Doubling(Even):
         self.sums_ = {n: 2 * v for n, v in self.sums_.items()}
 
 
+class Leaky(Even):
+    """Asks the policy inside, and mixes in everybody all the same."""
+
+    def __init__(self, *, inside: Policy = Random()) -> None:  # noqa: B008 - has no state
+        self.inside = inside
+
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        self.inside.propose(query, signals, targets)
+        return super().propose(query, signals, targets)
+
+
+class Loose(Leaky):
+    """Proposes as the policy inside does, and lets anybody take over."""
+
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        return Proposal(self.inside.propose(query, signals, targets).options)
+
+
 class Positional(Even):
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
@@ -136,6 +155,8 @@ def test_a_good_policy_passes() -> None:
         (Dull, "better than random"),
         (Forgetful, "stored, loaded and continued"),
         (Doubling, "two halves merged"),
+        (Leaky, "a required rule inside is kept"),
+        (Loose, "a required rule inside is kept"),
         (Positional, "keyword-only"),
         (Hidden, "under its own name"),
         (Reworked, "builds the component again"),

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from fairlead.errors import ChainBroken, FairleadError, StoreError
 from fairlead.plans.base import hook
-from fairlead.types import Feedback, Message, Outcome, Step, Trace
+from fairlead.types import Feedback, Message, Outcome, Trace
 
 TRACES_BEGIN = hashlib.sha256(b"fairlead: chain of traces, 1").digest()
 FEEDBACK_BEGIN = hashlib.sha256(b"fairlead: chain of feedback, 1").digest()
@@ -160,12 +160,11 @@ def blank(trace: Trace) -> Trace:
     says something of the text all the same: who minds that must not read such a signal.
     """
     steps = tuple(
-        Step(
-            path=s.path,
+        replace(
+            s,
             outcome=_blank_outcome(s.outcome),
             call=s.call
             and replace(s.call, messages=None if s.call.messages is None else _blank_messages(s.call.messages)),
-            start_seconds=s.start_seconds,
         )
         for s in trace.steps
     )

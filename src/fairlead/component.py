@@ -5,7 +5,11 @@ lives in attributes that end with an underscore. From that alone follow its spec
 has learned), its digest, and a copy of it: learning happens on the copy, and the copy is swapped in whole.
 
 State is a dict of numbers, strings, bytes, arrays, lists and dicts. `pack` and `unpack` turn it into canonical bytes: the same
-state always gives the same bytes, so a digest names it.
+state always gives the same bytes, so a digest names it. `pack_apart` keeps large arrays apart, under digests of their own, so that a
+store need not keep again what a lesson did not change.
+
+What is only worked out from parameters and state (a cache) is kept in a slot (`__slots__`), not in `__dict__`: it is no part of a copy,
+and a component that serves may fill it while a learner copies that component in another thread.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ import copy
 import hashlib
 import inspect
 import math
-from collections.abc import Iterator
-from typing import Any, ClassVar, Self, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Self, TypeAlias, final
 
 import msgspec
 import numpy as np
@@ -24,7 +28,10 @@ from fairlead.errors import StateError
 
 State: TypeAlias = dict[str, Any]
 
-_ARRAY = 1
+LARGE = 16_384
+"""Arrays of more bytes than this are kept apart."""
+
+_ARRAY, _APART = 1, 2
 _encoder = msgspec.msgpack.Encoder(enc_hook=lambda o: _encode_array(o), order="deterministic")
 _decoder = msgspec.msgpack.Decoder(ext_hook=lambda code, data: _decode_array(code, data))
 
@@ -45,6 +52,48 @@ def unpack(data: bytes | memoryview) -> Any:
     """Decode what `pack` wrote. Raises `StateError` if it did not."""
     try:
         return _decoder.decode(data)
+    except (msgspec.DecodeError, ValueError, TypeError) as e:
+        raise StateError(f"not packed state: {e}") from e
+
+
+def pack_apart(state: Any) -> tuple[bytes, dict[str, bytes]]:
+    """Encode state as `pack` does, but with the digest of each large array in its place; return that, and the arrays by digest.
+
+    Raises:
+        StateError: as `pack`.
+    """
+    apart: dict[str, bytes] = {}
+
+    def hook(o: Any) -> Any:
+        whole = _encode_array(o)
+        if not isinstance(o, np.ndarray) or o.nbytes <= LARGE:
+            return whole
+        name = digest(whole.data)
+        apart[name] = whole.data
+        return msgspec.msgpack.Ext(_APART, bytes.fromhex(name))
+
+    try:
+        return msgspec.msgpack.Encoder(enc_hook=hook, order="deterministic").encode(state), apart
+    except (TypeError, NotImplementedError) as e:
+        raise StateError(f"state cannot be stored: {e}") from e
+
+
+def unpack_apart(data: bytes | memoryview, find: Callable[[str], bytes]) -> Any:
+    """Decode what `pack_apart` wrote, or `pack`.
+
+    Args:
+        data: the state without its large arrays.
+        find: gives the bytes of an array by their digest. What it raises goes through.
+
+    Raises:
+        StateError: if it is neither.
+    """
+
+    def hook(code: int, data: memoryview) -> Any:
+        return _decode_array(_ARRAY, memoryview(find(data.hex()))) if code == _APART else _decode_array(code, data)
+
+    try:
+        return msgspec.msgpack.Decoder(ext_hook=hook).decode(data)
     except (msgspec.DecodeError, ValueError, TypeError) as e:
         raise StateError(f"not packed state: {e}") from e
 
@@ -93,8 +142,15 @@ class Component:
     """Base of the open families. Abstract or final: a family has one base class, its members are final."""
 
     family: ClassVar[str] = ""
+    online: ClassVar[bool] = True
+    """Whether learning from single answers can change it."""
     mergeable: ClassVar[bool] = False
     """Whether `merge` of two halves equals the whole."""
+
+    @property
+    def still(self) -> tuple[str, ...]:
+        """Names of parameters whose components this never teaches, though they could learn."""
+        return ()
 
     @classmethod
     def type_name(cls) -> str:
@@ -208,16 +264,48 @@ class Component:
         """Return an independent copy, state and all."""
         return copy.deepcopy(self)
 
+    def copy_to_teach(self) -> Self:
+        """Return a copy to be taught from single answers, and for nothing else: it shares the parts that this never changes."""
+        taught: set[int] = set()
+        shared: dict[int, Any] = {}
+        self._sort(taught, shared)
+        return copy.deepcopy(self, {key: part for key, part in shared.items() if key not in taught})
+
+    def _sort(self, taught: set[int], shared: dict[int, Any]) -> None:
+        """Note this component and those nested in it as taught, or else as shared. One that stands at two places may be both."""
+        taught.add(id(self))
+        still = self.still
+        for name, parts in self._parts().items():
+            for part in parts.values() if isinstance(parts, dict) else (parts,):
+                if name in still or not part.online:
+                    shared[id(part)] = part
+                else:
+                    part._sort(taught, shared)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: not what is in slots."""
+        return vars(self)
+
     def digest(self) -> str:
         """Name this component as it is now: the same spec and state give the same digest on every machine."""
         return digest(pack([self.spec(), self.state()]))
 
+    @final
     def merge(self, other: Self) -> None:
         """Add what `other` learned since the same start (the constructor's priors) to what this has learned.
 
         Raises:
-            StateError: if the method does not promise it (`mergeable` is False).
+            StateError: if the two have different arguments (another objective, another prior), so that what they learned does not add
+                up, or if the method does not promise it (`mergeable` is False).
         """
+        if other.spec() != self.spec():
+            raise StateError(
+                f"this {self.type_name()} cannot take over what a {other.type_name()} of other arguments learned; configure both alike"
+            )
+        self._merge(other)
+
+    def _merge(self, other: Self) -> None:
+        """Do what `merge` says; `other` has the same arguments."""
         raise StateError(f"{self.type_name()} cannot be merged; elect one learner instead")
 
     def decay(self, keep: float) -> None:

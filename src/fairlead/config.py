@@ -31,7 +31,7 @@ from msgspec.structs import replace
 from fairlead.build import build, construct
 from fairlead.component import Component
 from fairlead.errors import ConfigError, UnknownName, suggest
-from fairlead.policies.base import Policy
+from fairlead.policies.base import Policy, check_records
 from fairlead.pool import Pool
 from fairlead.predictors.base import Predictor
 from fairlead.router import Router
@@ -201,6 +201,8 @@ def _check(part: Component, path: str, drivers: Mapping[str, Driver]) -> None:
     """Find what only shows once everything is there."""
     try:
         part.check()
+        if isinstance(part, Policy):
+            check_records(part)
     except ConfigError as e:
         raise ConfigError(e.message, path=path + e.path.removeprefix("$")) from e
     match part:

@@ -39,10 +39,10 @@ def explain(query: Query, signals: Signals, decision: Decision) -> dict[str, Any
 
 def would_change(decision: Decision, objective: Objective | None) -> list[str]:
     """Say what would have to be otherwise for another choice. `objective`: what forecasts were weighed by, if they were."""
-    tips = tipping_points(decision.options, objective) if objective is not None else ()
+    tips = tipping_points(decision.options, objective) if objective is not None and _ranked(decision, objective) else ()
     out = [str(tip) for tip in tips if tip.at > 0.0]
     others = [o for i, o in enumerate(decision.options) if i != decision.chosen]
-    drawn = [o for o in others if o.probability >= 0.005]
+    drawn = [o for o in others if o.probability > 0.0]
     for option in drawn[:3]:
         out.append(f"another draw: {_name(option)} is chosen in {option.probability:.1%} of cases like this one")
     if others and not drawn and not out:
@@ -51,8 +51,20 @@ def would_change(decision: Decision, objective: Objective | None) -> list[str]:
     return out
 
 
+def _ranked(decision: Decision, objective: Objective) -> bool:
+    """Whether the likeliest option is that of highest utility: else the policy goes by something else, and what tips it is not known."""
+    known = [o for o in decision.options if o.forecast is not None]
+    if not known:
+        return False
+    likeliest = max(o.probability for o in decision.options)
+    top = max(objective.utility(o.forecast) for o in known if o.forecast is not None)
+    return any(
+        o.forecast is not None and objective.utility(o.forecast) == top and o.probability == likeliest for o in known
+    )
+
+
 def _name(option: Option) -> str:
-    return " + ".join(option.plan.targets())
+    return " then ".join(option.plan.targets())
 
 
 def _option(option: Option, objective: Objective | None, chosen: bool) -> dict[str, Any]:

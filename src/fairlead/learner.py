@@ -1,7 +1,8 @@
 """Learning, off the request path.
 
 One background thread takes (trace, reward) pairs, teaches a *copy* of the serving policy, checks it, keeps a snapshot in the store
-and only then swaps it in whole. Serving reads an immutable policy and is never in a half-learned state.
+and only then swaps it in whole. Serving reads an immutable policy and is never in a half-learned state. The copy shares what learning
+never changes (the prior of a bandit, a predictor that does not learn online): it may be large.
 
 A batch that makes a policy raise or leaves a non-finite number in its state is taken apart: the pairs that do harm are quarantined
 (logged and counted), the rest is learned. The last good snapshot serves on all the while.
@@ -106,13 +107,13 @@ class Learner:
 
     def _teach(self, route: str, pairs: list[tuple[Trace, Reward]]) -> None:
         try:
-            policy, good, bad = self.serving(route).copy(), pairs, []
+            policy, good, bad = self.serving(route).copy_to_teach(), pairs, []
             problem = _learn(policy, pairs)
             if problem is not None:
                 # Find the lessons that do harm, one by one, each tried on a copy of what is known to be good.
-                policy, good = self.serving(route).copy(), []
+                policy, good = self.serving(route).copy_to_teach(), []
                 for pair in pairs:
-                    trial = policy.copy()
+                    trial = policy.copy_to_teach()
                     problem = _learn(trial, [pair])
                     if problem is None:
                         policy, good = trial, [*good, pair]

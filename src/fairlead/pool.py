@@ -147,7 +147,7 @@ class Pool:
 
         Input: a token for three ASCII characters of the messages and three for two others, and a token for three bytes of every
         other field (tools, a schema). Output, for each of the `n` answers asked for: ``max_tokens`` of the call, else of the query,
-        up to the profile's limit; the profile's limit or 1,024 tokens where none is asked for. A tokenizer that is worse than
+        up to the profile's limit and what its context leaves; the profile's limit or 1,024 tokens where none is asked for. A tokenizer that is worse than
         that, or a picture, can still cost more.
         """
         target = self._by_name.get(call.target)
@@ -159,12 +159,16 @@ class Pool:
         fields: dict[str, Any] = {**query.body, **call.params}
         fields.pop("messages", None)
         size = sum(map(_bytes, fields.values())) + sum(_bytes(m.tool_calls) for m in messages if m.tool_calls)
+        entry = math.ceil(ascii_only / 3 + (len(text) - ascii_only) * 1.5 + size / 3) + 8 * len(messages)
         most = target.profile.max_output_tokens
         # A target may heed either field, so the larger one bounds what it writes.
         asked = max(_count(fields, k) or 0 for k in _OUTPUT_LIMITS) or most or _UNSAID
+        # Nobody writes beyond the context, of which the input takes at least a token for eight characters.
+        context = target.profile.context_tokens
+        room = asked if context is None else max(1, context - len(text) // 8)
         tokens = Tokens(
-            input=math.ceil(ascii_only / 3 + (len(text) - ascii_only) * 1.5 + size / 3) + 8 * len(messages),
-            output=(_count(fields, "n") or 1) * min(asked, most or asked),
+            input=entry,
+            output=(_count(fields, "n") or 1) * min(asked, most or asked, room),
         )
         return target.profile.usd(tokens)
 

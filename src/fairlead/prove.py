@@ -113,7 +113,7 @@ def _decisions(recorded: Decision, again: Decision) -> list[str]:
         now = again.options[i] if i < len(again.options) else None
         if chain.encode(then) != chain.encode(now):
             out.append(f"option {i + 1}: {_show(now)}, recorded {_show(then)}")
-    for name in ("chosen", "propensity", "reasons", "fallbacks", "forecast_of", "objective", "shadow"):
+    for name in ("chosen", "propensity", "reasons", "fallbacks", "forecast_of", "objective", "shadow", "members"):
         then, now = getattr(recorded, name), getattr(again, name)
         if chain.encode(then) != chain.encode(now):
             out.append(f"{name}: {now!r}, recorded {then!r}")

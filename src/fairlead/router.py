@@ -82,6 +82,8 @@ class Router:
         self.arrivals = 0
         self.under_way: set[asyncio.Future[None]] = set()
         """One for each plan that is being run, done when it has ended."""
+        self.leaving: set[asyncio.Future[None]] = set()
+        """Removals of targets that are not finished."""
         self.learner = Learner(
             serving=lambda route: self.serving[route].policy,
             publish=self.publish,
@@ -105,11 +107,13 @@ class Router:
         """
         at, start = time.time(), perf_counter()
         query = self.admit(query)
-        signals = self.observe(query)
+        # Once and for all: meanwhile the learner may swap the policy, and a target's rest may end.
+        serving, eligible = self.serves(query.route), self.eligible(query)
+        signals = self.observer.read(query, serving.policy.needs)
         try:
-            decision = self.decide(query, signals)
+            decision = self._decide(query, signals, serving, eligible)
         except NoEligibleTarget as e:
-            await self.keep(self.refusal(query, signals, e, at, start))
+            await self.keep(self.refusal(query, signals, serving, eligible, e, at, start))
             raise
         plan, purse = self.with_fallbacks(decision), self.take(query, decision)
         cover = None if purse is None else purse.cover
@@ -165,17 +169,22 @@ class Router:
 
     def observe(self, query: Query) -> Signals:
         """Read the signals that the route's policy needs. Raises `UnknownName` if there is no such route or target."""
-        serving = self.serving.get(query.route)
+        return self.observer.read(query, self.serves(query.route).policy.needs)
+
+    def serves(self, route: str) -> Serving:
+        """Return what serves a route or target now. Raises `UnknownName` if there is no such route or target."""
+        serving = self.serving.get(route)
         if serving is None:
-            raise UnknownName("model", query.route, [*self.policies, *(t.name for t in self.pool)])
-        return self.observer.read(query, serving.policy.needs)
+            raise UnknownName("model", route, [*self.policies, *(t.name for t in self.pool)])
+        return serving
 
     def decide(self, query: Query, signals: Signals) -> Decision:
-        """Decide, without running anything. Raises as `Policy.decide` does."""
-        serving = self.serving[query.route]
-        if query.spent is None:
-            query = self.stamped(query)  # a dry run, which nobody admitted
-        decision = serving.policy.decide(query, signals, self.pool, seed=self.seed, eligible=self.eligible(query))
+        """Decide, without running anything: a dry run, of a query that nobody admitted. Raises as `Policy.decide` does."""
+        query = self.stamped(query)
+        return self._decide(query, signals, self.serving[query.route], self.eligible(query))
+
+    def _decide(self, query: Query, signals: Signals, serving: Serving, eligible: Eligibility) -> Decision:
+        decision = serving.policy.decide(query, signals, self.pool, seed=self.seed, eligible=eligible)
         return msgspec.structs.replace(
             decision,
             version=serving.version,
@@ -226,10 +235,17 @@ class Router:
             fairlead=VERSION,
         )
 
-    def refusal(self, query: Query, signals: Signals, why: NoEligibleTarget, at: float, start: float) -> Trace:
+    def refusal(
+        self,
+        query: Query,
+        signals: Signals,
+        serving: Serving,
+        eligible: Eligibility,
+        why: NoEligibleTarget,
+        at: float,
+        start: float,
+    ) -> Trace:
         """Write the story of a query that nobody may answer."""
-        serving = self.serving[query.route]
-        eligible = self.eligible(query)
         return Trace(
             id=query.id,
             at=at,
@@ -282,7 +298,7 @@ class Router:
 
     async def remove_target(self, name: str, *, within_seconds: float = 60.0) -> None:
         """Let a target act no more: its route is withdrawn and the pool swapped at once; its driver is stopped when the plans that are
-        being run have ended, or after `within_seconds`.
+        being run have ended, or after `within_seconds`, also if whoever waits for this goes away.
 
         Raises:
             UnknownName: if there is no such target.
@@ -298,9 +314,17 @@ class Router:
                     raise ConfigError(f"the policy of route {route!r} names {name!r}; change it first", path=path)
         self._swap(Pool(targets=(t for t in self.pool if t.name != name), health=self.pool.health))
         self.serving.pop(name, None)
-        if self.under_way:
-            await asyncio.wait(self.under_way, timeout=within_seconds)
-        await self._drop(name)
+        leaving = asyncio.ensure_future(self._leave(name, within_seconds))
+        self.leaving.add(leaving)
+        leaving.add_done_callback(self.leaving.discard)
+        await asyncio.shield(leaving)
+
+    async def _leave(self, name: str, within_seconds: float) -> None:
+        try:
+            if self.under_way:
+                await asyncio.wait(self.under_way, timeout=within_seconds)
+        finally:
+            await self._drop(name)
 
     def _swap(self, pool: Pool) -> None:
         """Put `pool` in the place of the one there is, by one assignment each; its name is known to the store before it serves."""
@@ -353,6 +377,9 @@ class Router:
 
     async def stop(self) -> None:
         """Learn and write what is waiting, then close."""
+        for leaving in tuple(self.leaving):  # it stops its driver, whether it has waited long enough or not
+            leaving.cancel()
+            await asyncio.wait([leaving])
         async with contextlib.AsyncExitStack() as each:  # in reverse, and all of them whatever one raises
             each.push_async_callback(asyncio.to_thread, self.store.stop)
             for driver in self.world.drivers.values():

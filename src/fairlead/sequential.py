@@ -127,14 +127,15 @@ def narrow(interval: Interval, x: ArrayLike, *, low: ArrayLike, high: ArrayLike,
 def bounds(interval: Interval, *, alpha: float) -> tuple[Floats, Floats]:
     """Return the lowest and highest mean not ruled out, each (N); with probability 1 - alpha they hold the mean after every observation.
 
-    One step of the grid is added on both sides. If every mean is ruled out (it has changed on the way), both are the plain mean so far.
+    `up` falls and `down` rises with the mean, so the bounds are the greatest mean of the grid that is shown to be too low and the least
+    shown to be too high: one step apart at least. If they meet or cross (the mean has changed on the way), both are the plain mean so far.
     """
-    kept_NG = np.maximum(interval["up"], interval["down"]) < log(2.0 / alpha)
-    none_N, step = ~kept_NG.any(axis=-1), float(GRID[1] - GRID[0])
-    mean_N = interval["sum"] / max(interval["n"], 1)
-    low_N = np.where(none_N, mean_N, np.where(kept_NG, GRID, np.inf).min(axis=-1) - step)
-    high_N = np.where(none_N, mean_N, np.where(kept_NG, GRID, -np.inf).max(axis=-1) + step)
-    return np.clip(low_N, -1.0, 1.0), np.clip(high_N, -1.0, 1.0)
+    bar = log(2.0 / alpha)
+    low_N = np.where(interval["up"] >= bar, GRID, -1.0).max(axis=-1)
+    high_N = np.where(interval["down"] >= bar, GRID, 1.0).min(axis=-1)
+    mean_N = np.clip(interval["sum"] / max(interval["n"], 1), -1.0, 1.0)
+    crossed_N = low_N >= high_N
+    return np.where(crossed_N, mean_N, low_N), np.where(crossed_N, mean_N, high_N)
 
 
 class Difference(NamedTuple):

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from fairlead.errors import ConfigError
 from fairlead.policies.base import Policy
-from fairlead.types import Call, Query, Spent, Trace
+from fairlead.types import Call, Query, Spent, Step, Trace
 from fairlead.worlds.base import Estimate, may_cost
 
 CLOCK_SLACK_SECONDS = 300.0
@@ -40,12 +40,18 @@ class Limit(Struct, frozen=True, kw_only=True):
 def limit_of(policy: Policy, *, path: str = "$") -> Limit | None:
     """Return the budget that a policy keeps, itself or by a policy nested in it; None if none does.
 
+    A candidate's budget is not the route's: what may be wrong must not stop what serves (`Policy.aside`).
+
     Raises:
         ConfigError: if two nested policies keep different ones.
     """
     found: dict[Limit, str] = {}
+    aside: tuple[str, ...] = ()
     for at, part in policy.walk(path):
-        if isinstance(part, Policy) and part.period_seconds is not None and part.period_usd is not None:
+        if not isinstance(part, Policy) or f"{at}.".startswith(aside):
+            continue
+        aside += tuple(f"{at}.{name}." for name in part.aside)
+        if part.period_seconds is not None and part.period_usd is not None:
             found.setdefault(Limit(usd=part.period_usd, seconds=part.period_seconds), at)
     if len(found) > 1:
         raise ConfigError(
@@ -147,7 +153,7 @@ class Spending:
         Args:
             traces: gives all traces, newest first; read only as far back as the longest current period begins.
             now: Unix time.
-            estimate: what a call may have cost that did not tell.
+            estimate: what a call may have cost that neither told nor was charged for.
         """
         begins = {route: now // limit.seconds * limit.seconds for route, limit in self.limits.items()}
         if not begins:
@@ -175,5 +181,13 @@ def held_for(targets: Iterable[str], query: Query, estimate: Estimate) -> float:
 def _cost(trace: Trace, estimate: Estimate) -> float:
     if trace.usd is not None:
         return trace.usd
-    calls = [(s.call, s.outcome) for s in trace.steps if s.call is not None and may_cost(s.outcome)]
-    return fsum(o.usd if o.usd is not None else (estimate(c, trace.query) or 0.0) for c, o in calls)
+    return fsum(_of_step(s, s.call, trace.query, estimate) for s in trace.steps if s.call is not None)
+
+
+def _of_step(step: Step, call: Call, query: Query, estimate: Estimate) -> float:
+    if step.outcome.usd is not None:
+        return step.outcome.usd
+    if step.charged_usd is not None:
+        return step.charged_usd
+    # Nothing was charged when it was made, as the route had no budget then.
+    return (estimate(call, query) or 0.0) if may_cost(step.outcome) else 0.0

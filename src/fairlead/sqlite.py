@@ -9,12 +9,15 @@ process, but the last moments may be lost if the machine itself loses power. `sy
 What cannot be written (a full disk, say) is never lost silently: the future gets a `StoreError`, the error is logged and counted in
 `failures`, and later traces chain to the last one that was written.
 
-An accepted judgement is written together with its lesson, and a lesson is taken off together with the version that has learned it. So a
+The first judgement of an answer is written together with its lesson, and a lesson is taken off together with the version that has learned it. So a
 lesson is neither lost nor learned twice, whenever the process dies.
+
+A policy's large arrays are kept once, under digests of their own, however many versions hold them: a version takes as much as it changed.
+The policy's own digest is that of the whole, as `Component.digest` gives it.
 
 Old versions of a policy that no trace names, nobody serves and nothing began with are pruned: their row stays, their artifact goes. Which
 artifacts no trace names is kept in a small table (`spare`) that the first trace of a version takes it off; whoever changes that table can
-make the store forget an artifact, which `verify` then misses, since it goes by the traces.
+make the store forget an artifact, which `verify` then misses, since it goes by the traces. An array goes with the last policy that holds it.
 
 Two writers would fork the chain, so a store holds an operating-system lock on ``PATH.lock``; readers need none.
 
@@ -30,15 +33,16 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 import msgspec
 
 from fairlead import chain
-from fairlead.component import State, digest, pack, unpack
+from fairlead.component import State, digest, pack, pack_apart, unpack_apart
 from fairlead.errors import ChainBroken, StateError, StoreError
 from fairlead.pool import Pool
 from fairlead.store import BEGIN, KEEP, Receipt, Snapshot, Store
@@ -52,7 +56,9 @@ except ImportError:  # pragma: no cover - not a Unix system
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
+SCHEMA = 3
+OLDEST = 2
+"""The oldest schema that is read, and brought up to date by a writer."""
 APPLICATION = 0x464C4431  # "FLD1"
 PAGE = 256
 """Rows read at a time by `traces`, so that a slow reader does not hold up checkpoints."""
@@ -63,6 +69,11 @@ GRACE_SECONDS = 3600.0
 USED = 1000
 """Digests remembered as named by a trace."""
 
+# Which arrays a policy holds. Schema 2 had no such table, and kept every policy whole.
+_PARTS = """
+CREATE TABLE parts(policy TEXT NOT NULL, array TEXT NOT NULL, PRIMARY KEY(policy, array)) WITHOUT ROWID;
+CREATE INDEX parts_of ON parts(array);
+"""
 _TABLES = f"""
 CREATE TABLE traces(
   seq INTEGER PRIMARY KEY, id TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, route TEXT NOT NULL, target TEXT NOT NULL,
@@ -81,6 +92,7 @@ CREATE INDEX lessons_of ON lessons(trace_id);
 CREATE INDEX lessons_on ON lessons(route);
 CREATE TABLE artifacts(digest TEXT NOT NULL, kind TEXT NOT NULL, deflated INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE UNIQUE INDEX artifacts_name ON artifacts(digest, kind);
+{_PARTS}
 CREATE TABLE spare(digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE versions(
   route TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, at REAL NOT NULL, note TEXT NOT NULL, active INTEGER NOT NULL,
@@ -91,6 +103,8 @@ INSERT INTO heads VALUES ('traces', 0, x'{chain.TRACES_BEGIN.hex()}'), ('feedbac
 PRAGMA application_id={APPLICATION};
 PRAGMA user_version={SCHEMA};
 """
+
+_INSERT = "INSERT OR IGNORE INTO artifacts VALUES (?, ?, ?, ?)"
 
 Chain: TypeAlias = Literal["traces", "feedback"]
 
@@ -229,8 +243,11 @@ class SQLiteStore(Store):
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-            _recognise(connection, self.path)
+            schema = _recognise(connection, self.path)
             connection.execute("PRAGMA journal_mode=WAL")
+            if schema < SCHEMA:
+                connection.executescript(f"BEGIN IMMEDIATE; {_PARTS} PRAGMA user_version={SCHEMA}; COMMIT;")
+                log.info("%s: brought from schema %d to %d", self.path, schema, SCHEMA)
             connection.execute(f"PRAGMA synchronous={'FULL' if self.synchronous == 'full' else 'NORMAL'}")
         except BaseException:
             connection.close()
@@ -331,6 +348,11 @@ class SQLiteStore(Store):
         rows = self._rows("SELECT body FROM traces WHERE id = ?", (id,))
         return chain.decode(rows[0][0], Trace) if rows else None
 
+    def like(self, part: str, *, limit: int = 2) -> list[str]:
+        """Return up to `limit` ids that have `part` in them, newest first. Blocks: not for the event loop."""
+        rows = self._rows("SELECT id FROM traces WHERE instr(id, ?) ORDER BY seq DESC LIMIT ?", (part, limit))
+        return [row[0] for row in rows]
+
     def traces(self, *, newest_first: bool = False, limit: int | None = None) -> Iterator[Trace]:
         """Read written traces in order of writing. Blocks: not for the event loop."""
         page = f"SELECT seq, body FROM traces WHERE seq {'<' if newest_first else '>'} ? ORDER BY seq"
@@ -352,7 +374,7 @@ class SQLiteStore(Store):
     async def add_feedback(self, feedback: Feedback, *, learning: Container[str] | None = None) -> Receipt:
         """Keep a judgement. Sources are told apart by name; a further one by the same source revises its first, whatever its kind.
 
-        An accepted one is written together with its lesson, if its route is among `learning` (None: any).
+        The first of an answer is written together with its lesson, if its route is among `learning` (None: any).
 
         Raises:
             StoreError: if it could not be written.
@@ -408,7 +430,7 @@ class SQLiteStore(Store):
         return out
 
     def forget_lessons(self, trace_ids: Sequence[str]) -> None:
-        """Take lessons off that will never be learned, one for each time that an id is named. Blocks."""
+        """Take off the lessons of traces, which will never be learned. Blocks."""
         if trace_ids:
             self._blocking("end of lessons", lambda connection, _: _learned(connection, trace_ids))
 
@@ -433,13 +455,21 @@ class SQLiteStore(Store):
             StateError: if the state cannot be packed.
             StoreError: if it cannot be written.
         """
-        body = pack([spec, state])
-        name = digest(body)
+        name = digest(pack([spec, state]))
+        body, apart = pack_apart([spec, state])
+        # Deflated here and not by the writer, whom others wait for.
         row = _deflated(name, "policy", body)
+        new = {array: _deflated(array, "array", apart[array]) for array in apart.keys() - self._kept_arrays(apart)}
 
         def work(connection: sqlite3.Connection, _: Heads) -> Snapshot:
-            if connection.execute("INSERT OR IGNORE INTO artifacts VALUES (?, ?, ?, ?)", row).rowcount:
+            if connection.execute(_INSERT, row).rowcount:
                 connection.execute("INSERT OR IGNORE INTO spare VALUES (?)", (name,))
+                for array, data in apart.items():
+                    # One that was there a moment ago may have been pruned since.
+                    kept = connection.execute("SELECT 1 FROM artifacts WHERE digest = ? AND kind = 'array'", (array,))
+                    if not kept.fetchone():
+                        connection.execute(_INSERT, new.get(array) or _deflated(array, "array", data))
+                    connection.execute("INSERT INTO parts VALUES (?, ?)", (name, array))
             last = connection.execute(
                 "SELECT version, digest, at, note, active FROM versions WHERE route = ? ORDER BY version DESC LIMIT 1",
                 (route,),
@@ -472,7 +502,7 @@ class SQLiteStore(Store):
     def load_policy(self, digest: str) -> tuple[dict[str, object], State]:
         """Read a policy's spec and state. Raises `StoreError` if it is not there, or was pruned. Blocks."""
         try:
-            spec, state = unpack(self._artifact("policy", digest))
+            spec, state = unpack_apart(self._artifact("policy", digest), lambda name: self._artifact("array", name))
         except (StateError, ValueError) as e:
             raise StoreError(f"the policy {digest} in {self.path} cannot be read: {e}") from e
         return spec, state
@@ -509,7 +539,7 @@ class SQLiteStore(Store):
         row = _deflated(digest, "pool", chain.encode(targets))
 
         def work(connection: sqlite3.Connection, _: Heads) -> None:
-            connection.execute("INSERT OR IGNORE INTO artifacts VALUES (?, ?, ?, ?)", row)
+            connection.execute(_INSERT, row)
 
         self._blocking(f"pool {digest}", work)
 
@@ -519,6 +549,11 @@ class SQLiteStore(Store):
             return msgspec.json.decode(self._artifact("pool", digest), type=tuple[Target, ...])
         except msgspec.MsgspecError as e:
             raise StoreError(f"the pool {digest} in {self.path} cannot be read: {e}") from e
+
+    def _kept_arrays(self, names: Collection[str]) -> set[str]:
+        """Say which of these arrays are in the file."""
+        query = f"SELECT digest FROM artifacts WHERE kind = 'array' AND digest IN ({', '.join('?' * len(names))})"
+        return {name for (name,) in self._rows(query, tuple(names))} if names else set()
 
     def _artifact(self, kind: str, digest: str) -> bytes:
         rows = self._rows("SELECT deflated, body FROM artifacts WHERE digest = ? AND kind = ?", (digest, kind))
@@ -564,10 +599,14 @@ class SQLiteStore(Store):
                     "SELECT digest, route, version FROM versions WHERE active"
                 ):
                     named.setdefault(("policy", name), f"version {version} of {route}, the active one,")
-                for name, kind, deflated, body in connection.execute("SELECT * FROM artifacts"):
-                    if not _is(name, kind, deflated, body):
-                        raise ChainBroken(f"the {kind} {name} was changed after it was written")
-                    named.pop((kind, name), None)
+                find = _finder(connection)
+                for which in ("=", "!="):  # arrays first: policies are made of them
+                    for name, kind, deflated, body in connection.execute(
+                        f"SELECT * FROM artifacts WHERE kind {which} 'array'"
+                    ):
+                        if not _is(name, kind, deflated, body, find):
+                            raise ChainBroken(f"the {kind} {name} was changed after it was written")
+                        named.pop((kind, name), None)
                 for (kind, name), who in named.items():
                     raise ChainBroken(f"the {kind} {name} that {who} names is missing")
             except (sqlite3.Error, msgspec.MsgspecError) as e:
@@ -623,17 +662,18 @@ def _judge(
     ).fetchone()
     if before is not None and msgspec.structs.replace(chain.decode(before[0], Feedback), at=f.at) == f:
         return Receipt(status="duplicate", trace_id=f.trace_id, late_seconds=late)
+    status: Literal["accepted", "kept", "revised"] = "revised"
+    if before is None:
+        judged = connection.execute("SELECT 1 FROM feedback WHERE trace_id = ? LIMIT 1", (f.trace_id,)).fetchone()
+        status = "accepted" if judged is None else "kept"
     _add(connection, heads, "feedback", (f.trace_id, f.source, f.at), chain.encode(f))
-    if before is None and (learning is None or ended[1] in learning):
+    if status == "accepted" and (learning is None or ended[1] in learning):
         connection.execute("INSERT INTO lessons VALUES (?, ?, ?)", (heads["feedback"][0], f.trace_id, ended[1]))
-    return Receipt(status="accepted" if before is None else "revised", trace_id=f.trace_id, late_seconds=late)
+    return Receipt(status=status, trace_id=f.trace_id, late_seconds=late)
 
 
 def _learned(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> None:
-    """Take the oldest lesson off each trace, once for each time that it is named: two sources may have judged one answer."""
-    connection.executemany(
-        "DELETE FROM lessons WHERE seq = (SELECT min(seq) FROM lessons WHERE trace_id = ?)", [(id,) for id in trace_ids]
-    )
+    connection.executemany("DELETE FROM lessons WHERE trace_id = ?", [(id,) for id in trace_ids])
 
 
 def _prune(connection: sqlite3.Connection, route: str, keep: int, before: float) -> int:
@@ -651,6 +691,12 @@ def _prune(connection: sqlite3.Connection, route: str, keep: int, before: float)
     ).fetchall()
     connection.executemany("DELETE FROM artifacts WHERE digest = ? AND kind = 'policy'", gone)
     connection.executemany("DELETE FROM spare WHERE digest = ?", gone)
+    held = {array for name in gone for array in connection.execute("SELECT array FROM parts WHERE policy = ?", name)}
+    connection.executemany("DELETE FROM parts WHERE policy = ?", gone)
+    connection.executemany(
+        "DELETE FROM artifacts WHERE digest = ?1 AND kind = 'array' AND NOT EXISTS (SELECT 1 FROM parts WHERE array = ?1)",
+        held,
+    )
     return len(gone)
 
 
@@ -720,6 +766,21 @@ class _TraceColumns(msgspec.Struct):
     seconds: float = 0.0
 
 
+def _finder(connection: sqlite3.Connection) -> Callable[[str], bytes]:
+    """Return what reads an array by its digest; many policies in a row hold the same."""
+
+    @lru_cache(maxsize=16)
+    def find(name: str) -> bytes:
+        row = connection.execute(
+            "SELECT deflated, body FROM artifacts WHERE digest = ? AND kind = 'array'", (name,)
+        ).fetchone()
+        if row is None:
+            raise ChainBroken(f"the array {name} that a policy is made of is missing")
+        return _inflated(*row)
+
+    return find
+
+
 def _deflated(name: str, kind: str, body: bytes) -> tuple[str, str, int, bytes]:
     """Return the row of an artifact, deflated if that saves a fifth. Its digest is that of the plain bytes."""
     small = zlib.compress(body, 1)
@@ -730,14 +791,16 @@ def _inflated(deflated: int, body: bytes) -> bytes:
     return zlib.decompress(body) if deflated else bytes(body)
 
 
-def _is(name: str, kind: str, deflated: int, body: Any) -> bool:
-    """Whether `body` is what the digest `name` names."""
+def _is(name: str, kind: str, deflated: int, body: Any, find: Callable[[str], bytes]) -> bool:
+    """Whether `body` is what the digest `name` names; `find` gives the arrays that a policy is made of."""
     try:
         body = _inflated(deflated, _bytes(body))
-        if kind == "policy":
+        if kind == "array":
             return digest(body) == name
+        if kind == "policy":
+            return digest(body) == name or digest(pack(unpack_apart(body, find))) == name
         return Pool(targets=msgspec.json.decode(body, type=tuple[Target, ...])).digest == name
-    except (zlib.error, msgspec.MsgspecError):
+    except (zlib.error, msgspec.MsgspecError, StateError):
         return False
 
 
@@ -754,8 +817,8 @@ def _snapshot(row: tuple[Any, ...]) -> Snapshot:
     )
 
 
-def _recognise(connection: sqlite3.Connection, path: Path) -> None:
-    """Make sure that the file is a store that this version understands."""
+def _recognise(connection: sqlite3.Connection, path: Path) -> int:
+    """Make sure that the file is a store that this version understands; return its schema."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION:
@@ -764,11 +827,12 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"{path} was written by a newer Fairlead (schema {schema}, this one knows {SCHEMA}); upgrade fairlead"
         )
-    if schema < SCHEMA:
+    if schema < OLDEST:
         raise StoreError(
-            f"{path} was written by an earlier Fairlead (schema {schema}, this one knows {SCHEMA}); "
+            f"{path} was written by an earlier Fairlead (schema {schema}, this one knows {OLDEST} to {SCHEMA}); "
             "name another path to begin a new store, and read this one with the version that wrote it"
         )
+    return int(schema)
 
 
 def _unreadable(path: Path, e: sqlite3.Error) -> StoreError:

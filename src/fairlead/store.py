@@ -3,7 +3,8 @@
 `sqlite.py` keeps it in one file. Writing never blocks the event loop: `append` hands the trace to a writer and returns a future that
 is done when the trace has been handed to the operating system.
 
-Lessons. An accepted judgement leaves a *lesson*: it stays until `save_policy(..., learned=[trace id, ...])` keeps the version that has
+Lessons. The first judgement of an answer leaves a *lesson*; those by other sources are kept and shown, and teach nothing: an answer is one
+observation, however many judge it, or evidence over answers would count it as often. A lesson stays until `save_policy(..., learned=[trace id, ...])` keeps the version that has
 learned it, or `forget_lessons` gives it up. Whoever learns takes up `unlearned(route)` when it starts, before it takes any
 feedback, so that what was accepted is learned once, also when the process died in between.
 """
@@ -31,12 +32,13 @@ KEEP = 32
 class Receipt(Struct, frozen=True, kw_only=True):
     """What became of a feedback.
 
-    ``accepted``: new. ``duplicate``: the same judgement by the same source was there already; nothing is learned twice.
+    ``accepted``: the first judgement of this answer. ``kept``: the first by this source, but another judged the answer before; it stands
+    in every report and is not learned. ``duplicate``: the same judgement by the same source was there already; nothing is learned twice.
     ``revised``: the source changed its mind; the new value stands in every report, but it is not learned again.
     ``unknown``: no trace has this id.
     """
 
-    status: Literal["accepted", "duplicate", "revised", "unknown"]
+    status: Literal["accepted", "kept", "duplicate", "revised", "unknown"]
     trace_id: str
     late_seconds: float = 0.0
     """Time between the answer and its judgement."""
@@ -93,12 +95,12 @@ class Store(ABC):
     def unlearned(self, route: str, *, limit: int = 10_000) -> list[tuple[Trace, Feedback]]:
         """Read the lessons of `route` that no version has learned, oldest first, `limit` at most. Blocks.
 
-        An answer that two sources judged is two lessons. What is read here stays until `save_policy` or `forget_lessons` names it.
+        An answer is one lesson at most. What is read here stays until `save_policy` or `forget_lessons` names it.
         """
 
     @abstractmethod
     def forget_lessons(self, trace_ids: Sequence[str]) -> None:
-        """Give up lessons that do harm, one for each time that a trace is named. Blocks."""
+        """Give up the lessons of traces, which do harm. Blocks."""
 
     @abstractmethod
     def traces(self, *, newest_first: bool = False, limit: int | None = None) -> Iterator[Trace]:
@@ -122,7 +124,7 @@ class Store(ABC):
         """Keep a policy's spec and state under its digest as the route's next version. Blocks.
 
         The newest version is taken again if it has the same digest and note. `learned` names the traces whose lessons this version has
-        learned: an id takes off the oldest lesson of its trace, an id that is there twice the two oldest; both or nothing is written.
+        learned; both or nothing is written.
         """
 
     @abstractmethod

@@ -367,6 +367,9 @@ def check_policy(
 ) -> None:
     """Check one policy: a proper distribution over eligible targets, pure, replayable, and learning if it learns.
 
+    One that holds other policies must keep what they require: where one lets a single target act, nobody else is asked. Candidates
+    (`Policy.aside`) may be wrong, and require nothing.
+
     A policy that has a `learn` of its own must do better than random on the toy after 300 answers. If it is `contextual`, better than
     the best single target; None: as the class says of itself.
     """
@@ -408,7 +411,7 @@ def check_policy(
         stored = make()
         stored.load(unpack(pack(learned.state())))
         _same(stored.digest(), learned.digest(), "the state that was loaded differs")
-        whole = learned.copy()
+        whole = learned.copy_to_teach()
         before = learned.digest()
         _same(play(stored, 300, 340), play(whole, 300, 340), "the choices differ")
         _same(stored.digest(), whole.digest(), "the states differ")
@@ -419,16 +422,54 @@ def check_policy(
     with _holds("forgetting leaves a working policy"):
         learned.decay(0.5)
         _check_proposals(learned, "after decay", table, queries)
+    with _holds("a required rule inside is kept"):
+        _check_required(make, table.observations(policy.needs), queries)
     if policy.mergeable:
         with _holds("two halves merged equal the whole"):
             _check_merge(make, table)
+
+
+class _Required(Policy):
+    """Lets one target act and nobody take over, as a required rule does; counts how often it was asked."""
+
+    def __init__(self, *, target: str) -> None:
+        self.target = target
+        self.asked = 0
+
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        self.asked += 1
+        return Proposal([Option(plan=Single(target=self.target), probability=1.0)], fallbacks=())
+
+
+def _check_required(make: Callable[[], Policy], signals: Sequence[Signals], queries: Sequence[Query]) -> None:
+    """Put a required rule in the place of each policy inside, one at a time."""
+    for argument, value in make().params().items():
+        if argument in make().aside:
+            continue
+        held: list[str | None] = [None] if isinstance(value, Policy) else []
+        if isinstance(value, dict):
+            held = [key for key, inner in value.items() if isinstance(inner, Policy)]
+        for key in held:
+            for target in TARGETS:
+                policy, rule = make(), _Required(target=target.name)
+                setattr(policy, argument, rule if key is None else {**value, key: rule})
+                where = f"{argument}{'' if key is None else f'.{key}'} lets {target.name} act alone"
+                for i in (0, 1):
+                    before = rule.asked
+                    proposal = policy.propose(queries[i], signals[i], TARGETS)
+                    if rule.asked == before:
+                        continue
+                    free = {o.plan for o in proposal.options if o.probability > 0.0}
+                    _same(free, {Single(target=target.name)}, f"who may be asked where {where}")
+                    over = proposal.fallbacks is not None and free.issuperset(proposal.fallbacks)
+                    _true(over, f"nobody else may take over where {where}, not {proposal.fallbacks}")
 
 
 def _check_proposals(policy: Policy, when: str, table: OutcomeTable, queries: list[Query]) -> None:
     signals = table.observations(policy.needs)
     extra = Target(name="dog", profile=Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=1.0))
     for i in (0, 1, 390, 391):
-        query, state = queries[i], policy.digest()
+        query, state, attributes = queries[i], policy.digest(), _names(policy)
         before = msgspec.msgpack.encode(query)
         for targets in (TARGETS, TARGETS[:1], TARGETS[1:], (*TARGETS, extra), (extra,)):
             names = {t.name for t in targets}
@@ -436,6 +477,8 @@ def _check_proposals(policy: Policy, when: str, table: OutcomeTable, queries: li
             with _holds(f"targets may join and leave ({shown})"):
                 proposal = policy.propose(query, signals[i], targets)
             told = _told(proposal)
+            quiet = "propose must set no attributes, since a learner may be copying them; use a slot"
+            _same(_names(policy), attributes, f"{quiet} ({shown})")
             _true(proposal.options, f"there must be at least one option ({shown})")
             p = [o.probability for o in proposal.options]
             _true(all(math.isfinite(v) and v >= 0.0 for v in p), f"probabilities must be finite, not {p} ({shown})")
@@ -455,6 +498,11 @@ def _check_proposals(policy: Policy, when: str, table: OutcomeTable, queries: li
         pool = Pool(targets=TARGETS)
         a, b = (policy.decide(query, signals[i], pool, seed=3) for _ in range(2))
         _same((a.plan, a.propensity), (b.plan, b.propensity), f"the same seed must give the same decision ({when})")
+
+
+def _names(component: Component) -> list[tuple[str, list[str]]]:
+    """Name what a component and all that is nested in it have in their `__dict__`."""
+    return [(path, list(vars(part))) for path, part in component.walk()]
 
 
 def _check_merge(make: Callable[[], Policy], table: OutcomeTable) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fairlead.bench.frontier import frontier, to_text
+from fairlead.bench.frontier import Frontier, Point, frontier, to_text
+from fairlead.bench.metrics import Interval
 from fairlead.errors import TableError
 from fairlead.testing import toy
 
@@ -31,6 +32,31 @@ def test_the_ends_are_the_best_and_the_cheapest_and_all_is_between() -> None:
     text = to_text(found, rows=3)
     assert len(text.splitlines()) <= 5
     assert "best single target: ant" in text
+
+
+def test_a_free_end_is_one_row_among_others() -> None:
+    def exact(value: float) -> Interval:
+        return Interval(value=value, low=value, high=value)
+
+    points = tuple(
+        Point(
+            usd_weight=float(i),
+            quality=exact(0.9 - 0.02 * i),
+            usd=exact(0.001 * (24 - i)),
+            of_best_quality=exact(1.0),
+            of_best_usd=exact(1.0),
+            on_hull=True,
+        )
+        for i in range(25)
+    )
+    found = Frontier(
+        source="t", predictor="knn", queries=10, dropped=0, split="5-fold", best="b", singles={}, points=points
+    )
+    for rows in (2, 3, 8, 16):
+        lines = to_text(found, rows=rows).splitlines()[2:]
+        assert max(2, rows // 2) <= len(lines) <= rows
+        assert lines[0].split()[0] == "0"
+        assert lines[-1].split()[0] == "24"
 
 
 def test_without_costs_there_is_nothing_to_weigh() -> None:

@@ -312,6 +312,32 @@ def test_a_little_lack_of_overlap_widens_the_interval() -> None:
     assert "no overlap" in str(evaluate(log_of(log.chosen_Q, logged, more, log.outcomes["quality"]))["quality"].refusal)
 
 
+def test_what_was_never_seen_may_cost_more_than_all_that_was() -> None:
+    # 4% go to an option that was never asked. Quality is counted at its worst; what has no worst is refused.
+    log = drawn(500, 0)
+    logged = np.column_stack([log.logged_QA, np.zeros(500)])
+    new = np.column_stack([0.96 * log.new_QA, np.full(500, 0.04)])
+    amounts = {"usd": np.random.default_rng(0).random(500), "seconds": np.ones(500)}
+    dearer = log_of(log.chosen_Q, logged, new, log.outcomes["quality"], outcomes=amounts)
+    found = evaluate(dearer, objective=Objective(usd_weight=0.3), rules=LAX)
+    assert found["quality"].refusal is None
+    for what in ("usd", "seconds", "utility"):
+        refusal = found[what].refusal
+        assert refusal is not None
+        assert "4% of the new policy's choices" in refusal
+        assert f"nothing that was seen bounds the {what}" in refusal
+        assert found[what].estimates == ()
+
+
+def test_switch_trusts_no_forecast_of_what_has_no_bounds() -> None:
+    log = drawn(500, 0, served=np.asarray([[0.02, 0.49, 0.49]] * 2), wanted=np.asarray([[0.5, 0.25, 0.25]] * 2))
+    usd = np.random.default_rng(0).random(500)
+    both = log_of(log.chosen_Q, log.logged_QA, log.new_QA, log.outcomes["quality"], outcomes={"usd": usd})
+    found = evaluate(both, rules=LAX)["usd"]
+    assert found["switch"].value == found["dr"].value
+    assert found["switch"].bias == 0.0
+
+
 def test_too_small_an_effective_sample_is_refused() -> None:
     served = np.asarray([[0.02, 0.49, 0.49]] * 2)
     wanted = np.asarray([[1.0, 0.0, 0.0]] * 2)

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fairlead.bench import page
 from fairlead.bench.chains import ConfidenceColumns
@@ -114,6 +115,15 @@ def test_table_page_is_whole_and_says_what_was_found(found: Study) -> None:
     assert "&lt;b&gt;tales&lt;/b&gt;" in html
     assert "count&lt;er" in html
     assert "ridge without embedding" in html
+
+
+def test_a_lead_that_was_picked_by_its_own_figures_is_called_so(found: Study) -> None:
+    assert "chosen on these queries" not in page.render(from_table(found))  # ridge alone; mean is no candidate
+    mean, ridge = (next(row for row in found.report.rows if row.name == name) for name in ("mean", "ridge"))
+    three = [*found.report.rows, replace(ridge, name="more"), replace(mean, name="less")]
+    html = page.render(from_table(replace(found, report=replace(found.report, rows=three))))
+    assert "; highest of 3, chosen on these queries" in html  # beside the interval
+    assert "ridge, highest of 3, chosen on these queries," in html  # by dataset
 
 
 def test_ablation_misses_the_block_that_tells(found: Study) -> None:

@@ -87,13 +87,71 @@ def test_a_prior_recalled_is_the_prior(online: ModuleType, table: Any) -> None:
     assert recalled.predict(signals, targets) == direct.predict(signals, targets)
 
 
-def test_marks_are_held(online: ModuleType) -> None:
-    def row(part: str, **figures: float) -> Any:
-        return online.Row(
-            part=part, name=online.JUDGED, figures={k.replace("_", " "): (v, 0.01) for k, v in figures.items()}
-        )
+def rows_of(online: ModuleType, *, learned: float) -> list[Any]:
+    """All rows that marks read, as if learning brought `learned`, give or take 1."""
 
-    good = row("regret, quality", best_fixed=9.0)
-    bad = row("regret, quality", best_fixed=11.0)
-    replay = row("replay", accepted=0.75, sd_of_accepted=0.01, weighted=0.70, sd_of_weighted=0.01)
-    assert [ok for ok, _ in online.judge([good, bad, replay])] == [True, False, True, False]
+    def row(part: str, name: str, **figures: tuple[float, float]) -> Any:
+        return online.Row(part=part, name=name, figures={k.replace("_", " "): v for k, v in figures.items()})
+
+    gain, none = (learned, 1.0), (0.0, 0.0)
+    out = []
+    for wanted in online.OBJECTIVES:
+        out += [
+            row("judged: x", f"{wanted}: {online.JUDGED}", best_fixed=(-5.0, 1.0), less_than_the_prior_alone=none),
+            row("judged: x", f"{wanted}: {online.COLD_JUDGED}", less_than_random=gain),
+        ]
+    reward, spread = (0.674 + learned / 1000.0, 0.0), (0.005, 0.0)
+    for name, found in ((online.JUDGED, (0.75, 0.0)), (online.COLD_JUDGED, reward)):
+        figures = {"accepted": found, "sd_of_accepted": spread, "weighted": found, "sd_of_weighted": spread}
+        out.append(row("replay of GreenServ's random rows: x", name, **figures))
+    return [
+        *out,
+        row("drift: x", online.DRIFT_JUDGED, less_than_the_prior_alone=gain),
+        row("drift: x", online.DETECT, less_than_without_the_test=gain),
+        row("corral, quality", online.MISLED, less_than_the_misleading_prior=gain),
+        row("corral, quality", online.CORRAL, less_than_the_even_mixture=gain),
+    ]
+
+
+def test_a_policy_that_does_not_learn_misses_all_marks_but_those_of_its_prior(online: ModuleType) -> None:
+    kept = online.judge(rows_of(online, learned=20.0))
+    assert len(kept) == 14
+    assert all(good for good, _ in kept)
+    missed = [text for good, text in online.judge(rows_of(online, learned=0.0)) if not good]
+    assert len(missed) == 8
+    held = [text for good, text in online.judge(rows_of(online, learned=0.0)) if good]
+    assert all(online.JUDGED in text for text in held)
+
+
+def test_what_a_mark_says_is_the_interval(online: ModuleType) -> None:
+    def verdicts(name: str, figure: str, mean: float, half: float) -> tuple[bool, str]:
+        row = online.Row(
+            part="judged: x", name=f"quality: {name}", figures={figure: (mean, half), online.LESS: (0.0, 0.0)}
+        )
+        good, text = online.judge([row])[0]
+        return good, text
+
+    good, text = verdicts(online.JUDGED, "best fixed", 9.0, 0.5)
+    assert good
+    assert text.endswith("shown")
+    good, text = verdicts(online.JUDGED, "best fixed", 9.0, 3.0)
+    assert good
+    assert text.endswith("point only")
+    assert not verdicts(online.JUDGED, "best fixed", 11.0, 0.5)[0]
+    assert not verdicts(online.COLD_JUDGED, "less than random", 5.0, 6.0)[0]
+
+
+def test_learning_that_harms_is_found(online: ModuleType) -> None:
+    figures = {"best fixed": (-20.0, 1.0), online.LESS: (-6.0, 5.0)}
+    row = online.Row(part="judged: x", name=f"quality: {online.JUDGED}", figures=figures)
+    assert [good for good, _ in online.judge([row])] == [True, False]
+
+
+def test_false_alarms_are_counted(online: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(online, "RIGHT", (0.5,))
+    monkeypatch.setattr(online, "ARMS", 6)
+    found = online.alarms(0)["0.50"]
+    assert found["within 4,000"] <= 1 / 6
+    assert 20 < found["fall noticed after, median"] < 120
+    rows = [online.Row(part="alarms: x", name="0.50", figures={"within 4,000": (share, 0.0)}) for share in (0.04, 0.06)]
+    assert [online.judge([row])[0][0] for row in rows] == [True, False]

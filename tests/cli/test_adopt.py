@@ -21,7 +21,15 @@ targets:
     type: scripted
     replies: ["The answer is (B)", "The answer is (C)", "The answer is (B)", "B."]
     profile: {input_usd_per_mtok: 1.0, output_usd_per_mtok: 2.0}
-  broken: {type: scripted, replies: [{error: {kind: unavailable, message: down for good}}]}
+  broken:
+    type: scripted
+    replies: [{error: {kind: unavailable, message: down for good}}]
+    profile: {input_usd_per_mtok: 1.0, output_usd_per_mtok: 2.0}
+  slow:
+    type: scripted
+    replies: [{error: {kind: timeout, message: too slow}}, "The answer is (B)"]
+    profile: {input_usd_per_mtok: 1.0, output_usd_per_mtok: 2.0}
+  unpriced: {type: scripted, replies: ["The answer is (B)"]}
 routes:
   auto: {policy: {type: utility, predictor: {trained: model}}}
 """
@@ -82,6 +90,47 @@ def test_money_is_kept(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "stopped by --max-usd" in said.err
     assert adopt("--max-usd", "0.0001") == 1
     assert "raise --max-usd" in capsys.readouterr().err
+
+
+def test_money_is_kept_where_prices_are_unknown_or_calls_are_abandoned(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert adopt("--grader", "choice", target="unpriced") == 1
+    refused = capsys.readouterr().err
+    assert "give its profile prices" in refused
+    assert "calls to" not in refused
+    assert adopt("--grader", "choice", "--max-usd", "inf", target="unpriced") == 0
+    assert "30 calls to unpriced, 0.000000 USD, 30 calls at no known price" in capsys.readouterr().err
+    assert adopt("--max-usd", "nan") == 1
+    # A call that timed out may be billed all the same: it is charged what it may cost.
+    assert adopt("--grader", "choice", "--max-usd", "0.015", "--json", target="slow") == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["graded"] < found["calls"] < 30
+    assert 0.002 * (found["calls"] - found["graded"]) < found["usd"] <= 0.015
+    assert "stopped by --max-usd" in said.err
+
+
+def test_a_grader_that_breaks_costs_no_answer_but_its_own(
+    house: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (house / "graders.py").write_text(
+        "def some(prompt, answer, reference):\n"
+        "    if '(C)' in answer:\n        raise KeyError('no such answer')\n    return 1.0\n"
+        "def high(prompt, answer, reference):\n    return 2.0\n"
+    )
+    monkeypatch.syspath_prepend(str(house))
+    capsys.readouterr()
+    assert adopt("--grader", "graders:some", "--json") == 0
+    said = capsys.readouterr()
+    assert 0 < json.loads(said.out)["graded"] < 30
+    assert "30 calls to new" in said.err
+    assert "the grader broke: KeyError: 'no such answer'" in said.err
+    assert adopt("--grader", "graders:high") == 1
+    said = capsys.readouterr()
+    assert "30 calls to new" in said.err
+    assert "it gave 2.0; a quality lies in [0, 1]" in said.err
 
 
 def test_a_target_that_fails_is_given_up_after_a_batch(house: Path, capsys: pytest.CaptureFixture[str]) -> None:

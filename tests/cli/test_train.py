@@ -12,6 +12,8 @@ from fairlead.bench.evaluate import catalogued
 from fairlead.bench.training import load
 from fairlead.build import build, trained
 from fairlead.cli import main
+from fairlead.plans.accept import MeanLogprob
+from fairlead.plans.cascade import Cascade
 from fairlead.pool import Pool
 from fairlead.types import Query, Target
 
@@ -95,7 +97,18 @@ def test_cascades_are_trained_with_the_targets(tmp_path: Path, capsys: pytest.Ca
     table = tmp_path / "sure.jsonl"
     table.write_text("".join(json.dumps(r | {"sure": r["quality"]}) + "\n" for r in rows))
     out = tmp_path / "policy"
-    arguments = ["train", str(table), "--predictor", "knn", "--confidence-column", "sure", "--usd-weight", "0.1"]
+    arguments = [
+        "train",
+        str(table),
+        "--predictor",
+        "knn",
+        "--confidence-column",
+        "sure",
+        "--accept",
+        "confidence",
+        "--usd-weight",
+        "0.1",
+    ]
     assert main([*arguments, "-o", str(out)]) == 0
     assert "{trained: " in capsys.readouterr().out
     policy = build("policies", {"trained": str(out)})
@@ -106,5 +119,16 @@ def test_cascades_are_trained_with_the_targets(tmp_path: Path, capsys: pytest.Ca
     signals = catalogued(policy.needs).read(query, policy.needs)
     decision = policy.decide(query, signals, Pool(targets=[Target(name="big"), Target(name="small")]))
     assert decision.plan.targets() == ("small", "big")
-    assert main([*arguments[:-3], "nothing", "-o", str(out)]) == 1
+    plain = ["train", str(table), "--predictor", "knn", "-o", str(out)]
+    assert main([*plain, "--confidence-column", "nothing", "--accept", "confidence"]) == 1
     assert "nothing" in capsys.readouterr().err
+    # No live target reports a column: what stands for it when serving must be said, or be plain from its name.
+    assert main([*plain, "--confidence-column", "sure"]) == 1
+    assert "mean_logprob or confidence" in capsys.readouterr().err
+    table.write_text(table.read_text().replace('"sure"', '"sure_logprob"'))
+    assert main([*plain, "--confidence-column", "sure_logprob"]) == 0
+    served = build("policies", {"trained": str(out)})
+    tests = {type(p.accept) for p in served.plans.values() if isinstance(p, Cascade)}
+    assert tests == {MeanLogprob}
+    assert main(["bench", str(write(tmp_path / "other.jsonl", first=900)), "--model", str(out)]) == 1
+    assert "portfolio" in capsys.readouterr().err

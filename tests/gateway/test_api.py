@@ -80,7 +80,9 @@ async def test_life_of_feedback(api: Api) -> None:
     assert api.gateway.router.serving["auto"].version == version + 1
     assert (await api.post("/v1/feedback", {"response_id": id, "value": 1.0}))[1]["status"] == "duplicate"
     assert (await api.post("/v1/feedback", {"id": id, "value": 0.0}))[1]["status"] == "revised"
-    assert (await api.post("/v1/feedback", {"id": id, "label": "up", "source": "judge"}))[1]["status"] == "accepted"
+    assert (await api.post("/v1/feedback", {"id": id, "label": "up", "source": "judge"}))[1]["status"] == "kept"
+    assert await asyncio.to_thread(api.gateway.router.learner.wait, 5)
+    assert api.gateway.router.serving["auto"].version == version + 1, "one answer, one lesson"
     _, shown = await api.get(f"/v1/traces/{id}")
     assert [(f.get("source", "user"), f["value"]) for f in shown["feedback"]] == [("user", 0.0), ("judge", 1.0)]
     target = shown["trace"]["outcome"]["target"]

@@ -15,7 +15,7 @@ from fairlead.errors import StateError
 from fairlead.objective import Objective, energy_weight
 from fairlead.plans.single import Single
 from fairlead.plans.vote import Vote
-from fairlead.policies.arms import ArmsPolicy
+from fairlead.policies.arms import ArmsPolicy, restless
 from fairlead.policies.base import Policy
 from fairlead.policies.beta_thompson import BetaThompson, chances
 from fairlead.policies.ema import EMA
@@ -239,10 +239,14 @@ def test_replicas_add_up_and_leave_the_other_as_it_was(make: Any) -> None:
 
 def test_learners_of_different_priors_are_not_merged() -> None:
     prior, _ = trained()
-    with pytest.raises(StateError, match="different priors"):
+    with pytest.raises(StateError, match="of other arguments"):
         EpsilonGreedy(prior=prior).merge(EpsilonGreedy())
-    with pytest.raises(StateError, match="different priors"):
-        LinUCB(prior=prior).merge(LinUCB(prior=Mean()))
+    kinds: list[Any] = [EpsilonGreedy, LinUCB]
+    for make in kinds:
+        other = prior.copy()
+        other.decay(0.5)
+        with pytest.raises(StateError, match="different priors"):
+            make(prior=prior).merge(make(prior=other))
     with pytest.raises(StateError, match="moving averages"):
         EMA().merge(EMA())
 
@@ -284,6 +288,34 @@ def test_learning_never_touches_what_a_snapshot_holds(make: Any) -> None:
     teach(policy, "a", 0.0)
     policy.decay(0.5)
     assert pack(held) == frozen
+
+
+def small_lin_ucb(**more: Any) -> LinUCB:
+    return LinUCB(features=Features(signals=("length",), bias=True), **more)
+
+
+@pytest.mark.parametrize("make", [EpsilonGreedy, small_lin_ucb])
+def test_a_copy_to_teach_holds_the_very_prior(make: Any) -> None:
+    prior, _ = trained()
+    policy = make(prior=prior)
+    copy = policy.copy_to_teach()
+    before = policy.digest()
+    teach(copy, "a", 1.0, 0.0)
+    assert copy.prior is prior
+    assert policy.digest() == before != copy.digest()
+    assert policy.copy().prior is not prior
+
+
+@pytest.mark.parametrize(
+    "changed", [{"objective": Objective(usd_weight=1.0)}, {"prior_weight": 7.0}, {"discount": 0.9}]
+)
+@pytest.mark.parametrize("make", [BetaThompson, small_lin_ucb])
+def test_learners_of_different_arguments_are_not_merged(make: Any, changed: dict[str, Any]) -> None:
+    one, other = make(), make(**changed)
+    teach(other, "a", 1.0)
+    with pytest.raises(StateError, match="of other arguments"):
+        one.merge(other)
+    assert not one.arms_
 
 
 # ---------------------------------------------------------------------------------------------------------- forgetting
@@ -355,13 +387,41 @@ def test_an_alarm_starts_the_arm_from_its_prior_and_says_so(caplog: pytest.LogCa
     assert policy.arms_["b"]["n"] == pytest.approx(2.0)
 
 
-def test_false_alarms_are_rare() -> None:
+@pytest.mark.parametrize("right", [0.5, 0.7, 0.85])
+def test_false_alarms_are_rare_however_much_answers_vary(right: float) -> None:
     rng, alarms = np.random.default_rng(0), 0
     for _ in range(20):
         policy = EpsilonGreedy(detect=8.0)
-        teach(policy, "a", *(rng.uniform(size=1000) < 0.8).astype(float).tolist())
+        teach(policy, "a", *(rng.uniform(size=1000) < right).astype(float).tolist())
         alarms += policy.arms_.get("a", {"n": 0})["n"] < 1000
-    assert alarms <= 3  # about exp(2 * 0.1 * 8 / 0.16) = 22,000 answers between two
+    assert alarms <= 1  # one in 60 within 4,000; with one bar for all, every seventh where half are right, within 1,000
+
+
+def test_the_bar_of_the_test_of_change_rises_with_the_spread_and_never_falls() -> None:
+    calm, wild = EpsilonGreedy(detect=8.0), EpsilonGreedy(detect=8.0)
+    teach(calm, "a", *[0.8] * 90)
+    teach(wild, "a", *[0.0, 1.0] * 45)
+    assert restless(calm.arms_["a"]) == 1.0
+    assert restless(wild.arms_["a"]) == pytest.approx(0.25 / 0.15)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.98, 0.9])
+def test_a_change_is_noticed_whatever_the_discount_leaves_of_the_weight(discount: float) -> None:
+    policy = EpsilonGreedy(detect=8.0, discount=discount)
+    for quality in (0.9,) * 200 + (0.1,) * 30:
+        for name in NAMES:
+            teach(policy, name, quality)
+    assert all(arm["seen"] < 50 and arm["down"] < 8.0 for arm in policy.arms_.values()), "all have started anew"
+
+
+@pytest.mark.parametrize("discount", [0.98, 0.8])
+def test_false_alarms_are_as_rare_with_a_discount(discount: float) -> None:
+    rng, alarms = np.random.default_rng(0), 0
+    for _ in range(20):
+        policy = EpsilonGreedy(detect=8.0, discount=discount)
+        teach(policy, "a", *(rng.uniform(size=1000) < 0.8).astype(float).tolist())
+        alarms += policy.arms_.get("a", {"seen": 0})["seen"] < 1000
+    assert alarms <= 1
 
 
 # --------------------------------------------------------------------------------------------------------- propensities
@@ -377,7 +437,7 @@ def test_the_rate_of_exploring_is_read_off_the_state() -> None:
     assert shares(policy) == pytest.approx({"b": 0.85 + 0.05, "a": 0.05, "c": 0.05})
     assert EpsilonGreedy().rate == 1.0
     assert EpsilonGreedy(prior=Mean()).rate == 0.01
-    merged = EpsilonGreedy()
+    merged = EpsilonGreedy(epsilon=0.8, decay_rate=0.5, floor=0.15)
     merged.merge(policy)
     assert merged.lessons_ == 4
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from fairlead.build import build
-from fairlead.errors import ConfigError, StateError
+from fairlead.errors import ConfigError, NoEligibleTarget, StateError
 from fairlead.objective import Objective
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy
@@ -15,7 +16,10 @@ from fairlead.policies.corral import Corral, barrier_step
 from fairlead.policies.epsilon_greedy import EpsilonGreedy
 from fairlead.policies.fixed import Fixed
 from fairlead.policies.random import Random
+from fairlead.policies.rules import Rules
+from fairlead.policies.utility import Utility
 from fairlead.pool import Pool
+from fairlead.predictors.mean import Mean
 from fairlead.testing import check_policy
 from fairlead.types import Decision, Option, Outcome, Profile, Query, Reading, Reward, Signals, Target, Trace
 
@@ -63,16 +67,63 @@ def test_what_a_member_would_have_won_is_unbiased() -> None:
     propensity = {"a": 0.5, "b": 0.2, "c": 0.3}
     expected = dict.fromkeys(corral.policies, 0.0)
     for name, p in propensity.items():
-        decision = Decision(
-            options=(Option(plan=Single(target=name), probability=p),), chosen=0, propensity=p, eligible=("a", "b", "c")
-        )
         query = Query(id="q", messages=())
+        members = corral.propose(query, SIGNALS, TARGETS).members
+        decision = Decision(
+            options=(Option(plan=Single(target=name), probability=p),), chosen=0, propensity=p, members=members
+        )
         trace = Trace(id="q", at=0.0, query=query, signals=SIGNALS, decision=decision, outcome=Outcome(target=name))
         for member, gain in corral._gains(trace, name, rewards[name]).items():
             expected[member] += p * gain
     assert expected["one"] == pytest.approx(0.75 * 0.2 + 0.25 * 0.9)
     assert expected["two"] == pytest.approx(0.9)
     assert expected["three"] == pytest.approx(0.25 * 0.2 + 0.25 * 0.9 + 0.5 * 0.4)
+
+
+def test_members_are_judged_by_what_they_proposed_then() -> None:
+    """What prices say is not on the record, and members have learned more when a late judgement comes: only the proposal counts."""
+
+    def of(quality: float, price: float) -> Profile:
+        return Profile(quality=quality, input_usd_per_mtok=price, output_usd_per_mtok=price)
+
+    pool = Pool(targets=[Target(name="cheap", profile=of(0.5, 0.1)), Target(name="dear", profile=of(0.9, 1000.0))])
+    members = {
+        n: Utility(predictor=Mean(), objective=Objective(usd_weight=w)) for n, w in (("free", 0.0), ("thrifty", 4.0))
+    }
+    corral = Corral(policies=members, objective=Objective(usd_weight=2.0))
+    for i in range(200):
+        query = Query(id=f"q{i}", messages=())
+        decision = corral.decide(query, SIGNALS, pool)
+        assert {n: o[0].plan.targets()[0] for n, o in decision.members.items()} == {"free": "dear", "thrifty": "cheap"}
+        name = decision.plan.targets()[0]
+        trace = Trace(id="q", at=0.0, query=query, signals=SIGNALS, decision=decision, outcome=Outcome(target=name))
+        corral.learn(trace, Reward(quality=0.9, usd=0.3) if name == "dear" else Reward(quality=0.5, usd=1e-5))
+    assert corral.shares["thrifty"] > 0.7
+    unlike = msgspec.structs.replace(trace, decision=msgspec.structs.replace(decision, members={}))
+    before, arms = corral.shares, corral.arms_
+    corral.learn(unlike, Reward(quality=0.9, usd=0.3))
+    assert corral.shares == before, "another policy's decision says nothing of the members"
+    assert corral.arms_ != arms
+
+
+def test_a_required_rule_of_a_member_binds_all() -> None:
+    def rules(use: str) -> Rules:
+        return Rules(rules=[{"when": {"length": {"gt": 10}}, "use": use, "required": True}], default="b")
+
+    query = Query(id="q", messages=())
+    corral = Corral(policies={"rules": rules("a"), "any": Random(), "too": Fixed(plan="a")})
+    decision = corral.decide(query, SIGNALS, POOL)
+    assert {o.plan.targets(): o.probability for o in decision.options} == pytest.approx({("a",): 1.0})
+    assert decision.fallbacks == (Single(target="a"),)
+    assert decision.members == {}, "the rest would not have been served, so the members cannot be compared"
+    assert "a rule of rules is required" in decision.reasons[-1]
+    wide = Corral(policies={"rules": rules("a"), "same": Fixed(plan="a", only=True)}).decide(query, SIGNALS, POOL)
+    assert set(wide.members) == {"rules", "same"}
+    free = corral.decide(query, Signals(), POOL)
+    assert free.fallbacks is None
+    assert len(free.options) == 3
+    with pytest.raises(NoEligibleTarget, match="require different"):
+        Corral(policies={"one": rules("a"), "two": rules("c")}).decide(query, SIGNALS, POOL)
 
 
 def test_the_step_is_a_distribution_that_follows_the_gains() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from math import erf, sqrt
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -133,6 +134,17 @@ def test_halves_merged_equal_the_whole(make: Any) -> None:
         for name, arm in whole.arms_.items():
             for key in ("A", "A_inv", "b", "n"):
                 assert np.abs(merged.arms_[name][key] - arm[key]).max() < 1e-8
+
+
+def test_features_that_were_fitted_stay_as_they_are() -> None:
+    fitted = Features(signals=("length",), bias=True)
+    read = [Signals(readings={"length": Reading(value=v)}) for v in (10, 1000, 3000)]
+    fitted.fit(read)
+    policy = LinUCB(features=fitted)
+    before = fitted.read(read[1]).tolist()
+    told = trace(np.zeros(D))
+    policy.learn(msgspec.structs.replace(told, signals=read[2]), Reward(quality=1.0))
+    assert policy.features.read(read[1]).tolist() == before
 
 
 @pytest.mark.parametrize("make", POLICIES)

@@ -19,8 +19,9 @@ from fairlead.pool import Pool
 from fairlead.predictors.knn import KNN
 from fairlead.predictors.mean import Mean
 from fairlead.table import OutcomeTable
-from fairlead.types import Constraints, Query, Target
+from fairlead.types import Constraints, Plan, Profile, Query, Target
 
+PRICED = Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=5.0)
 CONFIDENCE = ConfidenceColumns(column="confidence", usd_column="asked_usd")
 
 
@@ -93,6 +94,29 @@ def test_only_plans_whose_targets_may_act() -> None:
     query = Query.ask("x", constraints=Constraints(allow=("b",)))
     with pytest.raises(NoEligibleTarget, match="none of the portfolio's plans"):
         policy.decide(query, signals.read(query, policy.needs), pool)
+
+
+def test_a_planned_target_is_priced_by_its_profile_as_a_newcomer_is() -> None:
+    predictor = Mean()
+    rows: dict[str, list[object]] = {
+        "query_id": ["0", "0"],
+        "prompt": ["x", "x"],
+        "model": ["cheap", "strong"],
+        "quality": [0.0, 1.0],
+    }
+    predictor.fit(OutcomeTable.from_columns(rows).observed(catalogued(predictor.needs), predictor.needs))
+    plans: dict[str, Plan] = {"cheap": Single(target="cheap"), "strong": Single(target="strong")}
+    policy = Portfolio(predictor=predictor, plans=plans, objective=Objective(usd_weight=20.0))
+    signals = catalogued(policy.needs).read(Query.ask("x"), policy.needs)
+    pool = Pool(targets=[Target(name=n, profile=PRICED) for n in ("cheap", "strong", "new")])
+    decision = policy.decide(Query.ask("x"), signals, pool)
+    amounts = {o.plan.targets()[0]: o.forecast.usd for o in decision.options if o.forecast is not None}
+    assert amounts["cheap"] == amounts["strong"] == amounts["new"]
+    assert amounts["new"]
+    assert not any("not known" in r for r in decision.reasons)
+    blind = Pool(targets=[Target(name=n) for n in ("cheap", "strong")])
+    decision = policy.decide(Query.ask("x"), signals, blind)
+    assert "usd is weighed but not known of cheap, strong: 0 is taken off for it" in decision.reasons
 
 
 def test_it_is_built_from_a_config_and_checked() -> None:

@@ -13,7 +13,7 @@ from fairlead.predictors.features import Features
 from fairlead.predictors.knn import KNN
 from fairlead.table import OutcomeTable
 from fairlead.testing import TARGETS, observer_of, toy
-from fairlead.types import Decision, Forecast, Option, Outcome, Query, Reward, Signals, Target, Trace
+from fairlead.types import Decision, Forecast, Option, Outcome, Profile, Query, Reward, Signals, Target, Trace
 
 QUERY = Query(id="q", messages=())
 BAR = float(-np.log(0.05))
@@ -123,7 +123,7 @@ def test_calibrated_it_serves_what_was_tested_and_can_be_stored() -> None:
 def test_without_a_reference_it_is_the_best_of_the_table() -> None:
     policy, _ = calibrated(reference=None)
     assert policy.reference_ == "ant"
-    assert policy.names == ()
+    assert policy.names == (("$.reference_", "ant"),)
 
 
 def test_what_cannot_be_calibrated_says_why() -> None:
@@ -287,3 +287,73 @@ def test_what_is_not_comparable_is_not_learned() -> None:
     assert shares(frozen) == {"mid": 1.0}
     policy.learn(good, Reward(quality=0.0))
     assert policy.judged_ == 1
+
+
+# ------------------------------------------------------------------------------------------- what must not be believed
+
+
+def test_a_prompt_asked_often_counts_once_in_an_order_that_is_no_choice() -> None:
+    # At the boundary, each prompt ten times: rows taken for draws pass in a quarter of the cases.
+    rng, keep, passed = np.random.default_rng(3), 0.95, 0
+    forecast_QT, usd_QT = np.tile([0.8, 0.76], (1000, 1)), np.tile([0.02, 0.001], (1000, 1))
+    for _ in range(300):
+        prompt_Q = np.repeat(np.arange(100), 10)
+        quality_QT = (rng.random((100, 2)) < [0.8, 0.76]).astype(float)[prompt_Q]
+        passed += (
+            certify(quality_QT, forecast_QT, usd_QT, reference=0, keep=keep, confidence=0.95, draw_Q=prompt_Q) > 0.0
+        )
+    assert passed <= 24  # 15 are allowed; more than 24 of 300 have a chance of 1%
+    policy, table = calibrated()
+    often = table.take(np.tile(np.arange(200, 600), 3)[np.random.default_rng(0).permutation(1200)])
+    again = Promise(predictor=policy.predictor, keep=0.9, reference="bee")
+    again.calibrate(often, TARGETS)
+    assert again.figures_["queries"] == 400
+    assert again.figures_["rows"] == 1200
+    assert (again.weight_, again.bias_) == pytest.approx((policy.weight_, policy.bias_))
+
+
+def test_what_is_shown_has_paid_for_the_watch() -> None:
+    watched, _ = calibrated(explore=0.2)
+    alone, _ = calibrated(explore=0.0)
+    assert watched.figures_["amount"] == pytest.approx(0.8 * alone.figures_["amount"] + 0.2)
+    assert watched.figures_["quality"] == pytest.approx(0.8 * alone.figures_["quality"] + 0.2)
+
+
+def test_other_prices_end_the_promise_where_forecasts_read_them() -> None:
+    policy, table = calibrated(minimise="usd")
+    assert policy.profiles_ == {}, "costs were recorded, so that prices do not change the rule"
+    predictor = KNN(features=Features(signals=("length",)))
+    free = table.with_usd(np.full_like(table.usd_QMS, np.nan))
+    predictor.fit(free.take(range(200)))
+    targets = tuple(
+        Target(name=n, profile=Profile(input_usd_per_mtok=p, output_usd_per_mtok=p))
+        for n, p in (("ant", 9.0), ("bee", 3.0), ("cat", 1.0))
+    )
+    policy = Promise(predictor=predictor, keep=0.9, reference="ant")
+    policy.calibrate(free.take(range(200, 600)), targets)
+    assert policy.weight_ > 0.0
+    signals = table.observations(policy.needs)
+
+    def served(now: tuple[Target, ...]) -> set[str]:
+        proposals = [policy.propose(QUERY, s, now) for s in signals[:50]]
+        assert all(("has changed since calibration" in p.reasons[0]) == (now != targets) for p in proposals)
+        return {o.plan.targets()[0] for p in proposals for o in p.options if o.probability}
+
+    assert len(served(targets)) > 1
+    for other in (Profile(), Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)):
+        assert served((*targets[:2], replace(targets[2], profile=other))) == {"ant"}
+
+
+@pytest.mark.parametrize("explore", [0.6, 0.9])
+def test_it_comes_back_however_much_it_explores(explore: float) -> None:
+    policy, rng = serving(explore=explore), np.random.default_rng(2)
+    policy.alarm_ = "measured"
+    for _ in range(3000):
+        by_choice = bool(rng.random() < explore)
+        policy.watch(
+            float(by_choice), by_choice=by_choice, forecasts=(0.9, 0.1), probabilities=(explore, 1.0 - explore)
+        )
+        if not policy.alarm_:
+            break
+        assert all(np.isfinite(w).all() for w in policy.watches_.values())
+    assert policy.alarm_ == ""

@@ -14,19 +14,25 @@ from fairlead.config import make
 from fairlead.errors import ConfigError, NoEligibleTarget, StateError
 from fairlead.objective import Objective
 from fairlead.plans.cascade import Cascade
-from fairlead.policies.base import Policy
+from fairlead.plans.single import Single
+from fairlead.policies.base import Policy, Proposal
 from fairlead.policies.canary import Canary
+from fairlead.policies.corral import Corral
+from fairlead.policies.epsilon_greedy import EpsilonGreedy
 from fairlead.policies.fixed import Fixed
+from fairlead.policies.floor import Floor
 from fairlead.policies.guarded import Guarded, cheapest_mix
 from fairlead.policies.random import Random
 from fairlead.policies.rules import Rules
 from fairlead.policies.shadow import Shadow
 from fairlead.policies.thompson import Thompson
 from fairlead.pool import Pool
+from fairlead.predictors.features import Features
+from fairlead.predictors.knn import KNN
 from fairlead.prove import replay_decision
 from fairlead.router import Router
 from fairlead.testing import check_policy
-from fairlead.types import Decision, Feedback, Outcome, Query, Reward, Signals, Target, Trace
+from fairlead.types import Decision, Feedback, Option, Outcome, Query, Reading, Reward, Signals, Target, Trace
 
 POOL = Pool(targets=(Target(name="ant"), Target(name="bee"), Target(name="cat")))
 RIGHT = {"ant": 0.8, "bee": 0.4, "cat": 0.6}
@@ -210,6 +216,31 @@ def test_the_guard_keeps_to_what_may_act() -> None:
         Guarded(policy=private, fixed="ant").propose(query, signals, (ant, cat))
 
 
+def test_while_what_serves_instead_is_away_the_fixed_target_does() -> None:
+    guarded = Guarded(policy=Fixed(plan="bee"), fixed="ant")
+    guarded.away_ = {"cat": 1.0}
+    assert {name for _, name in guarded.names} == {"ant", "cat"}
+    proposal = guarded.propose(Query(id="q", messages=()), Signals(), (POOL["ant"], POOL["bee"]))
+    assert {o.plan.targets()[0]: o.probability for o in proposal.options} == pytest.approx({"ant": 0.9, "bee": 0.1})
+    alone = guarded.propose(Query(id="q", messages=()), Signals(), (POOL["bee"],))
+    assert "not under guard" in alone.reasons[-1]
+
+
+def test_what_saves_on_purpose_is_guarded_by_an_objective_only() -> None:
+    saver = Floor(predictor=KNN(features=Features(signals=("length",))))
+    for policy in (
+        Guarded(policy=saver, fixed="ant"),
+        Guarded(policy=Rules(default={"policy": "in"}, policies={"in": saver}), fixed="ant"),
+        Canary(current=Fixed(plan="ant"), candidate=saver),
+    ):
+        with pytest.raises(ConfigError, match="floor saves on purpose") as e:
+            policy.check()
+        assert e.value.path == "$.objective"
+    Guarded(policy=saver, fixed="ant", objective=Objective(usd_weight=10.0)).check()
+    Canary(current=Thompson(objective=Objective(usd_weight=10.0)), candidate=saver).check()
+    Guarded(policy=saver, fixed="ant", objective=Objective()).check()  # somebody said that quality alone counts
+
+
 def test_plans_of_several_targets_are_guarded_too() -> None:
     cascade = Cascade.example()
     targets = tuple(Target(name=name) for name in (*cascade.targets(), "ant"))
@@ -229,7 +260,8 @@ def test_what_is_not_on_the_record_is_counted_and_not_guessed() -> None:
     plain = Random().decide(Query(id="q", messages=()), Signals(), POOL)
     guarded = Guarded(policy=Random(), fixed="ant")
     canary = Canary(current=Random(), candidate=Fixed(plan="ant"))
-    for policy in (guarded, canary):
+    both: tuple[Any, ...] = (guarded, canary)
+    for policy in both:
         policy.learn(traced(plain, "ant"), Reward(quality=1.0))
         assert (policy.judged_, policy.skipped_) == (0, 1)
         with pytest.raises(StateError, match="nan"):
@@ -276,7 +308,66 @@ def test_a_shadow_that_cannot_decide_or_learn_harms_nothing(caplog: pytest.LogCa
     assert caplog.text.count("could not learn from q: of another kind") == 3
 
 
+class Buggy(Fixed):
+    """Breaks as `how` says."""
+
+    def __init__(self, *, plan: str = "ant", how: str = "raises") -> None:
+        self.plan, self.how = plan, how
+
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        if self.how == "raises":
+            raise ZeroDivisionError("secret of the candidate")
+        plan, share = Single(target="gone" if self.how == "stray" else "ant"), 0.0 if self.how == "nothing" else 1.0
+        return Proposal([Option(plan=plan, probability=share)])
+
+    def learn(self, trace: Trace, reward: Reward) -> None:
+        raise KeyError("bug")
+
+
+@pytest.mark.parametrize(
+    ("how", "says"), [("raises", "ZeroDivisionError"), ("stray", "gone, not eligible"), ("nothing", "sum to 0.0")]
+)
+def test_a_candidate_with_a_bug_takes_nobody_down(how: str, says: str, caplog: pytest.LogCaptureFixture) -> None:
+    for policy in (
+        Shadow(serve=EpsilonGreedy(), candidate=Buggy(how=how)),
+        Canary(current=EpsilonGreedy(), candidate=Buggy(how=how)),
+    ):
+        decision = policy.decide(Query(id="q", messages=()), Signals(), POOL)
+        assert sum(o.probability for o in decision.options) == pytest.approx(1.0)
+        assert says in decision.reasons[-1]
+        assert "secret" not in str(decision.reasons)
+        assert not decision.shadow
+        serving = policy.serve if isinstance(policy, Shadow) else policy.current
+        assert isinstance(serving, EpsilonGreedy)
+        before = serving.digest()
+        policy.learn(traced(decision, decision.plan.targets()[0]), Reward(quality=1.0))
+        assert serving.digest() != before
+    assert caplog.text.count("could not learn from q") == 2
+    assert ("secret of the candidate" in caplog.text) == (how == "raises")
+
+
 # ------------------------------------------------------------------------------------------------------------- canary
+
+
+def private() -> Rules:
+    rule = {"name": "private", "when": {"private": True}, "use": "bee", "required": True}
+    return Rules(rules=[rule], default="cat")
+
+
+PRIVATE = Signals(readings={"private": Reading(value=True)})
+
+
+def test_a_canary_keeps_a_required_rule() -> None:
+    canary = Canary(current=private(), candidate=Random(), share=0.3)
+    kept = canary.decide(Query(id="q", messages=()), PRIVATE, POOL)
+    assert (probabilities(kept), kept.fallbacks) == ({"bee": 1.0}, ())
+    assert "the canary may not act here" in kept.reasons[-1]
+    assert not kept.shadow
+    assert len(canary.decide(Query(id="q", messages=()), Signals(), POOL).options) == 3
+    inside = Canary(current=private(), candidate=Random(weights={"bee": 1.0}), share=0.3)
+    kept = inside.decide(Query(id="q", messages=()), PRIVATE, POOL)
+    assert (probabilities(kept), kept.fallbacks) == ({"bee": 1.0}, ())
+    assert kept.shadow
 
 
 def test_a_canary_serves_exactly_the_mixture() -> None:
@@ -361,6 +452,7 @@ def test_a_canary_that_cannot_decide_serves_nobody() -> None:
 
 GOOD = {"type": "fixed", "plan": "good"}
 BAD = {"type": "fixed", "plan": "bad"}
+CORRAL = {"type": "corral", "policies": {"good": GOOD, "bad": BAD}}
 
 
 def router(tmp_path: Path, policy: Any) -> Router:
@@ -427,6 +519,22 @@ async def test_a_shadow_is_recorded_and_replayed_inside_rules_too(tmp_path: Path
         assert replay_decision(kept, r.store).same
 
 
+async def test_a_corral_inside_a_guard_or_a_canary_is_recorded_replayed_and_judged(tmp_path: Path) -> None:
+    for i, policy in enumerate(
+        (
+            {"type": "guarded", "policy": CORRAL, "fixed": "good"},
+            {"type": "canary", "current": GOOD, "candidate": CORRAL, "share": 0.5},
+            {"type": "rules", "default": {"policy": "p"}, "policies": {"p": CORRAL}},
+        )
+    ):
+        async with router(tmp_path / str(i), policy) as r:
+            traces = await rounds(r, 0, 100)
+            assert replay_decision(traces[0], r.store).same
+            assert replay_decision(traces[-1], r.store).same
+            corral = next(p for _, p in r.serving["auto"].policy.walk() if isinstance(p, Corral))
+            assert corral.shares["good"] > 0.6
+
+
 @pytest.mark.parametrize(
     ("policy", "path", "says"),
     [
@@ -439,6 +547,18 @@ async def test_a_shadow_is_recorded_and_replayed_inside_rules_too(tmp_path: Path
             "policy.current",
             "guarded inside canary",
         ),
+        (
+            {"type": "corral", "policies": {"x": GOOD, "y": {"type": "guarded", "policy": GOOD, "fixed": "bad"}}},
+            "policy.policies.y",
+            "guarded inside corral",
+        ),
+        (
+            {"type": "canary", "current": CORRAL, "candidate": {"type": "guarded", "policy": CORRAL, "fixed": "bad"}},
+            "policy.candidate",
+            "guarded inside canary",
+        ),
+        ({"type": "canary", "current": CORRAL, "candidate": CORRAL}, "policy.candidate", "corral inside canary"),
+        ({"type": "corral", "policies": {"x": GOOD, "y": CORRAL}}, "policy.policies.y", "corral inside corral"),
         (
             {"type": "shadow", "serve": GOOD, "candidate": {"type": "shadow", "serve": GOOD, "candidate": BAD}},
             "policy.candidate",

@@ -15,18 +15,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Literal, TypeAlias
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from fairlead.errors import TableError
-from fairlead.plans.accept import Confidence
+from fairlead.plans.accept import Confidence, MeanLogprob
 from fairlead.plans.cascade import Cascade
 from fairlead.plans.single import Single
 from fairlead.table import Floats, OutcomeTable
 from fairlead.types import Plan
 
+LiveTest: TypeAlias = Literal["confidence", "mean_logprob"]
+"""Tests of an answer that a threshold on a column can become: a kind of `fairlead.plans.accept`."""
 THRESHOLDS = 24
 """Confidence thresholds tried per chain."""
 
@@ -44,11 +47,15 @@ class Chain(Struct, frozen=True, kw_only=True):
     models: tuple[int, ...]
     above: tuple[float, ...] = ()
 
-    def plan(self, names: Sequence[str]) -> Plan:
-        """Return it as a plan that can be run: cascades of two, one inside the other, since each step has its own threshold."""
+    def plan(self, names: Sequence[str], *, accept: LiveTest = "confidence") -> Plan:
+        """Return it as a plan that can be run: cascades of two, one inside the other, since each step has its own threshold.
+
+        `accept`: how the confidence is read. A table gives it as such (`confidence`); live targets report log-probabilities.
+        """
+        test = Confidence if accept == "confidence" else MeanLogprob
         plan: Plan = Single(target=names[self.models[-1]])
         for m, above in zip(self.models[-2::-1], self.above[::-1], strict=True):
-            plan = Cascade(steps=(Single(target=names[m]), plan), accept=Confidence(above=above))
+            plan = Cascade(steps=(Single(target=names[m]), plan), accept=test(above=above))
         return plan
 
     def label(self, names: Sequence[str]) -> str:

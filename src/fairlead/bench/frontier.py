@@ -132,12 +132,16 @@ def frontier(
 
 
 def to_text(found: Frontier, *, rows: int = 16) -> str:
-    """Write the hull as a table, at most `rows` of its points spread evenly over log cost."""
+    """Write the hull as a table, at most `rows` (two or more) of its points spread evenly over log cost, with both ends."""
     shown = [p for p in found.points if p.on_hull]
     if len(shown) > rows:
-        at = np.log([p.usd.value for p in shown])
-        wanted = np.linspace(at[0], at[-1], rows)
-        shown = [shown[i] for i in sorted({int(np.abs(at - w).argmin()) for w in wanted})]
+        usd = np.asarray([p.usd.value for p in shown])
+        at = np.log(
+            np.maximum(usd, usd[usd > 0.0].min(initial=np.inf))
+        )  # what is free stands beside the cheapest that is not
+        wanted = np.linspace(at[0], at[-1], rows - 1)
+        near = {int(np.abs(at - w).argmin()) for w in wanted}
+        shown = [shown[i] for i in sorted(near | {0, len(shown) - 1})]
     out = [
         f"{found.source}: {found.predictor} on {found.queries:,} queries ({found.split}; {found.dropped} left out), "
         f"{found.level:.0%} intervals; best single target: {found.best}",

@@ -4,7 +4,8 @@
 `estimators.py`, sets beside it what the policy that served brought, and says how far the log covers the new policy. What an estimate
 needs and the log cannot give is refused with the reason, see `Rules`:
 
-- too much of the new policy's probability lies on options of which the log knows nothing (a deterministic log, a new target);
+- too much of the new policy's probability lies on options of which the log knows nothing (a deterministic log, a new target). For quality,
+  which lies in [0, 1], a little is allowed and counted at its worst; for costs, times and utility nothing is, as they have no worst;
 - the effective sample size is too small for the intervals to hold;
 - the outcome is known far more often of one option than of another: it probably depends on the answer whether it is known;
 - options were chosen more or less often than their recorded probabilities allow.
@@ -74,7 +75,8 @@ class Rules(Struct, frozen=True, kw_only=True):
     """When the log cannot answer."""
 
     unsupported: float = 0.05
-    """Most of the new policy's probability that may lie on options of which the log knows nothing."""
+    """Most of the new policy's probability that may lie on options of which the log knows nothing, where quality is asked. Where an
+    amount is, nothing may: what was never seen may cost more than all that was."""
     rare: float = 0.02
     """Logged probabilities below this are reported as thin overlap."""
     ess: float = 50.0
@@ -277,7 +279,8 @@ def _answer(
 ) -> Answer:
     """Estimate one outcome, or say why not."""
     known = y_Q[~np.isnan(y_Q)]
-    span = (0.0, 1.0) if what == "quality" or not len(known) else (float(known.min()), float(known.max()))
+    bounded = what == "quality"
+    span = (0.0, 1.0) if bounded or not len(known) else (float(known.min()), float(known.max()))
     sample = Sample(
         chosen_Q=log.chosen_Q,
         logged_QA=log.logged_QA,
@@ -286,6 +289,7 @@ def _answer(
         f_QA=f_QA,
         span=span,
         groups_Q=groups_Q,
+        bounded=bounded,
     )
 
     refusal = _cannot(log, what, sample, rules)
@@ -325,16 +329,18 @@ def _cannot(log: Log, what: str, sample: Sample, rules: Rules) -> str | None:
     """Say why the log cannot tell this outcome of the new policy; None if it can."""
     if not sample.known_Q.any():
         return f"{what} is known of no decision: send feedback for served answers"
-    if sample.unsupported > rules.unsupported:
+    if sample.unsupported > (rules.unsupported if sample.bounded else 1e-9):
         blind_A = (log.new_QA * sample.blind_QA).mean(axis=0)
-        worst = [f"{log.actions[a]} {blind_A[a]:.0%}" for a in np.argsort(-blind_A)[:5] if blind_A[a] > 0.005]
+        places = 0 if sample.unsupported >= 0.01 else 3
+        worst = [f"{log.actions[a]} {blind_A[a]:.{places}%}" for a in np.argsort(-blind_A)[:5] if blind_A[a] > 0.0]
         certain = float((log.logged_QA.max(axis=1) > 0.999).mean())
         cause = (
             f"the log is deterministic ({certain:.0%} of its decisions were certain)" if certain > 0.5 else "no overlap"
         )
+        unknown = "" if sample.bounded else f"; nothing that was seen bounds the {what} of such answers"
         return (
-            f"{cause}: {sample.unsupported:.0%} of the new policy's choices are such as the log never makes, or of which {what} is never "
-            f"known ({', '.join(worst)}); serve with some `explore` (or thompson) over these targets"
+            f"{cause}: {sample.unsupported:.{places}%} of the new policy's choices are such as the log never makes, or of which {what} is never "
+            f"known ({', '.join(worst)}){unknown}; serve with some `explore` (or thompson) over these targets"
         )
     if sample.G < 2 or not sample.ess or sample.ess < rules.ess - 1e-6:
         return (

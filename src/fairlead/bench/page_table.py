@@ -202,9 +202,11 @@ def from_table(found: Study, *, title: str = "") -> Page:
     ]
     if lead is not None:
         figures.append((f"highest quality, {lead.name}", f"{lead.quality:.3f}", _per_1k(lead).removeprefix(", ")))
+        picked = _picked(r)
         if lead.aiq_over_mix is not None:
             i = lead.aiq_over_mix
-            figures.append((f"AIQ over mixing, {lead.name}", f"{i.value:+.4f}", f"95%: {i.low:+.4f} to {i.high:+.4f}"))
+            said = f"95%: {i.low:+.4f} to {i.high:+.4f}" + (f"; {picked}" if picked else "")
+            figures.append((f"AIQ over mixing, {lead.name}", f"{i.value:+.4f}", said))
     told = "as trained" if r.split == "none" else "fitted on other queries than it is judged on"
     return Page(
         title=title or "Routers compared on recorded outcomes",
@@ -218,14 +220,23 @@ def _per_1k(row: Row) -> str:
     return "" if row.usd_per_1k is None else f", {page.dollars(row.usd_per_1k)} per 1,000"
 
 
+def _leaders(r: Report) -> list[Row]:
+    """Return the routers of which one stands for all; `mean` only if there is no other."""
+    routers = [row for row in r.rows if row.kind == "router"]
+    return [row for row in routers if row.name != "mean"] or routers
+
+
 def _lead(r: Report) -> Row | None:
-    """Return the router with the highest AIQ over mixing, or highest quality where costs are not known; never `mean`."""
-    routers = [row for row in r.rows if row.kind == "router" and row.name != "mean"] or [
-        row for row in r.rows if row.kind == "router"
-    ]
+    """Return the router with the highest AIQ over mixing, or highest quality where costs are not known; what is shown of it must say `_picked`."""
     return max(
-        routers, key=lambda row: row.quality if row.aiq_over_mix is None else row.aiq_over_mix.value, default=None
+        _leaders(r), key=lambda row: row.quality if row.aiq_over_mix is None else row.aiq_over_mix.value, default=None
     )
+
+
+def _picked(r: Report) -> str:
+    """Say that the lead was picked by the figures it is shown with, which flatters it; its intervals do not allow for that."""
+    n = len(_leaders(r))
+    return f"highest of {n}, chosen on these queries" if n > 1 else ""
 
 
 def _verdict(r: Report) -> Section | None:
@@ -546,6 +557,7 @@ def _datasets(found: Study, lead: Row | None) -> Section | None:
             ]
         )
     single_name = table.models[best]
+    picked = f", {said}," if (said := _picked(found.report)) else ""
     worth = f", where a dollar is worth {weight:.4g} in quality" if weight else ""
     head = [
         "dataset",
@@ -559,7 +571,7 @@ def _datasets(found: Study, lead: Row | None) -> Section | None:
     ]
     return Section(
         title="By dataset",
-        text=f"{curve.name}{worth}, beside {single_name}, the single target of highest quality. No chooser is told the dataset.",
+        text=f"{curve.name}{picked}{worth}, beside {single_name}, the single target of highest quality. No chooser is told the dataset.",
         body=page.table(
             f"{curve.name} and {single_name} by dataset; differences with 95% intervals over queries", head, rows
         ),

@@ -54,7 +54,11 @@ def add_parser(subparsers: Any) -> None:
         "--calls", type=int, default=30, metavar="N", help="at most so many calls (default and most: 30)"
     )
     parser.add_argument(
-        "--max-usd", type=float, default=1.0, metavar="USD", help="spend no more than this (default: %(default)s)"
+        "--max-usd",
+        type=float,
+        default=1.0,
+        metavar="USD",
+        help="spend no more than this; inf: no limit, which a target without prices needs (default: %(default)s)",
     )
     parser.add_argument(
         "--grader",
@@ -83,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 1 <= args.calls <= MOST:
         raise ConfigError(f"calls must lie in 1 … {MOST}, and {args.calls} does not", path="--calls")
+    if not args.max_usd >= 0.0:
+        raise ConfigError(f"{args.max_usd} is no sum of money", path="--max-usd")
     read = config.load(args.config)
     driver = read.drivers.get(args.target)
     if driver is None:
@@ -111,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(asking.all())
     finally:
-        if joining.outcomes:
+        if asking.meter.calls:
             # Said whatever comes of it: this much was asked for and spent.
             print(asking.spent(), file=sys.stderr)
     if joining.predictor is predictor:
@@ -133,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Asking:
-    """Puts the chosen prompts to the target, a batch at a time, within the money."""
+    """Puts the chosen prompts to the target, a batch at a time, within the money: a call that may not fit is not made."""
 
     def __init__(
         self,
@@ -144,68 +150,95 @@ class _Asking:
         references: Sequence[str | None],
         max_usd: float,
     ) -> None:
-        self.joining, self.driver, self.bound, self.grade = joining, driver, bound, grade
+        from fairlead.types import Call
+        from fairlead.worlds.base import Limits, Meter
+
+        self.joining, self.driver, self.grade = joining, driver, grade
         self.references, self.max_usd = references, max_usd
         self.queries = list(joining.prompts.queries())
-        self.usd = 0.0
+        self.call = Call(target=driver.name, purpose="probe")
+        self.meter = Meter(Limits(usd=max_usd), bound)
         self.unpriced = 0
-        self.short = False
+        self.short = ""
+        self.broken: list[str] = []
+
+    @property
+    def usd(self) -> float:
+        """What the calls cost so far."""
+        return self.meter.spent_usd
 
     async def all(self) -> None:
         """Ask until enough were asked, the money is short, or a whole batch fails."""
         await self.driver.start()
         try:
             while not self.short and (rows := self.joining.next()):
-                rows = self._affordable(rows)
-                if not rows:
+                held = self._held(rows)
+                if not held:
                     return
-                outcomes = await asyncio.gather(*(self._one(q) for q in rows))
-                for o in outcomes:
-                    self.usd += o.usd or 0.0
-                    self.unpriced += o.usd is None and o.error is None
-                self.joining.tell(dict(zip(rows, outcomes, strict=True)))
+                outcomes = await asyncio.gather(*(self._one(q, usd) for q, usd in held.items()))
+                # Graded only now that all of the batch is paid for and booked.
+                self.joining.tell({q: self._graded(q, o) for q, o in zip(held, outcomes, strict=True)})
                 if all(o.error is not None for o in outcomes):
                     return
         finally:
             await self.driver.stop()
 
-    def _affordable(self, rows: Sequence[int]) -> list[int]:
-        """Return the first of `rows` that can all be paid for, at their generous estimates. Without a price there is nothing to keep to."""
-        from fairlead.types import Call
+    def _held(self, rows: Sequence[int]) -> dict[int, float]:
+        """Set aside what asking may cost, row by row, as far as the money goes."""
+        from fairlead.types import Failure
 
-        out, held = list[int](), self.usd
+        out: dict[int, float] = {}
         for q in rows:
-            held += self.bound(Call(target=self.driver.name, purpose="probe"), self.queries[q]) or 0.0
-            if held > self.max_usd:
-                self.short = True
+            usd = self.meter.reserve(self.call, self.queries[q])
+            if isinstance(usd, Failure):
+                self.short = usd.message
                 break
-            out.append(q)
+            out[q] = usd
         return out
 
-    async def _one(self, q: int) -> Outcome:
+    async def _one(self, q: int, held_usd: float) -> Outcome:
+        from fairlead.types import Outcome
+        from fairlead.worlds.base import may_cost
+
+        query, outcome = self.queries[q], Outcome(target=self.driver.name, cancelled=True)
+        try:
+            outcome = await self.driver.ask(self.call, query)
+        finally:
+            outcome = self.meter.priced(self.call, query, outcome)
+            self.meter.settle(held_usd, outcome)
+            self.unpriced += outcome.usd is None and may_cost(outcome)
+        return outcome
+
+    def _graded(self, q: int, outcome: Outcome) -> Outcome:
+        """Grade one answer. A grader that breaks on it costs this answer, not the others that were paid for."""
         import msgspec
 
-        from fairlead.types import Call
-
-        query = self.queries[q]
-        outcome = await self.driver.ask(Call(target=self.driver.name, purpose="probe"), query)
-        quality = self.grade(query.text, outcome.text, self.references[q]) if outcome.ok else None
-        if quality is not None and not 0.0 <= quality <= 1.0:
-            raise FairleadError(f"the grader gave {quality}; a quality lies in [0, 1]")
+        if not outcome.ok:
+            return outcome
+        try:
+            quality = self.grade(self.queries[q].text, outcome.text, self.references[q])
+            if quality is not None and not 0.0 <= quality <= 1.0:
+                raise ValueError(f"it gave {quality}; a quality lies in [0, 1]")
+        except Exception as e:  # noqa: BLE001 - somebody else's code; the answers it would take along are paid for
+            self.broken.append(f"the grader broke: {type(e).__name__}: {e}")
+            quality = None
         return msgspec.structs.replace(outcome, quality=quality)
 
     def spent(self) -> str:
         """Say what was asked and spent."""
         unknown = f", {self.unpriced} calls at no known price" if self.unpriced else ""
+        broken = f"; {len(self.broken)} answers not graded: {self.broken[0]}" if self.broken else ""
         why = f"; stopped by --max-usd {self.max_usd:g}" if self.short else ""
-        return f"{len(self.joining.outcomes)} calls to {self.driver.name}, {self.usd:.6f} USD{unknown}{why}"
+        return f"{self.meter.calls} calls to {self.driver.name}, {self.usd:.6f} USD{unknown}{broken}{why}"
 
     def trouble(self) -> str:
         """Say what went wrong first."""
         errors = [o.error for o in self.joining.outcomes.values() if o.error is not None]
         if errors:
             return f"{errors[0].kind}: {errors[0].message}"
-        return "not one call may be paid for; raise --max-usd" if self.short else "the grader could tell of none"
+        if self.broken:
+            return self.broken[0]
+        return f"{self.short} (or raise --max-usd; inf: no limit)" if self.short else "the grader could tell of none"
 
 
 def grader(how: str) -> Grader:

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from fairlead.bench.evaluate import Entrant, evaluate, priced, seen
     from fairlead.bench.report import plot, report, to_json, to_text
     from fairlead.bench.training import load
+    from fairlead.build import TRAINED
     from fairlead.table import OutcomeTable
 
     table = OutcomeTable.read(args.table)
@@ -109,6 +110,11 @@ def run(args: argparse.Namespace) -> int:
             raise TableError(f"{args.model} knows none of the table's models; it knows {', '.join(predictor.targets_)}")
         if unknown:
             notes.append(f"{args.model} has not seen {', '.join(unknown)}, and forecasts them blindly")
+        if (Path(args.model) / TRAINED["policies"][0]).exists():
+            raise TableError(
+                f"{args.model} holds a portfolio over plans, which one predictor alone does not show; judge it as it is trained: "
+                "fairlead bench TABLE --predictor forest --confidence-column COLUMN shows `cascade x forest`"
+            )
         if args.policy or args.predictor:
             raise TableError("--model judges a trained predictor as it is; bench others in a second run")
         routers, split = [Entrant(name=predictor.type_name(), trained=predictor)], "none"

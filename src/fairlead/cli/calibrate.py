@@ -26,7 +26,6 @@ def add_parser(subparsers: Any) -> None:
     add("--route", default="auto", help="default: %(default)s")
     add("--only-split", metavar="NAME", help="use only queries whose column `split` says so")
     add("--skip-seen", action="store_true", help="leave out queries that the predictor was trained on")
-    add("--seed", type=int, default=0, help="of the order of the queries (default: %(default)s)")
     add("-o", "--output", required=True, metavar="DIR", help="the folder to write")
     add("--json", action="store_true", help="print what was found as JSON")
     parser.set_defaults(func=run)
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         )
     table = table.take(np.setdiff1d(rows, both))
     table = table.observed(Observer(signals=made.signals), promise.needs)
-    promise.calibrate(table, [d.target for d in made.drivers.values()], seed=args.seed)
+    promise.calibrate(table, [d.target for d in made.drivers.values()])
     now = Seen(
         ids=tuple(sorted(ids | set(table.query_ids))),
         prompts=tuple(sorted(prompts | {h for h in table.prompt_hashes if h is not None})),
@@ -90,18 +89,19 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(msgspec.to_builtins(told), indent=2))
         return 0
-    queries = f"{promise.figures_['queries']:,.0f} queries"
+    queries, of = promise.figures_["queries"], promise.figures_["rows"]
+    tested = f"{queries:,.0f} queries" + (f" ({of:,.0f} rows; equal prompts count once)" if of > queries else "")
     if not promise.weight_:
         print(
             f"nothing that saves {promise.minimise} could be shown to keep {promise.keep:.0%} of {promise.reference_}'s quality with "
-            f"{promise.confidence:.0%} confidence on {queries}: {promise.reference_} will serve alone. More queries, a better "
+            f"{promise.confidence:.0%} confidence on {tested}: {promise.reference_} will serve alone. More queries, a better "
             f"predictor or a lower `keep` may help; written to {args.output}"
         )
     else:
         print(
             f"promised: at least {promise.keep:.0%} of {promise.reference_}'s quality with {promise.confidence:.0%} confidence, tested on "
-            f"{queries}\nthere: {promise.figures_['quality']:.1%} of its quality at {promise.figures_['amount']:.1%} of its "
-            f"{promise.minimise} (forecast), and {promise.explore:.0%} of queries besides go to {promise.reference_} to watch over it\n"
+            f"{tested}\nthere: {promise.figures_['quality']:.1%} of its quality at {promise.figures_['amount']:.1%} of its "
+            f"{promise.minimise} (forecast), with {promise.explore:.0%} of the queries that go to {promise.reference_} to watch over it\n"
             f"written to {args.output}; serve it: routes: {{{args.route}: {{policy: {{trained: {args.output}}}}}}}"
         )
     return 0

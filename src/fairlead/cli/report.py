@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from fairlead.bench.page import render
 
     if (args.table is None) == (args.store is None):
-        raise ConfigError("say what to report on: a TABLE, or --store PATH")
+        raise ConfigError("say what to report on: a TABLE, or --store PATH, one of them")
     page = _table_page(args) if args.store is None else _store_page(args)
     try:
         Path(args.output).write_text(render(page), encoding="utf-8")
@@ -139,6 +139,11 @@ def _store_page(args: argparse.Namespace) -> Any:
     from fairlead.cli.trace import open_store
 
     store = open_store(args)
+    if args.route is not None and not store.versions(args.route):
+        raise ConfigError(
+            f"the store has no route or target {args.route!r}; `fairlead state versions` lists the routes",
+            path="--route",
+        )
     since = None if args.since is None else moment(args.since, now=time.time())
     traces = (t for t in store.traces() if since is None or t.at >= since)
     page = from_store(traces, store.judgements(), source=args.store, route=args.route)

@@ -175,11 +175,11 @@ def _find(store: SQLiteStore, id: str) -> Trace:
     trace = store.read(id)
     if trace is not None:
         return trace
-    near = [t.id for t in store.traces(newest_first=True, limit=1000) if id in t.id]
+    near = store.like(id)
     if len(near) == 1 and (trace := store.read(near[0])) is not None:
         return trace
     if near:
-        raise StoreError(f"{len(near)} of the newest traces have {id!r} in their id; give more of it")
+        raise StoreError(f"several traces have {id!r} in their id, {near[0]} and {near[1]} among them; give more of it")
     raise StoreError(f"no trace {id!r} in {store.path}; `fairlead trace list` shows the newest")
 
 

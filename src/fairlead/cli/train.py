@@ -54,6 +54,12 @@ def add_parser(subparsers: Any) -> None:
         help="cost in USD of an answer with its confidence, if that costs more",
     )
     parser.add_argument(
+        "--accept",
+        choices=("mean_logprob", "confidence"),
+        help="what a live answer is tested by against the column's thresholds: the mean log-probability of its tokens, or a confidence "
+        "that comes with it, as a vote's does (default: mean_logprob if the column's name has logprob in it; else you must say)",
+    )
+    parser.add_argument(
         "--usd-weight",
         type=float,
         default=0.0,
@@ -86,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         spec["features"] = {"type": "features", "signals": args.signals.split(",")}
     plans: dict[str, Any] = {}
     if args.confidence_column:
-        table, plans = _planned(table, args.confidence_column, args.confidence_cost_column)
+        table, plans = _planned(table, args)
     predictor, manifest, seen = train(table, spec, targets=_profiled(args.profiles))
     save(args.output, predictor, manifest, seen)
     if plans:
@@ -99,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(msgspec.to_builtins(manifest), indent=2))
     else:
         print(
-            f"{args.predictor} fitted on {manifest.queries:,} queries and {len(manifest.models)} models in "
+            f"{args.predictor} fitted on {manifest.queries:,} queries and {len(manifest.models)} {'plans' if plans else 'models'} in "
             f"{manifest.fit_seconds:.1f} s ({table.describe_missing()}); written to {args.output}\n"
             + (
                 f"the policy over {len(plans)} plans: {{trained: {args.output}}}"
@@ -110,17 +116,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _planned(table: Any, column: str, usd_column: str | None) -> tuple[Any, dict[str, Any]]:
+def _planned(table: Any, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Return the table of plans, cascades among them, and the plans by name."""
     import numpy as np
 
     from fairlead.bench import chains
     from fairlead.bench.evaluate import weights
 
-    confidence = chains.ConfidenceColumns(column=column, usd_column=usd_column)
+    accept: chains.LiveTest | None = args.accept or ("mean_logprob" if "logprob" in args.confidence_column else None)
+    if accept is None:
+        raise ConfigError(
+            f"a live target reports no {args.confidence_column!r}: say what its answers are tested by, mean_logprob or confidence",
+            path="--accept",
+        )
+    confidence = chains.ConfidenceColumns(column=args.confidence_column, usd_column=args.confidence_cost_column)
     table = table.take(np.flatnonzero(chains.confident(table, confidence)))
     found = chains.worthwhile(table, confidence, weights(table, levels=12))
-    return chains.as_table(table, found, confidence), {c.label(table.models): c.plan(table.models) for c in found}
+    return chains.as_table(table, found, confidence), {
+        c.label(table.models): c.plan(table.models, accept=accept) for c in found
+    }
 
 
 def _profiled(path: str | None) -> list[Target]:

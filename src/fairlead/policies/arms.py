@@ -11,10 +11,14 @@ matter, and what is merged is only about what one learner would know.
 
 With `detect` h each arm also runs a two-sided Page-Hinkley test (Page, 1954; Hinkley, 1971) of its residuals r against their mean m so far:
 
-    up <- max(0, up + r - m - 0.1)        down <- max(0, down - r + m - 0.1)        alarm if either exceeds h
+    up <- max(0, up + r - m - 0.1)        down <- max(0, down - r + m - 0.1)        alarm if either exceeds h max(1, v / 0.15)
 
-On an alarm the arm falls back to its prior, and all others keep a tenth of their weight (a world that changed for one may have changed
-for all, and only what is doubted is tried again); a warning is logged. Tests are not merged: each replica runs its own.
+m and v are the plain mean and variance of the arm's answers since it last started, at least ten of them, whatever the discount leaves of
+their weight; v with ten more at 0.25, the most that answers in [0, 1] can have. Ours is the factor: the time between false alarms is about
+exp(0.2 h / v), so that a bar that suits an arm that is right for .85 of its answers would cry wolf on one that is right for half. On an
+alarm the arm falls back to its prior, and all others keep a tenth of their weight (a world that changed for one may have changed for
+all, and only what is doubted is tried again); a warning is logged. With `detect` too the order of feedback matters. Tests are not
+merged: each replica runs its own.
 
 An arm is a dict of numbers, so that it is state as it stands; arms go by name, and may join and leave. Checked in
 tests/policies/test_arms.py. Cost: about 50 µs per decision of 16 arms besides the prior's forecast; a lesson a few µs, with `discount` a
@@ -50,6 +54,8 @@ TOLERANCE = 0.1
 """Shifts of the mean below this are not looked for."""
 SETTLED = 10
 """Answers before an arm's mean is worth testing against."""
+CALM, MOST = 0.15, 0.25
+"""Variance of residuals up to which `detect` is the bar as it stands; and what is assumed of it, as `SETTLED` answers."""
 DOUBT = 0.1
 """What the other arms keep when one raised an alarm."""
 
@@ -91,6 +97,11 @@ class ArmsPolicy(Policy, ABC):
     """Answers learned from, all arms together; never discounted."""
 
     @property
+    def still(self) -> tuple[str, ...]:
+        """The prior: what is learned corrects it."""
+        return ("prior",)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Signals that the prior reads."""
         return priors.needs(self.prior)
@@ -124,14 +135,14 @@ class ArmsPolicy(Policy, ABC):
             self.arms_ = decayed(self.arms_, self.discount)
         arm = self._observe(self.arms_.get(name), pair)
         self.lessons_ += 1
-        if self.detect is not None and max(arm["up"], arm["down"]) > self.detect:
+        if self.detect is not None and max(arm["up"], arm["down"]) > self.detect * restless(arm):
             way = "better" if arm["up"] > arm["down"] else "worse"
             log.warning("%s: %s has become %s than it was; it starts from its prior again", self.type_name(), name, way)
             self.arms_ = decayed({k: v for k, v in self.arms_.items() if k != name}, DOUBT)
         else:
             self.arms_ = {**self.arms_, name: arm}
 
-    def merge(self, other: Self) -> None:
+    def _merge(self, other: Self) -> None:
         """Add up what both have seen; the prior counts once.
 
         Raises:
@@ -157,12 +168,20 @@ class ArmsPolicy(Policy, ABC):
         arm = arm or {"n": 0.0, "u": 0.0, "q": 0.0}
         new = {"n": arm["n"] + 1.0, "u": arm["u"] + pair[0], "q": arm["q"] + pair[1]}
         if self.detect is not None:
-            up, down = arm.get("up", 0.0), arm.get("down", 0.0)
-            if arm["n"] >= SETTLED:
-                above = pair[0] - arm["u"] / arm["n"]
+            # A count and a sum of their own: those of the arm may be discounted.
+            up, down, seen, total, squares = (arm.get(k, 0.0) for k in ("up", "down", "seen", "total", "squares"))
+            if seen >= SETTLED:
+                above = pair[0] - total / seen
                 up, down = max(0.0, up + above - TOLERANCE), max(0.0, down - above - TOLERANCE)
-            new |= {"up": up, "down": down}
+            new |= {"up": up, "down": down, "seen": seen + 1.0, "total": total + pair[0]}
+            new["squares"] = squares + pair[0] ** 2
         return new
+
+
+def restless(arm: Arm) -> float:
+    """Return how much higher the bar of the test of change is for an arm whose answers vary so much; 1 at least."""
+    n, mean = arm["seen"], arm["total"] / arm["seen"]
+    return float(max(1.0, (arm["squares"] - n * mean**2 + SETTLED * MOST) / (n + SETTLED) / CALM))
 
 
 def merged(ours: Mapping[str, Arm], theirs: Mapping[str, Arm]) -> dict[str, Arm]:

@@ -11,8 +11,9 @@ and the policy's own state. It must not read the text: a decision is replayed fr
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isclose
 from time import perf_counter
 from typing import Annotated, ClassVar, Literal, TypeAlias, final
@@ -20,7 +21,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, final
 from msgspec import Meta
 
 from fairlead.component import Component
-from fairlead.errors import FairleadError, NoEligibleTarget
+from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget
 from fairlead.objective import Objective
 from fairlead.plans.single import Single
 from fairlead.pool import Eligibility, Pool
@@ -35,10 +36,10 @@ Positive: TypeAlias = Annotated[float, Meta(gt=0.0)]
 class Proposal:
     """Options with probabilities, best first, and the reasons for them in plain words.
 
-    `fallbacks`, `forecast_of`, `objective` and `shadow` go into the decision as they are; see `Decision`.
+    `fallbacks`, `forecast_of`, `objective`, `shadow` and `members` go into the decision as they are; see `Decision`.
     """
 
-    __slots__ = ("fallbacks", "forecast_of", "objective", "options", "reasons", "shadow")
+    __slots__ = ("fallbacks", "forecast_of", "members", "objective", "options", "reasons", "shadow")
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Proposal:
         forecast_of: Literal["quality", "utility"] = "quality",
         objective: Objective | None = None,
         shadow: Sequence[Option] = (),
+        members: Mapping[str, tuple[Option, ...]] | None = None,
     ) -> None:
         self.options = tuple(options)
         self.reasons = reasons
@@ -55,6 +57,7 @@ class Proposal:
         self.forecast_of = forecast_of
         self.objective = objective
         self.shadow = tuple(shadow)
+        self.members = dict(members or {})
 
 
 class Policy(Component, ABC):
@@ -63,6 +66,14 @@ class Policy(Component, ABC):
     family: ClassVar[str] = "policies"
     contextual: ClassVar[bool] = False
     """Whether it learns which targets are good at which queries; `fairlead.testing.check_policy` holds it to that."""
+    aside: ClassVar[tuple[str, ...]] = ()
+    """Arguments that hold a policy which may be wrong (a candidate): the route keeps neither its budget nor its required rules."""
+    writes: ClassVar[Literal["", "members", "shadow"]] = ""
+    """The field of the decision in which it records what it must know when the answer is judged; there is one of each per decision."""
+    passes: ClassVar[tuple[str, ...]] = ()
+    """Fields of the decision that it passes on from the policies inside, as they wrote them."""
+    saves: ClassVar[bool] = False
+    """Whether it gives up quality on purpose for something that no objective says."""
     objective: Objective | None = None
     """What it weighs, if it weighs; a member that does takes it as the argument `objective`, and the bench sweeps it."""
 
@@ -132,19 +143,7 @@ class Policy(Component, ABC):
         if not eligible.targets:
             raise NoEligibleTarget(eligible.excluded)
         proposal = self.propose(query, signals, eligible.targets)
-        names = {t.name for t in eligible.targets}
-        total = 0.0
-        for option in proposal.options:
-            if not option.probability >= 0.0:
-                raise FairleadError(f"{self.type_name()} proposed a probability of {option.probability}")
-            if not names.issuperset(option.plan.targets()):
-                stray = ", ".join(sorted(set(option.plan.targets()) - names))
-                raise FairleadError(f"{self.type_name()} proposed a plan on {stray}, not eligible")
-            total += option.probability
-        if len({o.plan for o in proposal.options}) != len(proposal.options):
-            raise FairleadError(f"{self.type_name()} proposed a plan twice, so that its propensity would be wrong")
-        if not isclose(total, 1.0, abs_tol=1e-6):
-            raise FairleadError(f"{self.type_name()} proposed probabilities that sum to {total}, not 1")
+        total = checked(proposal, eligible.targets, by=self.type_name())
         chosen = pick([o.probability / total for o in proposal.options], uniform(seed, query.id))
         return Decision(
             options=proposal.options,
@@ -160,8 +159,51 @@ class Policy(Component, ABC):
             forecast_of=proposal.forecast_of,
             objective={} if proposal.objective is None else proposal.objective.weights(),
             shadow=proposal.shadow,
+            members=proposal.members,
             seconds=perf_counter() - start,
         )
+
+
+def checked(proposal: Proposal, targets: Sequence[Target], *, by: str) -> float:
+    """Return the sum of the probabilities, which is 1 but for rounding.
+
+    Raises:
+        FairleadError: naming `by`, if this is not a distribution over different plans on `targets`.
+    """
+    names, total = {t.name for t in targets}, 0.0
+    for option in proposal.options:
+        if not option.probability >= 0.0:
+            raise FairleadError(f"{by} proposed a probability of {option.probability}")
+        if not names.issuperset(option.plan.targets()):
+            stray = ", ".join(sorted(set(option.plan.targets()) - names))
+            raise FairleadError(f"{by} proposed a plan on {stray}, not eligible")
+        total += option.probability
+    if len({o.plan for o in proposal.options}) != len(proposal.options):
+        raise FairleadError(f"{by} proposed a plan twice, so that its propensity would be wrong")
+    if not isclose(total, 1.0, abs_tol=1e-6):
+        raise FairleadError(f"{by} proposed probabilities that sum to {total}, not 1")
+    return total
+
+
+def check_records(policy: Policy) -> None:
+    """Raise `ConfigError` if what a policy inside `policy` writes in the decision would be lost: it could never judge what it compares.
+
+    A policy passes on nothing unless it says so in `passes`; then from one of its arguments, as a decision holds one record of each kind.
+    """
+    for record in ("shadow", "members"):
+        inside = [
+            (path, part)
+            for path, part in policy.walk()
+            if part is not policy and isinstance(part, Policy) and part.writes == record
+        ]
+        arguments = {re.split(r"[.\[]", path)[1] for path, _ in inside}
+        if inside and (record not in policy.passes or len(arguments) > 1):
+            path, part = inside[-1]
+            raise ConfigError(
+                f"{part.type_name()} inside {policy.type_name()}: its record in the decision's {record}, by which it judges, would be lost;"
+                " use one of them",
+                path=path,
+            )
 
 
 def uniform(seed: int, id: str) -> float:

@@ -51,6 +51,7 @@ class Budget(Policy):
     """
 
     contextual: ClassVar[bool] = True
+    saves: ClassVar[bool] = True
     period_seconds: float | None = None
 
     def __init__(
@@ -125,7 +126,7 @@ class Budget(Policy):
         """Pass the outcome on to the predictor."""
         self.predictor.update(trace, reward)
 
-    def merge(self, other: Self) -> None:
+    def _merge(self, other: Self) -> None:
         """Merge the predictors, if they can be."""
         self.predictor.merge(other.predictor)
 

@@ -17,6 +17,11 @@ and when an answer is judged must not depend on how good it is. A decision count
 Both learn from every judged answer while the canary runs; after its end only the one that serves is asked and taught. The end is final:
 a new config begins a new canary, `fairlead state rollback` takes up an older version.
 
+A required rule of the current policy is kept: where it lets only some plans run and the candidate proposes another, the current policy
+serves alone, and the answer is not compared. After a promotion only the candidate's own rules are left: what must hold for ever stands
+around the canary, in `rules`. The route's budget is the current policy's; a candidate may keep the same one only, as both
+spend from one purse.
+
 Ours, no paper. Checked in tests/policies/test_rollout.py. Cost per decision: both policies' and 35 µs for 9 targets.
 Not mergeable: when it ended is one moment of one history. Elect one learner.
 """
@@ -24,15 +29,17 @@ Not mergeable: when it ended is one moment of one history. Elect one learner.
 from __future__ import annotations
 
 import logging
-from typing import Self
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
 
-from fairlead.errors import ConfigError, FairleadError
+from fairlead.errors import ConfigError
 from fairlead.objective import Objective
 from fairlead.policies.base import Policy, Positive, Proposal
 from fairlead.policies.fixed import Fixed
 from fairlead.policies.guarded import Below, Inside, shares, worst_of
-from fairlead.policies.shadow import again, check_alone, teach
-from fairlead.sequential import begin, bounds, difference, e_value, narrow, scaled, weigh, widest
+from fairlead.policies.shadow import again, asked, bounds_of, check_weighed, keeps, teach
+from fairlead.sequential import begin, difference, e_value, narrow, scaled, weigh, widest
+from fairlead.sequential import bounds as interval
 from fairlead.types import Option, Query, Reward, Signals, Target, Trace
 
 log = logging.getLogger(__name__)
@@ -50,6 +57,10 @@ class Canary(Policy):
         objective: what utility is; None: as the current policy weighs, or else the candidate, or quality alone if neither weighs anything.
         worst: utility below this counts as this. None: 0 if quality alone counts, else -1.
     """
+
+    aside: ClassVar[tuple[str, ...]] = ("candidate",)
+    writes: ClassVar[Literal["", "members", "shadow"]] = "shadow"
+    passes: ClassVar[tuple[str, ...]] = ("members",)
 
     def __init__(
         self,
@@ -99,13 +110,22 @@ class Canary(Policy):
         return self.objective or self.current.objective or self.candidate.objective or Objective()
 
     def check(self) -> None:
-        """Raise `ConfigError` if `share` or `alpha` is not a share, or a policy inside keeps a shadow of its own."""
+        """Raise `ConfigError` if `share` or `alpha` is not a share, nobody says what a saving is worth, or the candidate has a budget."""
         for name in ("share", "alpha"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ConfigError(
                     "above 0 and below 1: without a share for both nothing can be compared", path=f"$.{name}"
                 )
-        check_alone(self)
+        ours = {budget for _, budget in _budgets(self.current)}
+        for path, budget in _budgets(self.candidate, path="$.candidate"):
+            if budget not in ours:
+                raise ConfigError(
+                    "a route has one purse, and a candidate's budget would stop what serves: give `current` the same one, or try the"
+                    " candidate in a shadow",
+                    path=path,
+                )
+        if self.objective is None and self.current.objective is None and self.candidate.objective is None:
+            check_weighed(self.current, self.candidate)
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Return the mixture of both proposals; after the end, that of the one that serves."""
@@ -115,10 +135,12 @@ class Canary(Policy):
         current = self.current.propose(query, signals, targets)
         if self.stage_ == "stopped":
             return again(current, current.options, reasons=(f"canary stopped: {self.why_}",))
-        try:
-            candidate = self.candidate.propose(query, signals, targets)
-        except FairleadError as e:
-            return again(current, current.options, reasons=(f"the canary could not decide: {e}",))
+        candidate = asked(self.candidate, query, signals, targets)
+        if isinstance(candidate, str):
+            return again(current, current.options, reasons=(f"the canary could not decide: {candidate}",))
+        bounds = bounds_of(current)
+        if not keeps(candidate, bounds):
+            return again(current, current.options, reasons=("the canary may not act here: a rule is required",))
         now, new = shares(current.options), shares(candidate.options)
         # The current policy's forecasts are kept where both have one: the record holds one kind and one objective.
         forecasts = {o.plan: o.forecast for o in current.options}
@@ -129,6 +151,7 @@ class Canary(Policy):
                 forecast=forecasts.get(plan),
             )
             for plan in {**now, **new}
+            if bounds is None or plan in bounds
         )
         reason = f"canary on {self.share:.0%}: evidence {float(e_value(self.worse_)):.3g} of {1.0 / self.alpha:.0f} that it is worse"
         fallbacks = current.fallbacks if current.fallbacks is not None else candidate.fallbacks
@@ -182,7 +205,7 @@ class Canary(Policy):
         if max(worse, fine) < 1.0 / self.alpha:
             return
         sides = self._sides()
-        low, high = (float(b) * (1.0 - worst) for b in bounds(self.gap_, alpha=sides))
+        low, high = (float(b) * (1.0 - worst) for b in interval(self.gap_, alpha=sides))
         self.stage_ = "stopped" if worse >= fine else "promoted"
         self.since_ = trace.at
         self.why_ = (
@@ -190,3 +213,10 @@ class Canary(Policy):
             f" (evidence {max(worse, fine):.3g} of {1.0 / self.alpha:.0f}, {self.judged_} judged answers)"
         )
         log.warning("canary %s: %s", self.stage_, self.why_)
+
+
+def _budgets(policy: Policy, *, path: str = "$") -> Iterator[tuple[str, tuple[float | None, float]]]:
+    """Yield the budgets that a policy and those inside it keep, with their paths."""
+    for at, part in policy.walk(path):
+        if isinstance(part, Policy) and part.period_usd is not None:
+            yield at, (part.period_seconds, part.period_usd)

@@ -13,8 +13,11 @@ Agarwal, Luo, Neyshabur, Schapire, 2017, arXiv 1612.06246. What differs:
 - m_k is the running mean reward of arm k: it takes the reward's level off the importance weight (doubly robust; Dudik, Langford, Li, 2011,
   arXiv 1103.4601), which changes no expectation and shrinks the variance several times.
 - beta = 1.05 and gamma are arguments, not functions of a horizon nobody knows.
-- pi_i(a | x) is asked of the policy as it is when the feedback comes, before it learns from it, among the targets that were eligible then
-  (whose profiles the record does not hold); the propensity is the recorded one. So late feedback judges the policies of now.
+- Feedback may come days later. The decision records what every member proposed (`Decision.members`), and by that they are judged, whatever
+  they would propose now. An answer that another policy decided on has no such record: it teaches the members and judges nobody.
+
+A required rule of a member binds the mixture: where members let only some plans run, members that would do something else have no say, and
+nobody is compared, for the rest cannot be. Where no member is left the query is refused.
 
 What p is worth depends on the order of lessons: states cannot be merged. Checked in tests/policies/test_corral.py: the mixture is exact, the
 estimate is unbiased, the best of several is found, also after the best changes. Cost: that of all members.
@@ -26,18 +29,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-import msgspec
 import numpy as np
 from msgspec import Meta
 
-from fairlead.errors import ConfigError, StateError
+from fairlead.errors import ConfigError, NoEligibleTarget, StateError
 from fairlead.objective import Objective
 from fairlead.policies import prior as priors
 from fairlead.policies.arms import Arm
 from fairlead.policies.base import Policy, Positive, Proposal
 from fairlead.policies.prior import Floats
+from fairlead.policies.shadow import bounds_of, keeps
 from fairlead.types import Option, Plan, Query, Reward, Signals, Target, Trace
 
 BETA = 1.05
@@ -54,6 +57,7 @@ class Corral(Policy):
     """
 
     objective: Objective
+    writes: ClassVar[Literal["", "members", "shadow"]] = "members"
 
     def __init__(
         self,
@@ -98,22 +102,51 @@ class Corral(Policy):
         return {n: (1.0 - self.floor) * self.say_.get(n, even) + self.floor * even for n in self.policies}
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
-        """Mix the proposals. A plan's forecast is that of the member with the most say who gave one."""
+        """Mix the proposals. A plan's forecast is that of the member with the most say who gave one.
+
+        Raises:
+            NoEligibleTarget: if members require different plans.
+        """
+        proposals = {n: self.policies[n].propose(query, signals, targets) for n in sorted(self.policies)}
         shares = self.shares
-        mixed: dict[Plan, Option] = {}
         order = sorted(shares, key=lambda n: (-shares[n], n))
+        reasons = [f"{n} has {shares[n]:.2f} of the say" for n in order[:3]]
+        members = {n: _bare(p.options) for n, p in proposals.items()}
+        fallbacks: tuple[Plan, ...] | None = None
+        required = {n: bounds for n, p in proposals.items() if (bounds := bounds_of(p)) is not None}
+        bounds = set.intersection(*required.values()) if required else None
+        if bounds is not None:
+            within = [n for n in order if keeps(proposals[n], bounds)]
+            if not within:
+                why = f"members of the corral require different plans: {', '.join(required)}"
+                raise NoEligibleTarget({t.name: why for t in targets})
+            if len(within) < len(order):
+                order, members = within, {}
+                reasons.append(f"a rule of {', '.join(required)} is required: {', '.join(within)} decides")
+            whole = sum(shares[n] for n in order)
+            shares = {n: shares[n] / whole for n in order}
+            named = (
+                plan
+                for n in required
+                for plan in (*(o.plan for o in proposals[n].options), *(proposals[n].fallbacks or ()))
+            )
+            fallbacks = tuple(plan for plan in dict.fromkeys(named) if plan in bounds)
+        mixed: dict[Plan, Option] = {}
         for name in order:
-            for option in self.policies[name].propose(query, signals, targets).options:
+            for option in proposals[name].options:
+                if bounds is not None and option.plan not in bounds:
+                    continue
                 before = mixed.get(option.plan)
                 p = shares[name] * option.probability + (0.0 if before is None else before.probability)
                 forecast = option.forecast if before is None or before.forecast is None else before.forecast
                 mixed[option.plan] = Option(plan=option.plan, probability=p, forecast=forecast)
         options = sorted(mixed.values(), key=lambda o: (-o.probability, o.plan.targets()))
-        reasons = [f"{n} has {shares[n]:.2f} of the say" for n in order[:3]]
-        return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)
+        return Proposal(
+            options, *reasons, fallbacks=fallbacks, forecast_of="utility", objective=self.objective, members=members
+        )
 
     def learn(self, trace: Trace, reward: Reward) -> None:
-        """Judge the members by what they would have done, then teach them all.
+        """Judge the members by what they proposed, then teach them all.
 
         Raises:
             StateError: if the reward is not finite; nothing is learned then.
@@ -124,7 +157,7 @@ class Corral(Policy):
         won = self.objective.utility(reward)
         if not isfinite(won):
             raise StateError("an observation that is not finite was refused")
-        if trace.decision.propensity > 0.0:
+        if trace.decision.propensity > 0.0 and trace.decision.members.keys() == self.policies.keys():
             self._judge(self._gains(trace, name, won))
         arm = self.arms_.get(name) or {"n": 0.0, "u": 0.0}
         self.arms_ = {**self.arms_, name: {"n": arm["n"] + 1.0, "u": arm["u"] + won}}
@@ -141,15 +174,12 @@ class Corral(Policy):
 
     def _gains(self, trace: Trace, name: str, won: float) -> dict[str, float]:
         """Estimate what each member would have won on the query of `trace`; unbiased, less the level of `won`."""
-        eligible = trace.decision.eligible or tuple(t for o in trace.decision.options for t in o.plan.targets())
-        targets = tuple(Target(name=t) for t in sorted({*eligible, name}))
-        query = msgspec.structs.replace(trace.query, messages=(), body={})
         answers = sum(a["n"] for _, a in sorted(self.arms_.items()))
         level = sum(a["u"] for _, a in sorted(self.arms_.items())) / answers if answers else won
         mean = {n: (a["u"] + level) / (a["n"] + 1.0) for n, a in self.arms_.items()}
         gains = {}
-        for member, policy in self.policies.items():
-            chance = {o.plan.targets(): o.probability for o in policy.propose(query, trace.signals, targets).options}
+        for member, options in trace.decision.members.items():
+            chance = {o.plan.targets(): o.probability for o in options}
             model = sum(p * mean.get(called[0], level) for called, p in chance.items() if len(called) == 1)
             # Never cut short in a decision of this policy's own, whose propensity is at least the member's share of it.
             weight = min(chance.get((name,), 0.0) / trace.decision.propensity, len(self.policies) / self.floor)
@@ -169,6 +199,11 @@ class Corral(Policy):
         self.say_ = dict(zip(names, p_I.tolist(), strict=True))
         self.rate_ = dict(zip(names, eta_I.tolist(), strict=True))
         self.threshold_ = dict(zip(names, rho_I.tolist(), strict=True))
+
+
+def _bare(options: tuple[Option, ...]) -> tuple[Option, ...]:
+    """Return what may be chosen and how likely, without forecasts: all that a judgement needs."""
+    return tuple(Option(plan=o.plan, probability=o.probability) for o in options if o.probability > 0.0)
 
 
 def barrier_step(p_I: Floats, eta_I: Floats, gain_I: Floats) -> Floats:

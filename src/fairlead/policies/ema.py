@@ -60,7 +60,7 @@ class EMA(ArmsPolicy):
         reasons = [f"{t.name}: lately {u:.3f}" for t, u, _ in sorted(ranked, key=lambda r: -r[1])[:2]]
         return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)
 
-    def merge(self, other: Self) -> None:
+    def _merge(self, other: Self) -> None:
         """Refuse: which of two answers came last is not known."""
         raise StateError(
             "moving averages cannot be merged; elect one learner instead, or use epsilon_greedy with a discount"

@@ -46,6 +46,7 @@ class Floor(Policy):
     """
 
     contextual: ClassVar[bool] = True
+    saves: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class Floor(Policy):
         """Pass the outcome on to the predictor."""
         self.predictor.update(trace, reward)
 
-    def merge(self, other: Self) -> None:
+    def _merge(self, other: Self) -> None:
         """Merge the predictors, if they can be."""
         self.predictor.merge(other.predictor)
 

@@ -20,7 +20,11 @@ out of the comparison with it. Whether and when an answer is judged must not dep
 
 A trace holds p in its options and q in its shadow, so a judgement that comes days and versions later is weighed by what was true when the
 answer was given. A decision counts by what was decided, whoever answered in the end. Where the policy inside lets nobody else take over
-(a required rule), the guard asks nobody else either; where the fixed target may not act, nothing is compared with it.
+(a required rule), the guard asks nobody else either; where the fixed target may not act, nothing is compared with it. While stepped back
+to targets that may not act, the fixed target serves.
+
+A policy that saves on purpose (`floor`, `promise`, `budget`) is worse by quality alone, so it is guarded under a stated objective only. With
+`budget` even that is rough: its price moves, and the guard's does not.
 
 Ours, no paper. Checked in tests/policies/test_rollout.py. Cost per decision: the policy's and 60 µs for 9 targets; explore of the traffic.
 Not mergeable: when it stepped back is one moment of one history. Elect one learner.
@@ -30,7 +34,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 from msgspec import Meta
 
@@ -38,7 +42,7 @@ from fairlead.errors import ConfigError
 from fairlead.objective import Objective
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal
-from fairlead.policies.shadow import again, check_alone, teach
+from fairlead.policies.shadow import again, bounds_of, check_weighed, teach
 from fairlead.sequential import Evidence, begin, difference, e_value, scaled, weigh
 from fairlead.types import Option, Plan, Query, Reward, Signals, Target, Trace
 
@@ -68,6 +72,9 @@ class Guarded(Policy):
         objective: what utility is; None: as the policy weighs, or quality alone if it weighs nothing.
         worst: utility below this counts as this. None: 0 if quality alone counts, else -1.
     """
+
+    writes: ClassVar[Literal["", "members", "shadow"]] = "shadow"
+    passes: ClassVar[tuple[str, ...]] = ("members",)
 
     def __init__(
         self,
@@ -120,8 +127,8 @@ class Guarded(Policy):
 
     @property
     def names(self) -> tuple[tuple[str, str], ...]:
-        """The fixed target."""
-        return (("$.fixed", self.fixed),)
+        """The fixed target, and what serves while stepped back."""
+        return (("$.fixed", self.fixed), *(("$.away_", name) for name in sorted(self.away_)))
 
     @property
     def weighed(self) -> Objective:
@@ -129,24 +136,27 @@ class Guarded(Policy):
         return self.objective or self.policy.objective or Objective()
 
     def check(self) -> None:
-        """Raise `ConfigError` if `explore` or `alpha` is not a share, or a policy inside keeps a shadow of its own."""
+        """Raise `ConfigError` if `explore` or `alpha` is not a share, or nobody says what a saving is worth."""
         for name in ("explore", "alpha"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ConfigError(
                     "above 0 and below 1: without a share for the baselines nothing can be compared", path=f"$.{name}"
                 )
-        check_alone(self)
+        if self.objective is None and self.policy.objective is None:
+            check_weighed(self.policy)
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Mix what the policy proposes with the baselines; or, while stepped back, the other way round."""
         inner = self.policy.propose(query, signals, targets)
         own = shares(inner.options)
         open_: set[Plan] = {Single(target=t.name) for t in targets}
-        if inner.fallbacks is not None:
-            open_ &= {*own, *inner.fallbacks}
-        main, rest = (restricted(self.away_, open_), own) if self.away_ else (own, self._baselines(open_))
+        bounds = bounds_of(inner)
+        if bounds is not None:
+            open_ &= bounds
+        away = self.away_ and (restricted(self.away_, open_) or restricted({self.fixed: 1.0}, open_))
+        main, rest = (away, own) if self.away_ else (own, self._baselines(open_))
         if not main or not rest:
-            who = _shown(self.away_) if self.away_ else self.fixed
+            who = _shown(dict.fromkeys((*self.away_, self.fixed), 1.0))
             return again(
                 inner, inner.options, reasons=(f"not under guard: {who} may not act here, the policy decides",)
             )
@@ -161,7 +171,10 @@ class Guarded(Policy):
         options = tuple(
             Option(plan=plan, probability=mixed.get(plan, 0.0), forecast=forecasts.get(plan)) for plan in order
         )
-        return again(inner, options, reasons=(self._said(),), shadow=inner)
+        said = self._said()
+        if self.away_ and not restricted(self.away_, open_):
+            said += f"; {self.fixed} stands in"
+        return again(inner, options, reasons=(said,), shadow=inner)
 
     def learn(self, trace: Trace, reward: Reward) -> None:
         """Teach the policy, weigh the evidence, and change over if it suffices. Raises `StateError` for a utility that is not finite."""

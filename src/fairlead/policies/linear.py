@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fairlead.component import State, pack
+from fairlead.component import pack
 from fairlead.errors import StateError
 from fairlead.objective import Objective
 from fairlead.policies import prior as priors
@@ -111,9 +111,10 @@ def decayed(arms: Arms, keep: float, ridge: Ridge) -> Arms:
 class Bank:
     """The arms of one set of targets, stacked for one product per decision. Built from state; never part of it."""
 
-    __slots__ = ("A_inv_KD_D", "all_seen", "names", "ridge", "seen", "size", "theta_KD")
+    __slots__ = ("A_inv_KD_D", "all_seen", "arms", "names", "ridge", "seen", "size", "theta_KD")
 
     def __init__(self, arms: Mapping[str, Arm], names: Sequence[str], ridge: Ridge) -> None:
+        self.arms = arms
         self.names = tuple(names)
         self.ridge = ridge
         self.seen = np.array([name in arms for name in names])
@@ -161,12 +162,19 @@ class LinearPolicy(Policy, ABC):
     prior_weight: float
     discount: float
     arms_: Arms
-    _bank: Bank | None = None
+    __slots__ = ("_bank",)
+    _bank: Bank
+    """Of the arms as they are, for the targets that were last asked for."""
 
     @property
     @abstractmethod
     def cold_ridge(self) -> float:
         """The ridge without a prior: what a belief of 0 weighs, in units of observations of a unit vector."""
+
+    @property
+    def still(self) -> tuple[str, ...]:
+        """The prior: what is learned corrects it."""
+        return ("prior",)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -196,20 +204,14 @@ class LinearPolicy(Policy, ABC):
         if name is None:
             return
         y, _ = priors.residual(self.prior, self.objective, trace, reward, name)
-        if not self.arms_:
+        if not self.arms_ and not self.features.fitted:
             self.features.begin(trace.signals)
         x_D = self.features.read(trace.signals)
         ridge = self.ridge_of(x_D.size)
         arms = self.arms_ if self.discount == 1.0 else decayed(self.arms_, self.discount, ridge)
         self.arms_ = {**arms, name: observe(arms.get(name) or fresh(x_D.size, ridge), x_D, y)}
-        self._bank = None
 
-    def load(self, state: State) -> None:
-        """Take over learned state."""
-        super().load(state)
-        self._bank = None
-
-    def merge(self, other: Self) -> None:
+    def _merge(self, other: Self) -> None:
         """Add up A and b arm by arm; the prior counts once.
 
         Raises:
@@ -221,15 +223,26 @@ class LinearPolicy(Policy, ABC):
         if not self.arms_:
             self.features.load(other.features.state())
         elif pack(self.features.state()) != pack(other.features.state()):
-            raise StateError("learners whose features are laid out differently cannot be merged; elect one instead")
+            raise StateError(
+                "learners whose features are laid out differently cannot be merged; elect one, or give both features that are fitted"
+            )
         self.arms_ = merged(self.arms_, other.arms_, self.ridge_of(self.features.size))
-        self._bank = None
 
     def decay(self, keep: float) -> None:
         """Weigh all observations by `keep`; the prior keeps its weight."""
         if self.arms_:
             self.arms_ = decayed(self.arms_, keep, self.ridge_of(self.features.size))
-        self._bank = None
+
+    def _stacked(self, names: tuple[str, ...], size: int) -> Bank:
+        try:
+            bank = self._bank
+        except AttributeError:  # a slot that is not filled yet
+            pass
+        else:
+            if bank.arms is self.arms_ and bank.names == names:
+                return bank
+        bank = self._bank = Bank(self.arms_, names, self.ridge_of(size))
+        return bank
 
     def read(self, signals: Signals, order: Sequence[Target]) -> tuple[Floats, Floats]:
         """Return the expected utility, and x^T A^-1 x, for each target in `order`."""
@@ -239,10 +252,7 @@ class LinearPolicy(Policy, ABC):
             features = features.copy()  # Nothing fixed the layout yet; it is the first lesson's to fix.
             features.begin(signals)
         x_D = features.read(signals)
-        bank = self._bank
-        if bank is None or bank.names != names:
-            bank = self._bank = Bank(self.arms_, names, self.ridge_of(x_D.size))
-        mean_K, spread_K = bank.read(x_D)
+        mean_K, spread_K = self._stacked(names, x_D.size).read(x_D)
         if self.prior is None and all(t.profile.quality is None for t in order):
             return mean_K, spread_K
         known_KC, offset_KC = priors.believed(self.prior, self.objective, signals, order)

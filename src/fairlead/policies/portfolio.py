@@ -5,6 +5,9 @@ target brought or what a cascade brought: fitted on a table whose columns are pl
 query what every plan will bring, the cost of asking for confidences and of second calls included. So an easy query goes straight to a
 cheap target, a hard one straight to a strong one, and those in between try the cheap one first.
 
+A single call is forecast with its target's profile, as a newcomer is. What is not known of a whole plan (its time, say, where the table
+does not hold it) and is weighed counts as the objective's `unknown`, and the reasons say so.
+
 Learns offline only: what a plan of several targets brought is no unbiased sample of any target's quality. Cost: the predictor's, which
 grows with the number of plans, plus about 2 µs per plan.
 
@@ -13,7 +16,10 @@ Checked in tests/policies/test_portfolio.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Self
+
+from msgspec.structs import replace
 
 from fairlead.errors import ConfigError, NoEligibleTarget
 from fairlead.objective import Objective
@@ -21,7 +27,7 @@ from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal, Share, preferred_plans
 from fairlead.policies.utility import compared
 from fairlead.predictors.base import Predictor
-from fairlead.types import Plan, Query, Signals, Target
+from fairlead.types import Forecast, Plan, Query, Signals, Target
 
 
 class Portfolio(Policy):
@@ -79,8 +85,12 @@ class Portfolio(Policy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Forecast all plans that may run, prefer the best."""
-        here = {t.name for t in targets}
-        choices = [(Target(name=name), plan) for name, plan in self.plans.items() if here.issuperset(plan.targets())]
+        here = {t.name: t for t in targets}
+        choices = [
+            (_asked_for(name, plan, here), plan)
+            for name, plan in self.plans.items()
+            if here.keys() >= {*plan.targets()}
+        ]
         # A target that joined after the training stands in no plan: it is offered by itself, forecast from its profile.
         planned = {name for plan in self.plans.values() for name in plan.targets()}
         choices += [(t, Single(target=t.name)) for t in targets if t.name not in planned]
@@ -92,4 +102,19 @@ class Portfolio(Policy):
             for (target, plan), f in zip(choices, forecasts, strict=True)
         ]
         options = preferred_plans(ranked, explore=self.explore)
-        return Proposal(options, *compared(options), objective=self.objective)
+        return Proposal(options, *compared(options), *self._unknown(ranked), objective=self.objective)
+
+    def _unknown(self, ranked: Sequence[tuple[str, Plan, float, Forecast]]) -> list[str]:
+        """Say which plans look cheaper than they are: a weighed amount is not known of them."""
+        said = []
+        for amount in ("usd", "seconds", "joules"):
+            lacking = sorted(name for name, _, _, f in ranked if getattr(f, amount) is None)
+            if lacking and getattr(self.objective, f"{amount}_weight"):
+                off = f"{self.objective.unknown:g} is taken off for it"
+                said.append(f"{amount} is weighed but not known of {', '.join(lacking)}: {off}")
+        return said
+
+
+def _asked_for(name: str, plan: Plan, here: Mapping[str, Target]) -> Target:
+    """Return what a predictor forecasts a plan as: of a single call the target's profile is known, whatever the plan is called."""
+    return replace(here[plan.target], name=name) if isinstance(plan, Single) else Target(name=name)

@@ -26,7 +26,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fairlead.component import pack
 from fairlead.errors import StateError
 from fairlead.objective import Objective
 from fairlead.predictors.base import Predictor
@@ -89,9 +88,7 @@ def credited(trace: Trace) -> str | None:
 
 def check_same(ours: Predictor | None, theirs: Predictor | None) -> None:
     """Raise `StateError` if two learners corrected different priors, so that what they learned does not add up."""
-    if (ours is None) != (theirs is None) or (
-        ours is not None and theirs is not None and pack(ours.state()) != pack(theirs.state())
-    ):
+    if ours is not theirs and (ours is None or theirs is None or ours.digest() != theirs.digest()):
         raise StateError("learners that started from different priors cannot be merged; give all replicas the same")
 
 

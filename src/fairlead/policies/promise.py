@@ -12,8 +12,9 @@ until one fails; the last that passed serves. Tested in a fixed order like this,
 most 1 - confidence. The null hypothesis is "the mean of X = quality(chosen) - keep * quality(reference) is below 0". Its test bets on X
 (Waudby-Smith, Ramdas, 2020, arXiv 2010.09686): wealth prod(1 + b_t X_t) with b_t = sqrt(2 ln(1/delta) / (n v_{t-1})), v the running mean
 of X^2, is a supermartingale under the null, so by Ville's inequality it ever reaches 1/delta with chance delta at most. No model, no large
-numbers: X need only be bounded and the queries drawn alike. What it costs beside a normal test: quality is kept with 2.5 standard
-errors to spare, not 1.6. Nothing passes: the reference serves, and every decision says so.
+numbers: X need only be bounded and the draws alike. Rows with equal prompts are one draw, their mean: asked again, a prompt tells nothing
+new. The test depends on the order of the draws, so that is no choice: it follows from a hash of each prompt. What it costs beside a normal
+test: quality is kept with 2.5 standard errors to spare, not 1.6. Nothing passes: the reference serves, and every decision says so.
 
 **While it serves** (`explore` > 0). Where the rule and the reference differ, the reference answers with the known probability `explore`. Each
 judged answer gives a doubly robust estimate Z of X from the forecasts f and the recorded probabilities p:
@@ -22,15 +23,16 @@ judged answer gives a doubly robust estimate Z of X from the forecasts f and the
 
 Two watches bet against "the promise holds". *measured* on Z: right whatever the forecasts, and slow, since few answers are the reference's.
 *forecast* on q - keep (f_r + bias) of the answers that the rule chose: some ten times as quick, and right while the reference's
-forecasts are (bias: theirs at calibration). Each is a CUSUM of wealth, averaged over five bets (e-detector: Shin, Ramdas, Rinaldo, 2022,
-arXiv 2203.03532): while the promise holds, false alarms come on average no sooner than every `patience` judged answers. (Evidence that
-never forgets, as in `fairlead.sequential`, would bound their number for ever, and find a late shift half as fast.) On an alarm
+forecasts are (bias: theirs at calibration); where the reference fails its forecasts too, it retreats without need. Each is a CUSUM of wealth, averaged over five bets (e-detector: Shin, Ramdas, Rinaldo, 2022,
+arXiv 2203.03532): while the promise holds (and, for *forecast*, the reference's forecasts), false alarms come on average no sooner than every
+`patience` judged answers. (Evidence that never forgets, as in `fairlead.sequential`, would bound their number for ever, and find a late shift half as fast.) On an alarm
 the reference serves, and with probability `explore` the rule's choice; the third watch bets on Z the other way round and leads back. A
 retreat that was not needed costs money, not quality.
 
 What it cannot do: promise for a single query, for a kind of query that calibration did not hold, for targets that calibration did not
 know, or for judgements that come more often after bad answers. Where a calibrated target is away and would have been chosen, the
-reference serves. The predictor learns nothing while it serves: the rule that was tested is the rule that serves.
+reference serves; likewise where a profile that the forecasts read has changed, with which the rule has become another than the one
+tested. The predictor learns nothing while it serves: the rule that was tested is the rule that serves.
 
 Cost per decision: the predictor's, plus about 10 µs. Shapes: Q queries, T targets, G bets.
 Checked in tests/policies/test_promise.py: the error of the test at its boundary, broken promises over redrawn tables, retreat, return, replay.
@@ -40,12 +42,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from math import isclose, isfinite
 from math import log as ln
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import numpy as np
 from msgspec import Meta
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fairlead.errors import NotFitted, TableError, UnknownName
@@ -56,7 +60,7 @@ from fairlead.policies.prior import credited
 from fairlead.policies.utility import compared
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
-from fairlead.types import Forecast, Option, Query, Reward, Signals, Target, Trace
+from fairlead.types import Forecast, Option, Profile, Query, Reward, Signals, Target, Trace
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -72,6 +76,17 @@ BETS = np.asarray([0.05, 0.1, 0.2, 0.4, 0.8])
 """Stakes of the watches, as shares of what can be lost at most."""
 _FIRST = 10.0
 """Observations that the guess of 0.05 for the mean square counts as, before any."""
+_READ = (
+    "input_usd_per_mtok",
+    "output_usd_per_mtok",
+    "first_token_seconds",
+    "seconds_per_output_token",
+    "joules_per_token",
+    "quality",
+)
+"""Fields of a profile that forecasts may be made from."""
+_STRANGE = Profile(**dict.fromkeys(_READ, 1e6))  # type: ignore[arg-type]
+"""What nobody's profile says: a forecast that it does not change does not read profiles."""
 
 
 def wealth(excess_Q: Floats, *, keep: float, confidence: float) -> float:
@@ -113,25 +128,54 @@ def rules(forecast_QT: Floats, amount_QT: Floats) -> list[tuple[float, Ints]]:
     return out
 
 
+def draws(table: OutcomeTable, rows: Ints) -> Ints:
+    """Number the draws that `rows` belong to, (Q,): equal prompts are one (a query without a prompt is one by its id).
+
+    The numbers are the order of the test. They follow from the prompts, scattered by a hash: nobody can try another order, and a row
+    more or less does not change that of the others.
+    """
+    names = [table.prompt_hashes[q] or table.query_ids[q] for q in rows.tolist()]
+    keys = [blake2b(f"promise {name}".encode(), digest_size=16).digest() for name in names]
+    number = {key: i for i, key in enumerate(sorted(set(keys)))}
+    return np.asarray([number[key] for key in keys], dtype=np.int64)
+
+
+def merged(value_Q: Floats, draw_Q: Ints) -> Floats:
+    """Return the mean of each draw, by its number."""
+    out: Floats = np.bincount(draw_Q, value_Q) / np.bincount(draw_Q)
+    return out
+
+
 def certify(
-    quality_QT: Floats, forecast_QT: Floats, amount_QT: Floats, *, reference: int, keep: float, confidence: float
+    quality_QT: Floats,
+    forecast_QT: Floats,
+    amount_QT: Floats,
+    *,
+    reference: int,
+    keep: float,
+    confidence: float,
+    draw_Q: Ints | None = None,
 ) -> float:
     """Return the largest weight whose rule keeps the promise, by fixed-sequence testing; 0 if none does, or none saves anything.
 
     Args:
-        quality_QT: what each target really brought; queries in random order.
+        quality_QT: what each target really brought.
         forecast_QT, amount_QT: what was forecast of them (amount: infinite where not known), by a predictor that has not seen them.
         reference: its index.
         keep: the share of the reference's quality.
         confidence: of the promise.
+        draw_Q: which draw each query belongs to, numbered from 0 in random order; None: each is one, and they come in random order.
     """
     at_Q, owed_Q = np.arange(len(quality_QT)), keep * quality_QT[:, reference]
+    draw_Q = at_Q if draw_Q is None else draw_Q
     family = rules(forecast_QT, amount_QT)
-    n = passing((quality_QT[at_Q, c] - owed_Q for _, c in family), keep=keep, confidence=confidence)
+    excess = (merged(quality_QT[at_Q, c] - owed_Q, draw_Q) for _, c in family)
+    n = passing(excess, keep=keep, confidence=confidence)
     if not n:
         return 0.0
     weight, chosen_Q = family[n - 1]
-    return weight if amount_QT[at_Q, chosen_Q].mean() < amount_QT[:, reference].mean() else 0.0
+    saves = merged(amount_QT[at_Q, chosen_Q], draw_Q).mean() < merged(amount_QT[:, reference], draw_Q).mean()
+    return weight if saves else 0.0
 
 
 class Promise(Policy):
@@ -145,9 +189,10 @@ class Promise(Policy):
         minimise: what is to be saved.
         explore: probability with which the reference answers where it was not chosen (after a retreat: the choice where the reference
             serves). 0: nothing is watched.
-        patience: judged answers between false alarms, on average at least, while the promise holds.
+        patience: judged answers between false alarms, on average at least, while the promise holds and the reference is as forecast.
     """
 
+    saves: ClassVar[bool] = True
     reference_: str = ""
     """The reference of the calibration. Empty: not calibrated."""
     targets_: Sequence[str] = ()
@@ -157,7 +202,10 @@ class Promise(Policy):
     bias_: float = 0.0
     """How far the reference's answers were above its forecasts at calibration, on average."""
     figures_: dict[str, float]
-    """What calibration found: `queries`, and `quality` and `amount` as shares of the reference's."""
+    """What calibration found: `queries` (distinct prompts) in `rows`, and `quality` and `amount` as shares of the reference's, with
+    the share `explore` of the reference's own answers in both."""
+    profiles_: dict[str, str]
+    """What the profiles said at calibration of the targets whose forecasts are read from them."""
     watches_: dict[str, Floats]
     """Log wealth of each bet, (G,), by watch: `measured` and `forecast` while the promise is kept, `back` after a retreat."""
     alarm_: str = ""
@@ -185,6 +233,7 @@ class Promise(Policy):
         self.explore = explore
         self.patience = patience
         self.figures_ = {}
+        self.profiles_ = {}
         self.watches_ = {}
 
     @classmethod
@@ -195,25 +244,31 @@ class Promise(Policy):
         return cls(predictor=KNN(features=Features(signals=("length",))), reference="ant")
 
     @property
+    def still(self) -> tuple[str, ...]:
+        """The predictor: the promise is that of its forecasts as they were calibrated."""
+        return ("predictor",)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Signals that the predictor reads."""
         return self.predictor.needs
 
     @property
     def names(self) -> tuple[tuple[str, str], ...]:
-        """The reference, if it is named."""
-        return () if self.reference is None else (("$.reference", self.reference),)
+        """The reference, named or found by calibration."""
+        found = {"$.reference": self.reference, "$.reference_": self.reference_}
+        return tuple((path, name) for path, name in found.items() if name)
 
     # ------------------------------------------------------------------------------------------------ before it serves
 
-    def calibrate(self, table: OutcomeTable, targets: Sequence[Target] = (), *, seed: int = 0) -> None:
+    def calibrate(self, table: OutcomeTable, targets: Sequence[Target] = ()) -> None:
         """Find the rule that saves most and keeps the promise. What was watched before is forgotten.
 
         Args:
             table: outcomes of queries that the predictor has not seen, with signals read (`table.observed`). Queries with an unknown
-                quality among the targets compared are left out.
-            targets: who will serve, with their profiles; empty: the targets that table and predictor know, without profiles.
-            seed: of the order of the queries.
+                quality among the targets compared are left out. Each distinct prompt counts once, with the mean of its rows.
+            targets: who will serve, with the profiles that they will have then; empty: the targets that table and predictor know,
+                without profiles.
 
         Raises:
             NotFitted: if the predictor has learned nothing.
@@ -232,31 +287,53 @@ class Promise(Policy):
                 "reference among the targets that pool, table and predictor share:", self.reference, names
             )
         quality_QT = table.with_models(names).quality_QM if names else np.zeros((0, 0))
-        whole = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isnan(quality_QT).any(axis=1)))
+        whole = np.flatnonzero(~np.isnan(quality_QT).any(axis=1))
         if len(whole) < 2 or len(names) < 2:
             raise TableError(
                 f"calibrating needs queries with the quality of each of two or more targets; {len(whole)} have that of {names}"
             )
-        quality_QT = quality_QT[whole]
-        found = [self.predictor.predict(signals[q], [pool[n] for n in names]) for q in whole]
+        quality_QT, draw_Q = quality_QT[whole], draws(table, whole)
+        asked = [pool[n] for n in names]
+        found = [self.predictor.predict(signals[q], asked) for q in whole]
         forecast_QT = np.asarray([[f.quality for f in row] for row in found])
         amount_QT = np.asarray([[amount(f, self.minimise) for f in row] for row in found])
         if not np.isfinite(amount_QT).any(axis=1).all():
             raise TableError(f"{self.minimise} is not known of any target; record it in the table, or give profiles")
-        r = int(quality_QT.mean(axis=0).argmax()) if self.reference is None else names.index(self.reference)
+        mean_T = np.asarray([merged(quality_Q, draw_Q).mean() for quality_Q in quality_QT.T])
+        r = int(mean_T.argmax()) if self.reference is None else names.index(self.reference)
         self.reference_, self.targets_ = names[r], names
-        self.bias_ = float((quality_QT[:, r] - forecast_QT[:, r]).mean())
+        self.profiles_ = self._read(signals[whole[0]], asked)
+        self.bias_ = float(merged(quality_QT[:, r] - forecast_QT[:, r], draw_Q).mean())
         self.weight_ = certify(
-            quality_QT, forecast_QT, amount_QT, reference=r, keep=self.keep, confidence=self.confidence
+            quality_QT,
+            forecast_QT,
+            amount_QT,
+            reference=r,
+            keep=self.keep,
+            confidence=self.confidence,
+            draw_Q=draw_Q,
         )
-        self.figures_ = {"queries": float(len(whole)), "quality": 1.0, "amount": 1.0}
+        self.figures_ = {"queries": float(draw_Q.max() + 1), "rows": float(len(whole)), "quality": 1.0, "amount": 1.0}
         self.alarm_, self.alarms_ = "", 0
         self._rest()
         if self.weight_:
             rows, chosen_Q = np.arange(len(whole)), choose(forecast_QT, amount_QT, self.weight_)
-            self.figures_["quality"] = float(quality_QT[rows, chosen_Q].mean() / quality_QT[:, r].mean())
-            share = float(amount_QT[rows, chosen_Q].mean() / amount_QT[:, r].mean())
-            self.figures_["amount"] = share if isfinite(share) else 0.0
+            for name, value_QT in (("quality", quality_QT), ("amount", amount_QT)):
+                by_rule, by_reference = (
+                    merged(v_Q, draw_Q).mean() for v_Q in (value_QT[rows, chosen_Q], value_QT[:, r])
+                )
+                share = float((1.0 - self.explore) * by_rule / by_reference + self.explore)
+                self.figures_[name] = share if isfinite(share) else 0.0
+
+    def _read(self, signals: Signals, targets: Sequence[Target]) -> dict[str, str]:
+        """Return what the profiles say of the targets whose forecasts depend on them."""
+        strange = [replace(t, profile=_STRANGE) for t in targets]
+        pairs = zip(self.predictor.predict(signals, targets), self.predictor.predict(signals, strange), strict=True)
+        return {
+            t.name: _said(t.profile)
+            for t, (own, other) in zip(targets, pairs, strict=True)
+            if (own.quality, amount(own, self.minimise)) != (other.quality, amount(other, self.minimise))
+        }
 
     # ------------------------------------------------------------------------------------------------ serving
 
@@ -269,7 +346,8 @@ class Promise(Policy):
         forecast = dict(zip((t.name for t in asked), self.predictor.predict(signals, asked), strict=True))
         reference = self.reference_ or self.reference
         choice = self._hidden(here, forecast) or self._choice(forecast)
-        shares, said = self._shares(reference, choice, here, forecast)
+        changed = [t.name for t in targets if t.name in self.profiles_ and self.profiles_[t.name] != _said(t.profile)]
+        shares, said = self._shares(reference, choice, here, forecast, changed)
         order = sorted(here, key=lambda n: (-shares.get(n, 0.0), n != reference, -forecast[n].quality, n))
         options = [Option(plan=Single(target=n), probability=shares.get(n, 0.0), forecast=forecast[n]) for n in order]
         return Proposal(options, *said, *compared(options))
@@ -287,7 +365,12 @@ class Promise(Policy):
         return next(away, None) if self.weight_ else None
 
     def _shares(
-        self, reference: str | None, choice: str | None, here: set[str], forecast: dict[str, Forecast]
+        self,
+        reference: str | None,
+        choice: str | None,
+        here: set[str],
+        forecast: dict[str, Forecast],
+        changed: list[str],
     ) -> tuple[dict[str, float], list[str]]:
         """Return the probabilities of those that may be chosen, and what there is to say."""
         if reference is None or reference not in here:
@@ -301,6 +384,9 @@ class Promise(Policy):
             if self.reference_:
                 why = f"nothing cheaper could be shown to keep it on {self.figures_['queries']:,.0f} queries"
             return {reference: 1.0}, [f"promise: the reference {reference} serves: {why}"]
+        if changed:
+            why = f"the profile of {', '.join(changed)} has changed since calibration; run `fairlead calibrate`"
+            return {reference: 1.0}, [f"no promise now: the reference {reference} serves: {why}"]
         promised = f"{self.keep:.0%} of {reference}'s quality with {self.confidence:.0%} confidence"
         if choice not in here:
             return {reference: 1.0}, [f"promise of {promised}: {choice} is away, the reference serves"]
@@ -369,7 +455,8 @@ class Promise(Policy):
         self.judged_ += 1
         # Bounds for all queries alike: a bet that knew the query could win against a promise that holds on average.
         if self.alarm_:
-            if self._bet("back", z / (keep + 1.0 / rare - 1.0)) >= ln(self.patience):
+            most = max(keep + 1.0 / rare - 1.0, keep / (1.0 - rare))
+            if self._bet("back", z / most) >= ln(self.patience):
                 log.warning("promise of %g of %s's quality: it can be kept again", keep, self.reference_)
                 self.alarm_ = ""
                 self._rest()
@@ -402,3 +489,7 @@ class Promise(Policy):
     def decay(self, keep: float) -> None:
         """Weigh the evidence less. What calibration found stays."""
         self.watches_ = {name: keep * log_G for name, log_G in self.watches_.items()}
+
+
+def _said(profile: Profile) -> str:
+    return " ".join(str(getattr(profile, name)) for name in _READ)

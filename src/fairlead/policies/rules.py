@@ -26,8 +26,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, ClassVar, Final, Self, TypeAlias
 
 from msgspec import Struct
 
@@ -150,6 +149,11 @@ class Rules(Policy):
         NoEligibleTarget: by a decision, if a required rule holds and cannot be followed.
     """
 
+    passes: ClassVar[tuple[str, ...]] = ("members", "shadow")
+    __slots__ = ("_otherwise", "_parsed")
+    _parsed: tuple[Rule, ...]
+    _otherwise: Plan | str
+
     def __init__(
         self, *, rules: Sequence[dict[str, Any]] = (), default: Any, policies: dict[str, Policy] | None = None
     ) -> None:
@@ -163,17 +167,25 @@ class Rules(Policy):
         rule = {"name": "long", "when": {"length": {"gt": 400}}, "use": "bee"}
         return cls(rules=[rule], default={"policy": "any"}, policies={"any": Random()})
 
-    @cached_property
+    @property
     def parsed(self) -> tuple[Rule, ...]:
         """The rules, understood."""
-        if not isinstance(self.rules, list | tuple):
-            raise ConfigError("rules is a list of rules", path="$.rules")
-        return tuple(self._rule(data, i) for i, data in enumerate(self.rules))
+        try:
+            return self._parsed
+        except AttributeError:  # a slot that is not filled yet
+            if not isinstance(self.rules, list | tuple):
+                raise ConfigError("rules is a list of rules", path="$.rules") from None
+        self._parsed = tuple(self._rule(data, i) for i, data in enumerate(self.rules))
+        return self._parsed
 
-    @cached_property
+    @property
     def otherwise(self) -> Plan | str:
         """The default, understood."""
-        return self._use(self.default, "$.default")
+        try:
+            return self._otherwise
+        except AttributeError:
+            self._otherwise = self._use(self.default, "$.default")
+        return self._otherwise
 
     def check(self) -> None:
         """Raise `ConfigError` for a rule or a default that cannot be understood."""
@@ -212,6 +224,7 @@ class Rules(Policy):
                 forecast_of=proposal.forecast_of,
                 objective=proposal.objective,
                 shadow=proposal.shadow,
+                members=proposal.members,
             )
         return Proposal([Option(plan=use, probability=1.0)], *reasons, fallbacks=() if required else None)
 

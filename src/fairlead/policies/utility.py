@@ -55,7 +55,7 @@ class Utility(Policy):
         """Pass the outcome on to the predictor."""
         self.predictor.update(trace, reward)
 
-    def merge(self, other: Self) -> None:
+    def _merge(self, other: Self) -> None:
         """Merge the predictors, if they can be."""
         self.predictor.merge(other.predictor)
 
@@ -115,7 +115,7 @@ def tipping_points(options: Sequence[Option], objective: Objective) -> tuple[Tip
         options: as a policy proposed them; those without a forecast are left out.
         objective: what they were weighed by.
     """
-    known = [(o.plan.targets()[0], o.forecast) for o in options if o.forecast is not None]
+    known = [(" then ".join(o.plan.targets()), o.forecast) for o in options if o.forecast is not None]
     if len(known) < 2:
         return ()
     name, best = max(known, key=lambda k: objective.utility(k[1]))

@@ -160,10 +160,16 @@ class Meter:
             return msgspec.structs.replace(outcome, usd=self.estimate(call, query))
         return outcome
 
-    def settle(self, reserved_usd: float, outcome: Outcome) -> None:
-        """Give back what was set aside and charge what the call really cost, or what was set aside if it does not tell."""
+    def settle(self, reserved_usd: float, outcome: Outcome) -> float | None:
+        """Give back what was set aside and charge what the call really cost, or what was set aside if it does not tell.
+
+        Returns:
+            The charge for a call that does not tell; None if it does, or nothing was set aside.
+        """
         self.reserved_usd -= reserved_usd
-        self.spent_usd += _charge(reserved_usd, outcome)
+        charge = _charge(reserved_usd, outcome)
+        self.spent_usd += charge
+        return charge if outcome.usd is None and charge else None
 
     def strike(self, reserved_usd: float, outcome: Outcome) -> None:
         """Take back a call that in the end was never begun (virtual time alone knows such)."""

@@ -164,8 +164,8 @@ class LiveRun:
             if outcome.cancelled:
                 outcome = msgspec.structs.replace(outcome, seconds=self._elapsed() - start)
             outcome = self.meter.priced(call, self.query, outcome)
-            self.meter.settle(reserved, outcome)
-            self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start))
+            charged = self.meter.settle(reserved, outcome)
+            self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start, charged_usd=charged))
         health = self.world.health
         if health is not None:
             if outcome.error is None:
