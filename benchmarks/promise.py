@@ -244,7 +244,7 @@ def main() -> int:
     """Measure, print, and with ``--check`` judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", default=os.environ.get("FAIRLEAD_DATA"), help="default: $FAIRLEAD_DATA")
-    parser.add_argument("--predictor", default="knn", help="default: %(default)s")
+    parser.add_argument("--predictor", default="forest", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true")

@@ -142,7 +142,7 @@ async def test_a_refusal_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.Mo
 
 async def test_what_serves_never_changes_as_it_serves(tmp_path: Path) -> None:
     rule = {"name": "long", "when": {"length": {"gt": 1e9}}, "use": "bad"}
-    inner = {"type": "lin_ucb", "features": {"signals": ["length"]}}
+    inner = {"type": "lin_ucb", "prior": {"type": "mean"}, "features": {"signals": ["length"]}}
     async with router(
         tmp_path, {"type": "rules", "rules": [rule], "default": {"policy": "in"}, "policies": {"in": inner}}
     ) as r:
