@@ -1,6 +1,6 @@
 """Are promises kept, what do they save, and are they given up in time? One command, with intervals.
 
-    FAIRLEAD_DATA=… python benchmarks/promise.py [--predictor knn] [--json] [--check]
+    FAIRLEAD_DATA=… python benchmarks/promise.py [--predictor forest] [--json] [--check]
 
 Two tables under ``$FAIRLEAD_DATA/outcomes``: ``rational_cascades_train`` (recorded costs) and ``llmrouter_multitask_train`` (costs modelled
 from list prices: a quarter token per character in, 200 tokens out). Equal prompts are never on two sides of a split.
@@ -35,7 +35,7 @@ reference's. Judged are three things:
   ln(2 patience x bets) / growth, with the exact mean growth of its best bet; it is known without running a stream.
 
 The mark `kept` was lowered once to breaks of ten points and more, after the first figures had been seen, and has been put back: on *mix* of the
-first table it is missed. *worse* also runs with each watch alone.
+first table it is missed. *worse* also runs with each watch alone: these rows are shown, and judged by `claimed` alone.
 
 With ``--check`` the exit code is 1 if promises are broken too often, a mark is missed, or what is claimed does not hold.
 """
@@ -558,7 +558,8 @@ def shift(
         usd_before=means[3],
         usd_after=means[4],
         quiet=early <= allowed(promised),
-        kept=noticed >= FOUND * len(below) if below else None,
+        # Without a change, and with half of the watches off, it is not the mark.
+        kept=noticed >= FOUND * len(below) if below and kind != "none" and watches == "both" else None,
         claimed=plain_noticed >= FOUND * len(seen) if seen else None,
     )
 

@@ -18,9 +18,9 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("table", metavar="TABLE", help="outcome table (.parquet, .csv, .jsonl) with costs")
-    add("--predictor", default="knn", choices=catalog.names("predictors"), help="default: %(default)s")
+    add("--predictor", default="forest", choices=catalog.names("predictors"), help="default: %(default)s")
     add("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="an argument of the predictor")
-    add("--signals", metavar="NAME,…", help="signals to learn from (default: embedding,length,marks)")
+    add("--signals", metavar="NAME,…", help="signals to learn from (default: ngrams,style,length,marks)")
     add("--models", metavar="NAME,…", help="only these models")
     add(
         "--prices",
