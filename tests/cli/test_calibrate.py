@@ -110,7 +110,7 @@ def test_pareto_prints_weights(folder: Path, capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "usd_weight" in out
     assert "best single target: big" in out
-    assert main([*command, "--json", "--set", "k=20"]) == 0
+    assert main([*command, "--json", "--set", "leaf=20"]) == 0
     points = json.loads(capsys.readouterr().out)["points"]
     assert points[0]["usd"]["value"] > points[-1]["usd"]["value"]
 
