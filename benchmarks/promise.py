@@ -35,7 +35,7 @@ reference's. Judged are three things:
   ln(2 patience x bets) / growth, with the exact mean growth of its best bet; it is known without running a stream.
 
 The mark `kept` was lowered once to breaks of ten points and more, after the first figures had been seen, and has been put back: on *mix* of the
-first table it is missed. *worse* also runs with each watch alone: these rows are shown, and judged by `claimed` alone.
+first table it is missed. *worse* also runs with each watch alone.
 
 With ``--check`` the exit code is 1 if promises are broken too often, a mark is missed, or what is claimed does not hold.
 """
@@ -558,8 +558,7 @@ def shift(
         usd_before=means[3],
         usd_after=means[4],
         quiet=early <= allowed(promised),
-        # Without a change, and with half of the watches off, it is not the mark.
-        kept=noticed >= FOUND * len(below) if below and kind != "none" and watches == "both" else None,
+        kept=noticed >= FOUND * len(below) if below else None,
         claimed=plain_noticed >= FOUND * len(seen) if seen else None,
     )
 
