@@ -41,9 +41,21 @@ def imports_of(path: Path) -> set[str]:
 
 LAYERS = [
     {"errors", "version", "types", "component", "objective", "catalog", "secret", "rewards"},
-    {"pool", "table", "store", "sequential", "signals", "embeddings", "plans", "targets", "lab"},
+    {
+        "conditions",
+        "detect",
+        "pool",
+        "table",
+        "store",
+        "sequential",
+        "signals",
+        "embeddings",
+        "plans",
+        "targets",
+        "lab",
+    },
     {"build", "chain", "writer", "sqlite", "predictors", "worlds"},
-    {"policies"},
+    {"policies", "actions"},
     {"learner", "router", "spending", "probing"},
     {"config", "prove", "testing", "explain"},
     {"bench", "gateway", "cli", "discover", "import_litellm"},

@@ -74,6 +74,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "cascade": "fairlead.plans.cascade:Cascade",
         "vote": "fairlead.plans.vote:Vote",
     },
+    "actions": {},
     "targets": {
         "openai_chat": "fairlead.targets.openai_chat:OpenAIChat",
         "anthropic_messages": "fairlead.targets.anthropic_messages:AnthropicMessages",

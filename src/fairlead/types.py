@@ -56,6 +56,10 @@ class Identity(Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: str | None = None
     episode: str | None = None
     step: int = 0
+    key: str | None = None
+    """Name of the API key that let the request in. Like `roles` never self-declared: the edge sets both."""
+    roles: tuple[str, ...] = ()
+    """What the asker may do, as its key says, or a front end that the key vouches for."""
 
 
 class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +72,10 @@ class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline_seconds: float | None = None
     """Time for the whole plan."""
     max_calls: int | None = None
+    regions: tuple[str, ...] | None = None
+    """The data may go to these regions only: targets that name none of them in `Profile.regions` may not act."""
+    prefer: dict[str, float] = {}
+    """Soft wishes with weights of at least 0, in quality at most given up for each (see `fairlead.preferences`)."""
 
 
 class Spent(Struct, frozen=True, kw_only=True):
@@ -96,6 +104,8 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True):
     arrival: int = 0
     spent: Spent | None = None
     """Stamped at admission where the route's policy keeps a budget: so the decision can be replayed from the record."""
+    at: float = 0.0
+    """Unix time of admission; 0: nobody admitted it. Signals of time read this, never a clock."""
 
     @classmethod
     def ask(cls, text: str, *, id: str | None = None, constraints: Constraints | None = None, **body: Any) -> Query:
@@ -156,6 +166,8 @@ class Reading(Struct, frozen=True, kw_only=True, omit_defaults=True):
     none; None if the signal never gives a bag."""
     confidence: float = 1.0
     seconds: float = 0.0
+    late: bool = False
+    """It was not there in time, or its reader broke: it says nothing (confidence 0), and the decision went on without it."""
 
 
 class Signals(Struct, frozen=True, kw_only=True):
@@ -198,6 +210,14 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     skills: dict[str, float] = {}
     """Measured mean quality by kind of task."""
     tags: frozenset[str] = _NO_TAGS
+    regions: frozenset[str] = _NO_TAGS
+    """Where it keeps and works on data, such as ``eu`` or ``on-premise``."""
+    parameters_b: float | None = None
+    """Size in billions of parameters."""
+    released: str | None = None
+    """Date of release, ``YYYY-MM-DD``."""
+    tokenizer: str | None = None
+    """Path of a ``tokenizer.json``: its contexts are then counted by it, not by rule of thumb."""
 
     def __post_init__(self) -> None:
         # msgspec leaves out a default by identity: equal profiles must be written alike, since digests name them.
@@ -205,6 +225,8 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
             msgspec.structs.force_setattr(self, "modalities", _TEXT_ONLY)
         if not self.tags:
             msgspec.structs.force_setattr(self, "tags", _NO_TAGS)
+        if not self.regions:
+            msgspec.structs.force_setattr(self, "regions", _NO_TAGS)
 
     def usd(self, tokens: Tokens) -> float | None:
         """Price `tokens`; None where a needed price is unknown. Cached input falls back to the input price."""
@@ -243,6 +265,7 @@ class Tokens(Struct, frozen=True, kw_only=True, omit_defaults=True):
 FailureKind: TypeAlias = Literal[
     "auth",
     "bad_request",
+    "blocked",
     "broken_stream",
     "budget",
     "client_gone",
@@ -269,7 +292,7 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def elsewhere(self) -> bool:
         """Whether another target may well succeed where this one failed."""
-        return self.kind not in ("bad_request", "client_gone", "deadline", "no_target")
+        return self.kind not in ("bad_request", "blocked", "client_gone", "deadline", "no_target")
 
 
 class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call", tag_field="kind"):
@@ -423,6 +446,12 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a policy that decides but does not serve would have proposed, with its probabilities."""
     members: dict[str, tuple[Option, ...]] = {}
     """What each member of a mixture proposed, by its name, without forecasts: a late judgement finds members that have moved on."""
+    guards: tuple[str, ...] = ()
+    """The route's guards that held, by name; what they forbade stands in `excluded`."""
+    rule: str = ""
+    """The rule that decided, where rules did."""
+    actions: tuple[str, ...] = ()
+    """What was to be done around the plan, by name, in the order in which it was done (see `fairlead.actions`)."""
     seconds: float = 0.0
     """Time to read the signals and decide."""
 
@@ -432,12 +461,25 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.options[self.chosen].plan
 
 
+class Act(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one action did around a plan: for the record, so never the text it saw."""
+
+    name: str
+    did: str
+    """In one word: blocked, masked, hit, stored, tagged, retried …"""
+    detail: dict[str, bool | int | float | str] = {}
+    seconds: float = 0.0
+
+
+FeedbackKind: TypeAlias = Literal["value", "label", "correction", "rating", "test", "judge", "reask", "abandon"]
+
+
 class Feedback(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A judgement of an answer, now or days later. `value` in [0, 1]: how good it was."""
 
     trace_id: str
     value: float
-    kind: Literal["value", "label", "correction"] = "value"
+    kind: FeedbackKind = "value"
     source: str = "user"
     confidence: float = 1.0
     label: str | None = None
@@ -453,6 +495,8 @@ class Reward(Struct, frozen=True, kw_only=True):
     usd: float | None = None
     seconds: float | None = None
     joules: float | None = None
+    weight: float = 1.0
+    """How much it counts, in [0, 1], against a judgement that is beyond doubt."""
 
 
 class Trace(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -468,6 +512,8 @@ class Trace(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The plan that ran: the chosen one, wrapped by the router with its fallbacks. None: the chosen one as it was."""
     steps: tuple[Step, ...] = ()
     outcome: Outcome
+    acts: tuple[Act, ...] = ()
+    """What the decision's actions did. `query` is as the plan saw it, and `outcome` as the plan gave it: masked, if it was masked."""
     usd: float | None = None
     """All calls together; None if one of them has an unknown price."""
     seconds: float = 0.0

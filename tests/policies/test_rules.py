@@ -3,12 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.build import build
+from fairlead.conditions import holds, keys, parse
 from fairlead.errors import ConfigError, NoEligibleTarget
 from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal
 from fairlead.policies.lin_ucb import LinUCB
-from fairlead.policies.rules import Rules, holds, keys, parse
+from fairlead.policies.rules import Rules
 from fairlead.pool import Pool
 from fairlead.signals.base import Observer, Signal
 from fairlead.signals.length import Length

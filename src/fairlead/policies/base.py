@@ -36,10 +36,20 @@ Positive: TypeAlias = Annotated[float, Meta(gt=0.0)]
 class Proposal:
     """Options with probabilities, best first, and the reasons for them in plain words.
 
-    `fallbacks`, `forecast_of`, `objective`, `shadow` and `members` go into the decision as they are; see `Decision`.
+    `fallbacks`, `forecast_of`, `objective`, `shadow`, `members`, `rule` and `actions` go into the decision as they are; see `Decision`.
     """
 
-    __slots__ = ("fallbacks", "forecast_of", "members", "objective", "options", "reasons", "shadow")
+    __slots__ = (
+        "actions",
+        "fallbacks",
+        "forecast_of",
+        "members",
+        "objective",
+        "options",
+        "reasons",
+        "rule",
+        "shadow",
+    )
 
     def __init__(
         self,
@@ -50,6 +60,8 @@ class Proposal:
         objective: Objective | None = None,
         shadow: Sequence[Option] = (),
         members: Mapping[str, tuple[Option, ...]] | None = None,
+        rule: str = "",
+        actions: Sequence[str] = (),
     ) -> None:
         self.options = tuple(options)
         self.reasons = reasons
@@ -58,6 +70,8 @@ class Proposal:
         self.objective = objective
         self.shadow = tuple(shadow)
         self.members = dict(members or {})
+        self.rule = rule
+        self.actions = tuple(actions)
 
 
 class Policy(Component, ABC):
@@ -160,6 +174,8 @@ class Policy(Component, ABC):
             objective={} if proposal.objective is None else proposal.objective.weights(),
             shadow=proposal.shadow,
             members=proposal.members,
+            rule=proposal.rule,
+            actions=proposal.actions,
             seconds=perf_counter() - start,
         )
 

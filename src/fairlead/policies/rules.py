@@ -24,48 +24,18 @@ over).
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Final, Self, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Final, Self
 
 from msgspec import Struct
 
+from fairlead.conditions import Condition, holds, keys, parse
 from fairlead.errors import ConfigError, NoEligibleTarget, UnknownName, suggest
 from fairlead.plans import base as plans
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal
 from fairlead.policies.random import Random
-from fairlead.types import Option, Plan, Query, Reward, Scalar, Signals, Target, Trace
-
-
-class Test(Struct, frozen=True):
-    """A leaf: the value at `key` stands in the relation `op` to `value`."""
-
-    __test__ = False
-    key: str
-    op: str
-    value: Any
-
-
-class All(Struct, frozen=True):
-    """Every part holds."""
-
-    parts: tuple[Condition, ...]
-
-
-class AnyOf(Struct, frozen=True):
-    """Some part holds."""
-
-    parts: tuple[Condition, ...]
-
-
-class Not(Struct, frozen=True):
-    """The part does not hold."""
-
-    part: Condition
-
-
-Condition: TypeAlias = Test | All | AnyOf | Not
+from fairlead.types import Option, Plan, Query, Reward, Signals, Target, Trace
 
 
 class Rule(Struct, frozen=True, kw_only=True):
@@ -77,63 +47,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     required: bool = False
 
 
-_NUMERIC: Final[dict[str, Callable[[Any, Any], bool]]] = {
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "lt": operator.lt,
-    "le": operator.le,
-}
-_OPERATORS: Final = (*_NUMERIC, "eq", "ne", "in")
 _FIELDS: Final = ("name", "when", "use", "required")
-
-
-def parse(data: Any, *, path: str = "$") -> Condition:
-    """Make a condition from builtin data.
-
-    Raises:
-        ConfigError: with the path of what is wrong.
-    """
-    if not isinstance(data, dict) or not data:
-        raise ConfigError("a condition is an object with at least one key, like {length.tokens: {gt: 4000}}", path=path)
-    parts: list[Condition] = []
-    for key, value in data.items():
-        at = f"{path}.{key}"
-        if key in ("all", "any"):
-            if not isinstance(value, list | tuple) or not value:
-                raise ConfigError(f"{key!r} takes a list of one or more conditions", path=at)
-            inner = tuple(parse(v, path=f"{at}[{i}]") for i, v in enumerate(value))
-            parts.append(All(inner) if key == "all" else AnyOf(inner))
-        elif key == "not":
-            parts.append(Not(parse(value, path=at)))
-        elif not isinstance(key, str) or not all(key.partition(".")[::2] if "." in key else (key,)):
-            raise ConfigError("a key is a signal's name, or signal.part", path=at)
-        else:
-            parts += _tests(key, value, at)
-    return parts[0] if len(parts) == 1 else All(tuple(parts))
-
-
-def holds(condition: Condition, signals: Signals) -> bool:
-    """Say whether `condition` is true of `signals`."""
-    match condition:
-        case Test(key, op, value):
-            return _passes(signals.get(key), op, value)
-        case All(parts):
-            return all(holds(p, signals) for p in parts)
-        case AnyOf(parts):
-            return any(holds(p, signals) for p in parts)
-        case Not(part):
-            return not holds(part, signals)
-
-
-def keys(condition: Condition) -> tuple[str, ...]:
-    """Name the keys that `condition` reads, each once, in the order written."""
-    match condition:
-        case Test(key):
-            return (key,)
-        case All(parts) | AnyOf(parts):
-            return tuple(dict.fromkeys(k for p in parts for k in keys(p)))
-        case Not(part):
-            return keys(part)
 
 
 class Rules(Policy):
@@ -291,52 +205,6 @@ class Rules(Policy):
                 raise ConfigError(str(UnknownName("policy in policies", name, self.policies)), path=f"{path}.policy")
             return name
         return plans.decode(data, path=path)
-
-
-def _tests(key: str, value: Any, path: str) -> list[Condition]:
-    if not isinstance(value, dict):
-        _check_scalar(value, path, "use {in: [ … ]} for one of several values")
-        return [Test(key, "eq", value)]
-    if not value:
-        raise ConfigError(f"give a value or a test: {', '.join(_OPERATORS)}", path=path)
-    for op, operand in value.items():
-        at = f"{path}.{op}"
-        if op not in _OPERATORS:
-            raise ConfigError(f"unknown test {op!r}; {suggest(str(op), _OPERATORS)}", path=at)
-        if op in _NUMERIC and not _is_number(operand):
-            raise ConfigError(f"{op!r} compares with a number", path=at)
-        if op == "in":
-            if not isinstance(operand, list | tuple) or not operand:
-                raise ConfigError("'in' takes a list of one or more values", path=at)
-            for i, v in enumerate(operand):
-                _check_scalar(v, f"{at}[{i}]", "values are plain")
-        elif op in ("eq", "ne"):
-            _check_scalar(operand, at, "values are plain")
-    return [Test(key, op, tuple(v) if op == "in" else v) for op, v in value.items()]
-
-
-def _check_scalar(value: Any, path: str, advice: str) -> None:
-    if not isinstance(value, bool | int | float | str | None):
-        raise ConfigError(f"this is neither a string, a number, true, false nor null; {advice}", path=path)
-
-
-def _passes(found: Scalar, op: str, value: Any) -> bool:
-    match op:
-        case "eq":
-            return _equal(found, value)
-        case "ne":
-            return not _equal(found, value)
-        case "in":
-            return any(_equal(found, v) for v in value)
-    return _is_number(found) and _NUMERIC[op](found, value)
-
-
-def _equal(a: Scalar, b: Scalar) -> bool:
-    return a == b and isinstance(a, bool) == isinstance(b, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _missing(use: Plan | str, eligible: Iterable[str]) -> list[str]:
