@@ -74,7 +74,11 @@ CATALOG: dict[str, dict[str, str]] = {
         "cascade": "fairlead.plans.cascade:Cascade",
         "vote": "fairlead.plans.vote:Vote",
     },
-    "actions": {},
+    "actions": {
+        "block": "fairlead.actions.block:Block",
+        "prompt": "fairlead.actions.prompt:Prompt",
+        "tag": "fairlead.actions.tag:Tag",
+    },
     "targets": {
         "openai_chat": "fairlead.targets.openai_chat:OpenAIChat",
         "anthropic_messages": "fairlead.targets.anthropic_messages:AnthropicMessages",

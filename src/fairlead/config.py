@@ -11,6 +11,8 @@
       auto: {policy: {type: thompson, objective: {usd_weight: 50}}}
     learning: {batch: 32, seconds: 1.0}
     store:   {path: fairlead.sqlite}
+    guards:                          # what may never happen, whatever a policy would like
+      - {name: private, when: {pii.found: true}, only: ["tag:local"], do: [mask]}
     gateway: {host: 127.0.0.1, port: 4356}
 
 An unknown key is an error with its path and the nearest known name. Secrets are written as ``${NAME}`` and read from the environment
@@ -28,9 +30,12 @@ import yaml
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from fairlead import catalog, guards
+from fairlead.actions.base import Action
 from fairlead.build import build, construct
 from fairlead.component import Component
 from fairlead.errors import ConfigError, UnknownName, suggest
+from fairlead.guards import Guard
 from fairlead.policies.base import Policy, check_records
 from fairlead.pool import Pool
 from fairlead.predictors.base import Predictor
@@ -44,9 +49,17 @@ DEFAULT_SIGNALS = ("conversation", "embedding", "language", "length", "marks", "
 
 
 class RouteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One route: a name that clients may ask for as `model`."""
+    """One route: a name that clients may ask for as `model`. `guards` are its own, beside those of every request."""
 
     policy: Any
+    guards: list[Any] = []
+
+
+class ObserveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a decision waits for slow signals, and how many are read at a time."""
+
+    budget_seconds: Annotated[float, Meta(gt=0.0)] = 0.1
+    threads: Annotated[int, Meta(ge=1)] = 4
 
 
 class LearningConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,12 +79,25 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     synchronous: Literal["normal", "full"] = "normal"
 
 
+class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key, and whom it stands for. What it leaves open a request may say of itself, but for roles.
+
+    `vouches`: it is a front end's, which has checked who asks and says so in headers (``x-fairlead-tenant``, ``-user``, ``-roles``).
+    """
+
+    hash: str
+    tenant: str | None = None
+    user: str | None = None
+    roles: list[str] = []
+    vouches: bool = False
+
+
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HTTP edge. `keys`: name -> ``sha256:…`` as printed by `fairlead key`; required unless bound to loopback."""
+    """The HTTP edge. `keys`: name -> ``sha256:…`` as printed by `fairlead key`, or a `KeyConfig`; required unless bound to loopback."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 4356
-    keys: dict[str, str] = {}
+    keys: dict[str, str | KeyConfig] = {}
     max_body_bytes: Annotated[int, Meta(ge=1)] = 20_000_000
     drain_seconds: Annotated[float, Meta(ge=0.0)] = 10.0
     strongest: str | None = None
@@ -87,6 +113,13 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learning: LearningConfig = LearningConfig()
     store: StoreConfig = StoreConfig()
     gateway: GatewayConfig = GatewayConfig()
+    observe: ObserveConfig = ObserveConfig()
+    conditions: dict[str, Any] = {}
+    """Conditions by name, for guards and rules."""
+    guards: list[Any] = []
+    """Guards of every request."""
+    actions: dict[str, Any] = {}
+    """What guards and rules may order, by name. An action that needs no arguments goes by its catalogue name without standing here."""
     seed: int = 0
     fallbacks: Annotated[int, Meta(ge=0)] = 2
 
@@ -97,6 +130,9 @@ class Config(Struct, frozen=True, kw_only=True):
     drivers: dict[str, Driver]
     policies: dict[str, Policy]
     signals: dict[str, Signal]
+    guards: tuple[Guard, ...] = ()
+    route_guards: dict[str, tuple[Guard, ...]] = {}
+    actions: dict[str, Action] = {}
     file: File
 
     @property
@@ -110,7 +146,10 @@ class Config(Struct, frozen=True, kw_only=True):
         return Router(
             pool=pool,
             world=Live(drivers=self.drivers, health=pool.health, estimate=pool.estimate_usd),
-            observer=Observer(signals=self.signals),
+            observer=Observer(signals=self.signals, **msgspec.structs.asdict(self.file.observe)),
+            guards=self.guards,
+            route_guards=self.route_guards,
+            actions=self.actions,
             policies=self.policies,
             store=SQLiteStore(**msgspec.structs.asdict(self.file.store)),
             seed=self.file.seed,
@@ -194,7 +233,26 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
             observer.check(policies[name].needs)
         except UnknownName as e:
             raise ConfigError(f"the policy reads a signal that is not there: {e}", path=at) from e
-    return Config(drivers=drivers, policies=policies, signals=signals, file=file)
+    house = guards.read(file.guards, path="$.guards")
+    own = {r: guards.read(c.guards, path=f"$.routes.{r}.guards") for r, c in file.routes.items() if c.guards}
+    every = [(f"$.guards[{i}]", g) for i, g in enumerate(house)]
+    every += [(f"$.routes.{r}.guards[{i}]", g) for r, found in own.items() for i, g in enumerate(found)]
+    for path, guard in every:
+        _check_guard(guard, path, drivers, signals)
+    ordered = {name: f"{path}.do" for path, guard in every for name in guard.do}
+    for of, policy in policies.items():
+        for path, part in policy.walk(f"$.routes.{of}.policy"):
+            if isinstance(part, Policy):
+                ordered |= {name: path + inner.removeprefix("$") for inner, name in part.orders}
+    return Config(
+        drivers=drivers,
+        policies=policies,
+        signals=signals,
+        guards=house,
+        route_guards=own,
+        actions=_actions(file.actions, ordered, drivers),
+        file=file,
+    )
 
 
 def _check(part: Component, path: str, drivers: Mapping[str, Driver]) -> None:
@@ -219,14 +277,55 @@ def _check(part: Component, path: str, drivers: Mapping[str, Driver]) -> None:
 def _check_tests(policy: Policy, path: str, signals: Mapping[str, Signal]) -> None:
     """Find tests of what no signal says: they would never hold."""
     for inner, key in policy.tests:
-        at = path + inner.removeprefix("$")
-        name, _, part = key.partition(".")
-        if name not in signals:
-            raise ConfigError(f"{key}: no signal is called {name!r}; {suggest(name, signals)}", path=at)
-        parts = signals[name].parts() if part else None
-        if parts is not None and part not in parts:
-            hint = suggest(part, parts) if parts else "it has no parts"
-            raise ConfigError(f"{key}: the signal {name!r} has no part {part!r}; {hint}", path=at)
+        _check_key(key, path + inner.removeprefix("$"), signals)
+
+
+def _check_key(key: str, path: str, signals: Mapping[str, Signal]) -> None:
+    name, _, part = key.partition(".")
+    if name not in signals:
+        raise ConfigError(f"{key}: no signal is called {name!r}; {suggest(name, signals)}", path=path)
+    parts = signals[name].parts() if part else None
+    if parts is not None and part not in parts:
+        hint = suggest(part, parts) if parts else "it has no parts"
+        raise ConfigError(f"{key}: the signal {name!r} has no part {part!r}; {hint}", path=path)
+
+
+def _check_guard(guard: Guard, path: str, drivers: Mapping[str, Driver], signals: Mapping[str, Signal]) -> None:
+    """Find what a guard reads that no signal says, and whom it means that is not there: it would protect nobody, or refuse all."""
+    for key in guard.keys:
+        _check_key(key, f"{path}.when", signals)
+    for field in ("only", "never"):
+        for selector in getattr(guard, field) or ():
+            if any(guards.selects(selector, d.target) for d in drivers.values()):
+                continue
+            kind, colon, name = selector.partition(":")
+            if colon and kind in guards.KINDS:
+                advice = f"write it in a target's profile: {{profile: {{{kind}s: [{name}]}}}}"
+                raise ConfigError(f"no target has the {kind} {name!r}; {advice}", path=f"{path}.{field}")
+            raise ConfigError(f"no target is called {selector!r}; {suggest(selector, drivers)}", path=f"{path}.{field}")
+
+
+def _actions(specs: Mapping[str, Any], ordered: Mapping[str, str], drivers: Mapping[str, Driver]) -> dict[str, Action]:
+    """Build the actions that the config describes, and those that are ordered by their catalogue name alone."""
+    built: dict[str, Action] = {}
+    for name, spec in specs.items():
+        at = f"$.actions.{name}"
+        spec = {"type": name, **spec} if isinstance(spec, Mapping) and "type" not in spec else (spec or name)
+        built[name] = build("actions", spec, path=at)
+    for name, path in ordered.items():
+        if name in built:
+            continue
+        if name not in catalog.names("actions"):
+            known = [*specs, *catalog.names("actions")]
+            raise ConfigError(f"no action is called {name!r}; {suggest(name, known)}", path=path)
+        built[name] = build("actions", name, path=f"$.actions.{name}")
+    for name, action in built.items():
+        for path, part in action.walk(f"$.actions.{name}"):
+            _check(part, path, drivers)
+            for target in part.names if isinstance(part, Action) else ():
+                if target not in drivers:
+                    raise ConfigError(f"no target is called {target!r}; {suggest(target, drivers)}", path=path)
+    return built
 
 
 def _anchored(data: Any, folder: Path) -> Any:

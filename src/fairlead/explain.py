@@ -29,7 +29,11 @@ def explain(query: Query, signals: Signals, decision: Decision) -> dict[str, Any
         "options": [_option(o, weighed, i == decision.chosen) for i, o in enumerate(decision.options)],
         "forecast_of": decision.forecast_of,
         "reasons": decision.reasons,
-        "what_would_change_it": would_change(decision, weighed),
+        # With wishes the ranking is not by utility alone, so what tips that does not tip the choice.
+        "what_would_change_it": would_change(decision, None if query.constraints.prefer else weighed),
+        "rule": decision.rule,
+        "guards": decision.guards,
+        "actions": decision.actions,
         "eligible": decision.eligible,
         "excluded": decision.excluded,
         "signals": {name: _reading(r) for name, r in signals.readings.items()},

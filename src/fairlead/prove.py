@@ -73,7 +73,7 @@ def replay_decision(trace: Trace, store: Store) -> Replayed:
 
     notes: list[str] = []
     plan = trace.plan
-    if plan is None and recorded.options:
+    if plan is None and recorded.options and not trace.acts:
         plan = recorded.plan
     outcome, answers = trace.outcome, []
     if plan is not None:
@@ -81,6 +81,9 @@ def replay_decision(trace: Trace, store: Store) -> Replayed:
         outcome, answers = run.outcome, _answers(trace.outcome, run.outcome)
         if [s.path for s in trace.steps] != [s.path for s in run.steps]:
             answers.append(f"steps: the plan made {len(run.steps)}, recorded {len(trace.steps)}")
+    elif trace.acts and not trace.steps:
+        did = ", ".join(f"{a.name} {a.did}" for a in trace.acts)
+        notes.append(f"no target was asked ({did}), so there is no answer to compare")
     elif trace.steps or trace.outcome.error is None or trace.outcome.error.kind != "no_target":
         answers.append(f"answer: {_show(trace.outcome)} and {len(trace.steps)} steps recorded where nobody may answer")
     if trace.outcome.error is not None and trace.outcome.error.kind == "client_gone":
@@ -113,7 +116,17 @@ def _decisions(recorded: Decision, again: Decision) -> list[str]:
         now = again.options[i] if i < len(again.options) else None
         if chain.encode(then) != chain.encode(now):
             out.append(f"option {i + 1}: {_show(now)}, recorded {_show(then)}")
-    for name in ("chosen", "propensity", "reasons", "fallbacks", "forecast_of", "objective", "shadow", "members"):
+    for name in (
+        "chosen",
+        "propensity",
+        "reasons",
+        "fallbacks",
+        "forecast_of",
+        "objective",
+        "shadow",
+        "members",
+        "rule",
+    ):
         then, now = getattr(recorded, name), getattr(again, name)
         if chain.encode(then) != chain.encode(now):
             out.append(f"{name}: {now!r}, recorded {then!r}")

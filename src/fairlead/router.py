@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TypeAlias
 
 import msgspec
 
-from fairlead import rewards
+from fairlead import chain, rewards
+from fairlead.actions.base import Action, Passage
 from fairlead.build import build
 from fairlead.component import digest, pack
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, UnknownName
+from fairlead.guards import Guard, Guarded, Guards
 from fairlead.learner import Learner
 from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
@@ -31,10 +35,12 @@ from fairlead.store import BEGIN, STRAIGHT, Receipt, Store
 from fairlead.targets.base import Driver
 from fairlead.types import Decision, Failure, Feedback, Outcome, Plan, Query, Signals, Sink, Trace
 from fairlead.version import VERSION
-from fairlead.worlds.base import Limits, Run
-from fairlead.worlds.live import Live, LiveRun
+from fairlead.worlds.base import Cover, Limits, Run
+from fairlead.worlds.live import Live
 
-Begun: TypeAlias = Callable[[Decision, LiveRun], None]
+log = logging.getLogger(__name__)
+
+Begun: TypeAlias = Callable[[Passage], None]
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +60,9 @@ class Router:
         observer: the signals that policies may ask for.
         policies: one per route name.
         store: where traces, feedback and learned state go.
+        guards: those of every request, also for a target by its own name.
+        route_guards: further ones of each route.
+        actions: what guards and rules may order, by name.
         seed: with a query's id, gives the one random number its decision uses.
         fallbacks: how many other plans to try when the chosen one fails before its first byte.
         learn_batch: how many judged answers are learned together at most.
@@ -68,6 +77,9 @@ class Router:
         observer: Observer,
         policies: Mapping[str, Policy],
         store: Store,
+        guards: Sequence[Guard] = (),
+        route_guards: Mapping[str, Sequence[Guard]] | None = None,
+        actions: Mapping[str, Action] | None = None,
         seed: int = 0,
         fallbacks: int = 2,
         learn_batch: int = 32,
@@ -76,6 +88,9 @@ class Router:
         self.pool, self.world, self.observer, self.store = pool, world, observer, store
         self.policies = dict(policies)
         self.seed, self.fallbacks = seed, fallbacks
+        self.house_guards = Guards(guards)
+        self.guards = {r: Guards((*guards, *own)) for r, own in (route_guards or {}).items()}
+        self.actions = dict(actions or {})
         self.serving: dict[str, Serving] = {}
         limits = {route: limit_of(policy, path=f"$.routes.{route}.policy") for route, policy in self.policies.items()}
         self.spending = Spending(limits={route: limit for route, limit in limits.items() if limit is not None})
@@ -99,45 +114,90 @@ class Router:
     ) -> tuple[Outcome, Trace]:
         """Answer `query`. When this returns, its trace is with the operating system (unless the store is relaxed).
 
-        `begun` is told of the decision and its run before anybody is called.
+        `begun` is told of the decision before anything is done about it.
 
         Raises:
             UnknownName: if the query's route is neither a route nor a target.
             NoEligibleTarget: if nobody may answer.
         """
         at, start = time.time(), perf_counter()
-        query = self.admit(query)
+        query = self.admit(query, at)
         # Once and for all: meanwhile the learner may swap the policy, and a target's rest may end.
-        serving, eligible = self.serves(query.route), self.eligible(query)
-        signals = self.observer.read(query, serving.policy.needs)
+        serving = self.serves(query.route)
+        signals = await self.observer.observe(query, self.needs(query.route, serving))
+        query = self.stamped(query)  # others may have spent while slow signals were read
+        guarded = self.guarded(query, signals)
         try:
-            decision = self._decide(query, signals, serving, eligible)
+            decision = self._decide(query, signals, serving, guarded)
         except NoEligibleTarget as e:
-            await self.keep(self.refusal(query, signals, serving, eligible, e, at, start))
+            await self.keep(self.refusal(query, signals, serving, guarded, e, at, start))
             raise
-        plan, purse = self.with_fallbacks(decision), self.take(query, decision)
+        purse = self.take(query, decision)
         cover = None if purse is None else purse.cover
-        run = self.world.open(plan, query, limits=Limits.of(query.constraints), sink=sink, cover=cover)
+        passage = Passage(
+            query=query, signals=signals, decision=decision, plan=self.with_fallbacks(decision), sink=sink
+        )
         ended = asyncio.get_running_loop().create_future()
         self.under_way.add(ended)
         try:
             if begun is not None:
-                begun(decision, run)
-            result = await run.go()
+                begun(passage)
+            outcome = await self.act(passage, [self.actions[name] for name in decision.actions], cover)
         except asyncio.CancelledError:
             gone = Outcome(
                 cancelled=True, error=Failure(kind="client_gone", message="cancelled before the answer was whole")
             )
-            self.store.append(self.trace(query, signals, decision, plan, run.close(gone), at, start))
+            self.store.append(self.trace(passage, gone, at, start))
             raise
         finally:
             self.under_way.discard(ended)
             ended.set_result(None)
             if purse is not None:
-                purse.settle(run.meter.spent_usd)
-        trace = self.trace(query, signals, decision, plan, result, at, start)
+                purse.settle(0.0 if passage.run is None else passage.run.meter.spent_usd)
+        trace = self.trace(passage, outcome, at, start)
         await self.keep(trace)
-        return result.outcome, trace
+        return outcome, trace
+
+    async def act(self, passage: Passage, actions: Sequence[Action], cover: Cover | None) -> Outcome:
+        """Do the actions, outermost first, around the plan; the rest of the chain is each one's `proceed`."""
+        if not actions:
+            run = passage.run = self.world.open(
+                passage.plan,
+                passage.query,
+                limits=Limits.of(passage.query.constraints),
+                sink=passage.sink,
+                cover=cover,
+            )
+            passage.result = await run.go()
+            return passage.result.outcome
+        action, *rest = actions
+        proceeded = False
+
+        async def proceed(passage: Passage) -> Outcome:
+            nonlocal proceeded
+            if proceeded:
+                raise FairleadError(f"the action {action.type_name()} proceeded twice; what may run twice is a plan")
+            proceeded = True
+            return await self.act(passage, rest, cover)
+
+        try:
+            return await action.act(passage, proceed)
+        except Exception as e:  # noqa: BLE001 - the wall around actions: what one should have hidden must not get out by its failure
+            where = traceback.extract_tb(e.__traceback__)[-1]
+            # Not the message of what was raised: it may hold the text that was being masked.
+            log.error(
+                "%s: the action %s broke: %s at %s:%s",
+                passage.query.id,
+                action.type_name(),
+                type(e).__name__,
+                where.filename,
+                where.lineno,
+            )
+            passage.note(action, "broke", error=type(e).__name__)
+            passage.keep_text = False
+            message = f"the action {action.type_name()} broke ({type(e).__name__}), so the request was not answered"
+            streamed = passage.result is not None and passage.result.outcome.streamed
+            return Outcome(error=Failure(kind="internal", message=message), streamed=streamed)
 
     async def feedback(self, feedback: Feedback) -> Receipt:
         """Take a judgement of an answer, keep it, and learn from it if it is new.
@@ -151,16 +211,18 @@ class Router:
         receipt = await self.store.add_feedback(feedback, learning=self.policies)
         if receipt.status == "accepted":
             trace = await self.store.get(feedback.trace_id)
-            if trace is not None and trace.query.route in self.policies:
+            if trace is not None and not trace.steps:
+                self.store.forget_lessons([trace.id])  # an action answered: no policy has anything to learn of it
+            elif trace is not None and trace.query.route in self.policies:
                 self.learner.submit(trace.query.route, trace, rewards.reward(trace, feedback))
         return receipt
 
     # ------------------------------------------------------------------------------------------------ the stages
 
-    def admit(self, query: Query) -> Query:
-        """Give the query its arrival number, and what its route has spent so far if it has a budget."""
+    def admit(self, query: Query, at: float) -> Query:
+        """Give the query its arrival number and time, and what its route has spent so far if it has a budget."""
         self.arrivals += 1
-        return self.stamped(msgspec.structs.replace(query, arrival=self.arrivals))
+        return self.stamped(msgspec.structs.replace(query, arrival=self.arrivals, at=at))
 
     def stamped(self, query: Query) -> Query:
         """Write on a query what its route has spent so far, if that has a budget."""
@@ -168,8 +230,18 @@ class Router:
         return query if spent is None else msgspec.structs.replace(query, spent=spent)
 
     def observe(self, query: Query) -> Signals:
-        """Read the signals that the route's policy needs. Raises `UnknownName` if there is no such route or target."""
-        return self.observer.read(query, self.serves(query.route).policy.needs)
+        """Read the signals that the route's policy and guards need, to their end: for a dry run. Raises `UnknownName` if there is no such
+        route or target."""
+        return self.observer.read(query, self.needs(query.route, self.serves(query.route)))
+
+    def needs(self, route: str, serving: Serving) -> tuple[str, ...]:
+        """Name the signals to read for a query on `route`."""
+        guards, needs = self.guards.get(route, self.house_guards), serving.policy.needs
+        return needs if not guards.needs else tuple(dict.fromkeys((*guards.needs, *needs)))
+
+    def guarded(self, query: Query, signals: Signals) -> Guarded:
+        """Say whom the guards leave of those who may answer, and what they order."""
+        return self.guards.get(query.route, self.house_guards).apply(signals, self.eligible(query))
 
     def serves(self, route: str) -> Serving:
         """Return what serves a route or target now. Raises `UnknownName` if there is no such route or target."""
@@ -181,12 +253,20 @@ class Router:
     def decide(self, query: Query, signals: Signals) -> Decision:
         """Decide, without running anything: a dry run, of a query that nobody admitted. Raises as `Policy.decide` does."""
         query = self.stamped(query)
-        return self._decide(query, signals, self.serving[query.route], self.eligible(query))
+        return self._decide(query, signals, self.serving[query.route], self.guarded(query, signals))
 
-    def _decide(self, query: Query, signals: Signals, serving: Serving, eligible: Eligibility) -> Decision:
-        decision = serving.policy.decide(query, signals, self.pool, seed=self.seed, eligible=eligible)
+    def _decide(self, query: Query, signals: Signals, serving: Serving, guarded: Guarded) -> Decision:
+        try:
+            decision = serving.policy.decide(query, signals, self.pool, seed=self.seed, eligible=guarded.eligible)
+        except NoEligibleTarget as e:  # who is not eligible has a better reason than that
+            raise NoEligibleTarget({**e.excluded, **guarded.eligible.excluded}) from None
+        ordered = dict.fromkeys((*guarded.actions, *decision.actions))
+        if unknown := [name for name in ordered if name not in self.actions]:
+            raise FairleadError(f"the decision orders {', '.join(unknown)}, which the config's actions do not have")
         return msgspec.structs.replace(
             decision,
+            guards=guarded.guards,
+            actions=tuple(sorted(ordered, key=lambda name: self.actions[name].order)),
             version=serving.version,
             policy_digest=serving.digest,
             seconds=decision.seconds + sum(r.seconds for r in signals.readings.values()),
@@ -217,30 +297,36 @@ class Router:
         if written is not None:
             await written
 
-    def trace(
-        self, query: Query, signals: Signals, decision: Decision, plan: Plan, run: Run, at: float, start: float
-    ) -> Trace:
-        """Write the story of one query. The reply's bytes and the request's are not part of it."""
-        return Trace(
-            id=query.id,
+    def trace(self, passage: Passage, outcome: Outcome, at: float, start: float) -> Trace:
+        """Write the story of one query: as its plan saw it and answered it, or with `outcome` if no plan ran to its end.
+
+        The reply's bytes and the request's are not part of it.
+        """
+        run = passage.result
+        if run is None:
+            run = Run.of(outcome, [], 0.0) if passage.run is None else passage.run.close(outcome)
+        trace = Trace(
+            id=passage.query.id,
             at=at,
-            query=msgspec.structs.replace(query, body={}),
-            signals=signals,
-            decision=decision,
-            plan=plan,
+            query=msgspec.structs.replace(passage.query, body={}),
+            signals=passage.signals,
+            decision=passage.decision,
+            plan=None if passage.run is None else passage.plan,
             steps=tuple(msgspec.structs.replace(s, outcome=without_reply(s.outcome)) for s in run.steps),
-            outcome=without_reply(run.outcome),
+            outcome=without_reply(run.outcome if outcome.error is None else outcome),
+            acts=tuple(passage.acts),
             usd=run.usd,
             seconds=perf_counter() - start,
             fairlead=VERSION,
         )
+        return trace if passage.keep_text else chain.blank(trace)
 
     def refusal(
         self,
         query: Query,
         signals: Signals,
         serving: Serving,
-        eligible: Eligibility,
+        guarded: Guarded,
         why: NoEligibleTarget,
         at: float,
         start: float,
@@ -261,8 +347,9 @@ class Router:
                 policy_digest=serving.digest,
                 pool_digest=self.pool.digest,
                 seed=self.seed,
-                eligible=tuple(t.name for t in eligible.targets),
-                excluded={**eligible.excluded, **why.excluded},
+                eligible=tuple(t.name for t in guarded.eligible.targets),
+                excluded=why.excluded,
+                guards=guarded.guards,
             ),
             outcome=Outcome(error=Failure(kind="no_target", message=str(why))),
             usd=0.0,
@@ -354,8 +441,9 @@ class Router:
             raise
 
     async def _start(self) -> None:
-        for policy in self.policies.values():
+        for route, policy in self.policies.items():
             self.observer.check(policy.needs)
+            self.observer.check(self.guards.get(route, self.house_guards).needs)
         self.store.start()
         self.arrivals = self.store.count()
         self.spending.rebuild(lambda: self.store.traces(newest_first=True), time.time(), self.pool.estimate_usd)
@@ -370,6 +458,8 @@ class Router:
             self.publish(target.name, Fixed(plan=Single(target=target.name), only=True), STRAIGHT)
         for driver in self.world.drivers.values():
             await driver.start()
+        for action in self.actions.values():
+            await action.start()
         self.learner.start()
         for route in self.policies:
             for trace, feedback in self.store.unlearned(route, limit=10**9):
@@ -384,6 +474,9 @@ class Router:
             each.push_async_callback(asyncio.to_thread, self.store.stop)
             for driver in self.world.drivers.values():
                 each.push_async_callback(driver.stop)
+            for action in self.actions.values():
+                each.push_async_callback(action.stop)
+            each.callback(self.observer.stop)
             each.push_async_callback(asyncio.to_thread, self.learner.stop)
 
     def resume(self, route: str) -> Serving | None:

@@ -16,7 +16,7 @@ import asyncio
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from math import inf
@@ -27,6 +27,7 @@ import msgspec
 import numpy as np
 
 from fairlead import catalog
+from fairlead.actions.base import Action, Passage
 from fairlead.build import construct
 from fairlead.component import Component, finite, pack, unpack
 from fairlead.errors import NotFitted
@@ -35,7 +36,7 @@ from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal
 from fairlead.pool import Pool
 from fairlead.predictors.base import Predictor
-from fairlead.signals.base import Observer, Signal
+from fairlead.signals.base import Observer, Range, Signal
 from fairlead.table import OutcomeTable
 from fairlead.targets.base import Driver
 from fairlead.types import (
@@ -51,6 +52,7 @@ from fairlead.types import (
     Plan,
     Profile,
     Query,
+    Reading,
     Reward,
     Signals,
     Sink,
@@ -213,9 +215,15 @@ def check_component(make: Callable[[], Component]) -> None:
 
 
 def check_signal(make: Callable[[], Signal]) -> None:
-    """Check one signal: pure, finite, at ease with empty, long and strange text."""
+    """Check one signal: pure, finite, at ease with empty, long and strange text; and what it says keeps to its ranges and laws."""
     check_component(make)
     signal = make()
+    ranges, laws = signal.ranges(), [parse(law) for law in signal.laws()]
+    parts = signal.parts()
+    _true(parts is None or parts == set(ranges) - {"value"}, "ranges names every part, and no other")
+    if signal.slow:
+        _true(all(r.null for r in ranges.values()), "a slow signal may be late: every key can be null")
+        _keeps(Reading(confidence=0.0, late=True), ranges, laws, "when it is late")
     strange = "naïve 日本語 \U0001f600 \x00 {[(\\ $x^2$ ```py\nprint(1)\n```"
     texts = ["", " ", "What is 2 + 2?", strange, "word " * 3000]
     queries = [Query.ask(text, id=f"q{i}") for i, text in enumerate(texts)]
@@ -234,8 +242,92 @@ def check_signal(make: Callable[[], Signal]) -> None:
         _true(0.0 <= reading.confidence <= 1.0, f"confidence must lie in [0, 1] {shown}")
         for value in (reading.value, *reading.parts.values()):
             _true(not isinstance(value, float) or math.isfinite(value), f"values must be finite {shown}")
+        _within(reading, signal.ranges(), shown)
         vector = np.frombuffer(reading.vector, "<f4")
         _true(bool(np.isfinite(vector).all()), f"vectors must be finite {shown}")
+        _keeps(reading, ranges, laws, shown)
+
+
+def _keeps(reading: Reading, ranges: Mapping[str, Range], laws: Sequence[Condition], shown: str) -> None:
+    """Check one reading against what its signal says of itself."""
+    said = Signals(readings={"it": reading})
+    known = {"it" if key == "value" else f"it.{key}": range for key, range in ranges.items()}
+    for part in reading.parts:
+        _true(f"it.{part}" in known, f"ranges must name the part {part!r} {shown}")
+    _true(reading.value is None or "it" in known, f"ranges must name the value {shown}")
+    for key, range in known.items():
+        _true(within(said.get(key), range), f"{key} is {said.get(key)!r}, beyond its range {range} {shown}")
+    own = Signals(readings={"value": reading, **{k: Reading(value=v) for k, v in reading.parts.items()}})
+    for law in laws:
+        _true(holds(law, own), f"a law does not hold {shown}: {law}")
+
+
+def _within(reading: Reading, ranges: Mapping[str, Range], shown: str) -> None:
+    """Check that a reading says nothing that its signal's `ranges` rule out."""
+    said = dict(reading.parts) if reading.value is None else {"value": reading.value, **reading.parts}
+    if reading.value is None and "value" in ranges:
+        _true(ranges["value"].null, f"ranges() must say that the value may be null {shown}")
+    for key, value in said.items():
+        _true(key in ranges, f"ranges() must name {key!r} {shown}")
+        r = ranges[key]
+        kinds = {"bool": bool, "int": int, "number": (int, float), "string": str}
+        right = isinstance(value, kinds[r.kind]) and (r.kind == "bool") == isinstance(value, bool)
+        _true(right, f"{key!r} is {value!r}, and ranges() says {r.kind} {shown}")
+        if r.kind in ("int", "number") and not isinstance(value, str):
+            low, high = -inf if r.low is None else r.low, inf if r.high is None else r.high
+            _true(low <= value <= high, f"{key!r} is {value!r}, out of {low} to {high} {shown}")
+        if r.among is not None:
+            _true(value in r.among, f"{key!r} is {value!r}, not among {r.among} {shown}")
+
+
+# --------------------------------------------------------------------------------------------------------------- actions
+
+
+def check_action(make: Callable[[], Action]) -> None:
+    """Check one action: its place is stated, it proceeds at most once, passes failures on, and keeps nothing of a request in itself."""
+    check_component(make)
+    action = make()
+    _true(isinstance(action.order, int), f"{action.type_name()} must state its order")
+    good = Outcome(text="four", target="ant", model="ant", finish="stop", usd=0.1)
+    failed = Outcome(target="ant", error=Failure(kind="unavailable", message="down"))
+
+    async def pass_through(answer: Outcome) -> tuple[Outcome, int, Passage]:
+        calls = 0
+
+        async def proceed(passage: Passage) -> Outcome:
+            nonlocal calls
+            calls += 1
+            passage.plan.targets()
+            return answer
+
+        plan = Single(target="ant")
+        decision = Decision(
+            options=(Option(plan=plan, probability=1.0),),
+            chosen=0,
+            propensity=1.0,
+            eligible=tuple(t.name for t in TARGETS),
+        )
+        query = Query.ask("What is 2 + 2?", id="q")
+        passage = Passage(query=query, signals=Signals(), decision=decision, plan=plan, sink=None)
+        await action.start()
+        try:
+            outcome = await action.act(passage, proceed)
+        finally:
+            await action.stop()
+        return outcome, calls, passage
+
+    state = action.digest()
+    for answer in (good, failed):
+        with _holds("an action gives an outcome"):
+            outcome, calls, passage = asyncio.run(pass_through(answer))
+        _true(isinstance(outcome, Outcome), "act must return an Outcome")
+        _true(calls <= 1, "an action may proceed once at most")
+        _true(passage.query.id == "q", "the query must keep its id")
+        if calls == 1 and answer is failed:
+            _same(outcome.error, failed.error, "a failure must be passed on")
+        for act in passage.acts:
+            _true("2 + 2" not in repr(act) and "four" not in repr(act), "an act must not hold the text it saw")
+    _same(action.digest(), state, "an action must keep nothing of a request in its parameters or state")
 
 
 # ------------------------------------------------------------------------------------------------------------ predictors

@@ -543,3 +543,75 @@ async def test_the_upstream_key_is_never_shown(
             assert all(SECRET.encode() not in s for s in seen)
         assert SECRET not in caplog.text
         assert all(SECRET.encode() not in f.read_bytes() for f in tmp_path.iterdir() if f.is_file())
+
+
+# ------------------------------------------------------------------------------------------- guards, actions, identity
+
+
+async def test_a_guard_refuses_and_says_which(start: Start) -> None:
+    guards = [{"name": "long", "when": {"length": {"gt": 50}}, "do": ["block"]}]
+    async with start({"t": scripted("x", "y")}, guards=guards) as run:
+        long: Any = [{"role": "user", "content": "word " * 20}]
+        for stream in (False, True):
+            with pytest.raises(openai.PermissionDeniedError) as e:
+                await run.client.chat.completions.create(model="auto", messages=long, stream=stream)
+            assert e.value.code == "blocked"
+            assert "long" in e.value.message
+            assert e.value.response.headers["x-fairlead-guards"] == "long"
+        status, headers, _ = await run.post({"model": "auto", "messages": ASK})
+        assert (status, headers.get("x-fairlead-guards")) == (200, None)
+        blocked = [t for t in await run.traces() if t.acts]
+        assert [t.text_kept for t in blocked] == [False, False]
+        async with run.http.get("/v1/stats") as r:
+            assert (await r.json())["failures"] >= 0
+
+
+async def test_a_refusal_can_be_an_answer(start: Start) -> None:
+    guards = [{"name": "long", "when": {"length": {"gt": 50}}, "do": ["no", "tag"]}]
+    actions = {"no": {"type": "block", "reply": True, "message": "Not here."}, "tag": {"tags": {"why": "long"}}}
+    async with start({"t": scripted("x")}, guards=guards, actions=actions) as run:
+        long: Any = [{"role": "user", "content": "word " * 20}]
+        whole = await run.client.chat.completions.create(model="auto", messages=long)
+        assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("Not here.", "content_filter")
+        stream = await run.client.chat.completions.create(model="auto", messages=long, stream=True)
+        chunks = [c async for c in stream]
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "Not here."
+        assert chunks[-1].choices[0].finish_reason == "content_filter"
+
+
+async def test_a_dry_run_tells_of_guards(start: Start) -> None:
+    guards = [{"name": "long", "when": {"length": {"gt": 50}}, "never": ["u"], "do": ["tag"]}]
+    async with start({"t": scripted("x"), "u": scripted("y")}, guards=guards, policy="random") as run:
+        body = {"model": "auto", "messages": [{"role": "user", "content": "word " * 20}]}
+        _, _, shown = await run.post(body, "/v1/route")
+        assert (shown["guards"], shown["actions"], shown["eligible"]) == (["long"], ["tag"], ["t"])
+        assert shown["excluded"] == {"u": "guard 'long' holds"}
+        _, headers, _ = await run.post(body)
+        assert headers["x-fairlead-tag-guards"] == "long"
+
+
+async def test_who_asks_is_what_the_key_says(start: Start) -> None:
+    keys = {
+        "plain": hashed("fl-plain"),
+        "team": {"hash": hashed("fl-team"), "tenant": "red", "roles": ["reader"]},
+        "front": {"hash": hashed("fl-front"), "vouches": True},
+    }
+    async with start({"t": scripted("x")}, gateway={"keys": keys}) as run:
+
+        async def ask(key: str, **headers: str) -> int:
+            sent = {"authorization": f"Bearer {key}", **{f"x-fairlead-{k}": v for k, v in headers.items()}}
+            status, _, body = await run.post({"model": "t", "messages": ASK, "user": "u"}, headers=sent)
+            assert status == 200 or body["error"]["code"] == "roles_not_vouched"
+            return status
+
+        assert await ask("fl-plain", tenant="blue") == 200
+        assert await ask("fl-team", tenant="blue") == 200
+        assert await ask("fl-team", roles="admin") == 403
+        assert await ask("fl-plain", roles="admin") == 403
+        assert await ask("fl-front", roles="admin, reader", tenant="green", user="ann") == 200
+        who = [t.query.identity for t in await run.traces()]
+        assert [(i.key, i.tenant, i.user, i.roles) for i in who] == [
+            ("plain", "blue", "u", ()),
+            ("team", "red", "u", ("reader",)),
+            ("front", "green", "ann", ("admin", "reader")),
+        ]

@@ -6,7 +6,9 @@ middleware does: it is given the query on its way (`Passage`) and `proceed`, whi
 - answer at once, and never proceed (block, a cache hit);
 - change the query that the plan will see, or wrap the plan in another (mask, retry on a stronger target);
 - put itself between the plan and the client's stream (restore what was masked);
-- look at the answer, change it, or proceed again.
+- look at the answer, and change it.
+
+An action proceeds once, or not at all: what may run twice, a retry say, is a plan.
 
 Actions nest in the order of their class's `order`, smallest outermost, whatever the order in which they are named: a text is
 masked before it becomes a cache's key, and what comes out of the cache is unmasked after. An action is not a plan: plans do no I/O and run
@@ -24,6 +26,8 @@ from typing import ClassVar, TypeAlias
 
 from fairlead.component import Component
 from fairlead.types import Act, Decision, Outcome, Plan, Query, Signals, Sink
+from fairlead.worlds.base import Run
+from fairlead.worlds.live import LiveRun
 
 
 class Passage:
@@ -33,7 +37,7 @@ class Passage:
     action that stops a query for what it holds puts a blanked one in its place.
     """
 
-    __slots__ = ("acts", "decision", "keep_text", "plan", "query", "signals", "sink", "tags")
+    __slots__ = ("acts", "decision", "keep_text", "plan", "query", "result", "run", "signals", "sink", "tags")
 
     def __init__(self, *, query: Query, signals: Signals, decision: Decision, plan: Plan, sink: Sink | None) -> None:
         self.query, self.signals, self.decision, self.plan, self.sink = query, signals, decision, plan, sink
@@ -43,6 +47,10 @@ class Passage:
         """Told to the client in headers ``x-fairlead-tag-…``; a stream's go out with its first byte."""
         self.keep_text = True
         """False: the trace keeps this query's texts as blanks."""
+        self.run: LiveRun | None = None
+        """The plan being run, once it is."""
+        self.result: Run | None = None
+        """What came of it."""
 
     def note(self, action: Action, did: str, *, seconds: float = 0.0, **detail: bool | int | float | str) -> None:
         """Write down what `action` did: for the record, so never the text it saw."""
@@ -58,6 +66,11 @@ class Action(Component, ABC):
     family: ClassVar[str] = "actions"
     order: ClassVar[int]
     """Where it nests: 10 refuse, 20 mask, 30 cache, 40 change the prompt, 50 check the answer, 90 tag."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Targets that it may turn to: a config must have them."""
+        return ()
 
     async def start(self) -> None:
         """Open what is needed. Called once, in the event loop that will call `act`."""

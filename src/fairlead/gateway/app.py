@@ -44,7 +44,7 @@ from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreE
 from fairlead.explain import explain
 from fairlead.gateway import read as reading
 from fairlead.gateway.chat import Chat, Exchange, header_map
-from fairlead.gateway.door import Door
+from fairlead.gateway.door import Caller, Door
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.metrics import CONTENT_TYPE, Metrics
 from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
@@ -163,11 +163,10 @@ class Gateway:
                 return
         await self._rest(scope, receive, send)
 
-    def enter(self, scope: Any) -> dict[bytes, bytes]:
-        """Let a request in and return its headers. Raises `Refused`."""
+    def enter(self, scope: Any) -> tuple[dict[bytes, bytes], Caller | None]:
+        """Let a request in and return its headers, and whose key it came with. Raises `Refused`."""
         headers = header_map(scope)
-        self.door.check(scope["path"], headers)
-        return headers
+        return headers, self.door.check(scope["path"], headers)
 
     def note(self, trace: Trace, exchange: Exchange, status: int) -> None:
         """Count a request that was answered."""

@@ -19,14 +19,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from fairlead.actions.base import Passage
 from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
 from fairlead.gateway import read as reading
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.refusal import Headers, Refused, of_failure, respond
 from fairlead.plans.fallback import Fallback
 from fairlead.targets import wire
-from fairlead.types import Decision, Outcome, Query, Trace
-from fairlead.worlds.live import LiveRun
+from fairlead.types import Outcome, Query, Trace
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
@@ -50,14 +50,14 @@ class Chat:
         gateway = self.gateway
         exchange = Exchange(send)
         try:
-            headers = gateway.enter(scope)
+            headers, caller = gateway.enter(scope)
             if scope["method"] != "POST":
                 raise Refused(
                     405, "only POST is answered here", code="method_not_allowed", headers=[(b"allow", b"POST")]
                 )
             body = await reading.read_body(receive, headers, gateway.settings.max_body_bytes)
             exchange.start = perf_counter()
-            asked = reading.read(body, headers, gateway.router.serving, gateway.targets)
+            asked = reading.read(body, headers, gateway.router.serving, gateway.targets, caller)
         except Refused as refused:
             gateway.metrics.refused.labels(str(refused.status)).inc()
             await exchange.refuse(refused)
@@ -135,7 +135,7 @@ class Chat:
 class Exchange:
     """One request on its way: what is known of it so far, and what was sent."""
 
-    __slots__ = ("decision", "first_byte", "gone", "over", "query", "run", "send", "start", "stream", "streaming")
+    __slots__ = ("first_byte", "gone", "over", "passage", "query", "send", "start", "stream", "streaming")
 
     query: Query
 
@@ -143,13 +143,12 @@ class Exchange:
         self.send = send
         self.start = perf_counter()
         self.stream = self.streaming = self.gone = self.over = False
-        self.decision: Decision | None = None
-        self.run: LiveRun | None = None
+        self.passage: Passage | None = None
         self.first_byte: float | None = None
 
-    def begin(self, decision: Decision, run: LiveRun) -> None:
-        """Learn what was decided, before anybody is called."""
-        self.decision, self.run = decision, run
+    def begin(self, passage: Passage) -> None:
+        """Learn what was decided, before anything is done."""
+        self.passage = passage
 
     async def pass_on(self, events: bytes, trace: Trace | None = None) -> None:
         """Send some of a stream, its head before the first."""
@@ -169,12 +168,15 @@ class Exchange:
 
     def headers(self, trace: Trace | None) -> Headers:
         """Write what is known of the decision."""
-        decision, run = self.decision, self.run
-        if decision is None or run is None:
+        passage = self.passage
+        if passage is None:
             return []
+        decision, run = passage.decision, passage.run
         seconds = perf_counter() - self.start
         if trace is not None:
             target, skipped, own = trace.outcome.target, fallbacks(trace), seconds - busy(trace)
+        elif run is None:
+            target, skipped, own = "", 0, seconds
         else:
             # The first byte of a stream: all time since the run began is taken for its calls'.
             target, path = run.answering or ("", (0,))
@@ -193,6 +195,12 @@ class Exchange:
             out.append((b"x-fairlead-cost-usd", usd(trace.usd)))
         if skipped:
             out.append((b"x-fairlead-fallbacks", b"%d" % skipped))
+        if decision.guards:
+            out.append((b"x-fairlead-guards", clean(", ".join(decision.guards))))
+        if decision.rule:
+            out.append((b"x-fairlead-rule", clean(decision.rule)))
+        for name, value in passage.tags.items():
+            out.append((b"x-fairlead-tag-" + name.encode(), clean(value)))
         return out
 
 

@@ -18,6 +18,9 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
+from fairlead.config import KeyConfig
 from fairlead.errors import ConfigError
 from fairlead.gateway.refusal import Refused
 
@@ -46,20 +49,32 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class Caller(Struct, frozen=True, kw_only=True):
+    """Whom a key stands for: what it says of tenant, user and roles holds, whatever the request says of itself."""
+
+    key: str
+    tenant: str | None = None
+    user: str | None = None
+    roles: tuple[str, ...] = ()
+    vouches: bool = False
+    """A front end that has checked who asks: it may say the tenant, the user and the roles in headers."""
+
+
 class Door:
     """Lets requests in.
 
     Args:
-        keys: name -> ``sha256:…``.
+        keys: name -> ``sha256:…``, or a `KeyConfig` with that and what the key says of its holder.
         host: what the gateway is bound to.
 
     Raises:
         ConfigError: if a key is not hashed, or there is none and others than this machine can come.
     """
 
-    def __init__(self, *, keys: Mapping[str, str], host: str) -> None:
-        for name, key in keys.items():
-            if not _HASHED.fullmatch(key):
+    def __init__(self, *, keys: Mapping[str, str | KeyConfig], host: str) -> None:
+        described = {name: KeyConfig(hash=key) if isinstance(key, str) else key for name, key in keys.items()}
+        for name, key in described.items():
+            if not _HASHED.fullmatch(key.hash):
                 raise ConfigError(
                     "keys are kept hashed; `fairlead key` makes one and prints the line to write here",
                     path=f"$.gateway.keys.{name}",
@@ -71,33 +86,41 @@ class Door:
                 path="$.gateway.keys",
             )
         self.host = host
-        self._digests = [bytes.fromhex(k.removeprefix("sha256:")) for k in keys.values()]
+        self._digests = [bytes.fromhex(k.hash.removeprefix("sha256:")) for k in described.values()]
+        self._callers = [
+            Caller(key=name, tenant=k.tenant, user=k.user, roles=tuple(k.roles), vouches=k.vouches)
+            for name, k in described.items()
+        ]
 
     @property
     def locked(self) -> bool:
         """Whether a key is needed."""
         return bool(self._digests)
 
-    def check(self, path: str, headers: Mapping[bytes, bytes]) -> None:
-        """Let a request in, or raise `Refused`: 401 without a right key, 403 from a foreign page."""
+    def check(self, path: str, headers: Mapping[bytes, bytes]) -> Caller | None:
+        """Let a request in, or raise `Refused`: 401 without a right key, 403 from a foreign page. Returns whose key it was."""
         if not self._digests:
             self._check_origin(headers)
-        elif path not in OPEN and not self._has_key(headers):
+            return None
+        caller = self._caller(headers)
+        if caller is None and path not in OPEN:
             raise Refused(
                 401,
                 "a valid API key is needed: send it as `Authorization: Bearer …` or `x-api-key`",
                 code="invalid_api_key",
                 headers=[(b"www-authenticate", b"Bearer")],
             )
+        return caller
 
-    def _has_key(self, headers: Mapping[bytes, bytes]) -> bool:
+    def _caller(self, headers: Mapping[bytes, bytes]) -> Caller | None:
         given = headers.get(b"x-api-key", b"")
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer":
             given = token.strip()
         digest = hashlib.sha256(given).digest()
         # Every key is compared, so that time tells nothing.
-        return sum(hmac.compare_digest(digest, d) for d in self._digests) > 0
+        found = [hmac.compare_digest(digest, d) for d in self._digests]
+        return self._callers[found.index(True)] if any(found) else None
 
     def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1")

@@ -15,12 +15,14 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from fairlead.errors import suggest
+from fairlead.gateway.door import Caller
 from fairlead.gateway.refusal import Refused, of_validation
 from fairlead.targets import wire
 from fairlead.types import Constraints, Identity, Message, Query, new_id
 
 HEADER_BYTES: Final = 64 * 1024
 _PREFIX: Final = b"x-fairlead-"
+_ROLES: Final = b"x-fairlead-roles"
 
 
 class Wishes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,7 +95,13 @@ async def read_body(receive: Any, headers: dict[bytes, bytes], limit: int) -> by
     return body
 
 
-def read(body: bytes, headers: dict[bytes, bytes], known: Collection[str], targets: Collection[str]) -> Asked:
+def read(
+    body: bytes,
+    headers: dict[bytes, bytes],
+    known: Collection[str],
+    targets: Collection[str],
+    caller: Caller | None = None,
+) -> Asked:
     """Read a chat request.
 
     Args:
@@ -101,6 +109,7 @@ def read(body: bytes, headers: dict[bytes, bytes], known: Collection[str], targe
         headers: lower-case names.
         known: what ``model`` may be: routes and targets.
         targets: what ``allow`` may hold.
+        caller: whose key it came with.
 
     Raises:
         Refused: 400 with the path of what is wrong; 404 for an unknown model.
@@ -134,9 +143,14 @@ def read(body: bytes, headers: dict[bytes, bytes], known: Collection[str], targe
     identity, constraints = _NOBODY, _NOTHING
     own = fields.pop("fairlead", None)
     if own is not None or any(k.startswith(_PREFIX) for k in headers):
+        roles = _roles(headers.get(_ROLES), caller)
         identity, constraints = _of_wishes(_read_wishes(headers, own), user, targets)
+        if roles:
+            identity = msgspec.structs.replace(identity, roles=roles)
     elif user:
         identity = Identity(user=user)
+    if caller is not None:
+        identity = known_as(identity, caller)
     query = Query(
         id=new_id(),
         messages=messages,
@@ -147,6 +161,27 @@ def read(body: bytes, headers: dict[bytes, bytes], known: Collection[str], targe
         constraints=constraints,
     )
     return Asked(query=query, stream=stream)
+
+
+def known_as(identity: Identity, caller: Caller) -> Identity:
+    """Put what a key says of its holder over what a request says of itself."""
+    return msgspec.structs.replace(
+        identity,
+        key=caller.key,
+        tenant=caller.tenant or identity.tenant,
+        user=caller.user or identity.user,
+        roles=tuple(dict.fromkeys((*caller.roles, *identity.roles))),
+    )
+
+
+def _roles(said: bytes | None, caller: Caller | None) -> tuple[str, ...]:
+    """Read the roles that a front end vouches for. Raises `Refused` (403) if whoever says so may not."""
+    if said is None:
+        return ()
+    if caller is None or not caller.vouches:
+        text = "roles come from the key; only a key with `vouches: true` may state them in a header"
+        raise Refused(403, text, code="roles_not_vouched", param=_ROLES.decode())
+    return tuple(n for n in (p.strip() for p in said.decode("utf-8", "replace").split(",")) if n)
 
 
 def split(body: bytes) -> dict[str, Raw]:
@@ -188,7 +223,7 @@ def _read_wishes(headers: dict[bytes, bytes], own: Raw | None) -> Wishes:
     for key, value in headers.items():
         field = _NAMES.get(key)
         if field is None:
-            if key.startswith(_PREFIX):
+            if key.startswith(_PREFIX) and key != _ROLES:
                 names = [n.decode() for n in _NAMES]
                 raise Refused(400, f"unknown header {key.decode('latin-1')!r}; {suggest(key.decode('latin-1'), names)}")
             continue

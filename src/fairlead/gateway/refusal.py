@@ -5,6 +5,7 @@ failure                   status  why
 ========================  ======  =========================================================================
 bad_request               400     the target says that the request is wrong
 context_too_long          400     code ``context_length_exceeded``
+blocked                   403     a guard or rule said no; code ``blocked``
 budget                    402     the query's own spend is used up
 rate_limited              429     with the target's Retry-After
 auth, not_found           502     the operator's key or model name is wrong, not the client's
@@ -33,6 +34,7 @@ _OF_KIND: Final[dict[str, tuple[int, str, str, bool]]] = {
     # kind: status, type, code, whether a repeat may help
     "auth": (502, "upstream_error", "upstream_auth", False),
     "bad_request": (400, "invalid_request_error", "bad_request", False),
+    "blocked": (403, "invalid_request_error", "blocked", False),
     "broken_stream": (502, "upstream_error", "broken_stream", True),
     "budget": (402, "insufficient_quota", "budget_exceeded", False),
     "client_gone": (499, "invalid_request_error", "client_gone", False),

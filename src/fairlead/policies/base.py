@@ -25,6 +25,7 @@ from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget
 from fairlead.objective import Objective
 from fairlead.plans.single import Single
 from fairlead.pool import Eligibility, Pool
+from fairlead.preferences import check
 from fairlead.types import Decision, Forecast, Option, Plan, Query, Reward, Signals, Target, Trace
 
 Share: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -88,6 +89,8 @@ class Policy(Component, ABC):
     """Fields of the decision that it passes on from the policies inside, as they wrote them."""
     saves: ClassVar[bool] = False
     """Whether it gives up quality on purpose for something that no objective says."""
+    heeds: ClassVar[bool] = False
+    """Whether wishes (`fairlead.preferences`) steer it. It then takes what they cost off its scores, and says so in its reasons."""
     objective: Objective | None = None
     """What it weighs, if it weighs; a member that does takes it as the argument `objective`, and the bench sweeps it."""
 
@@ -114,6 +117,11 @@ class Policy(Component, ABC):
     @property
     def tests(self) -> tuple[tuple[str, str], ...]:
         """What it tests of signals, nested policies apart, as (path from ``$``, ``signal`` or ``signal.part``): they must be there."""
+        return ()
+
+    @property
+    def orders(self) -> tuple[tuple[str, str], ...]:
+        """Actions that the policy itself orders, nested policies apart, as (path from ``$``, action): a config must have them."""
         return ()
 
     @abstractmethod
@@ -163,7 +171,7 @@ class Policy(Component, ABC):
             options=proposal.options,
             chosen=chosen,
             propensity=proposal.options[chosen].probability / total,
-            reasons=proposal.reasons,
+            reasons=self._reasons(proposal, query),
             policy=self.type_name(),
             pool_digest=pool.digest,
             seed=seed,
@@ -178,6 +186,16 @@ class Policy(Component, ABC):
             actions=proposal.actions,
             seconds=perf_counter() - start,
         )
+
+
+    def _reasons(self, proposal: Proposal, query: Query) -> tuple[str, ...]:
+        """Return the proposal's reasons; and that nobody heeded the asker's wishes, if so."""
+        prefer = query.constraints.prefer
+        if not prefer or any(isinstance(part, Policy) and part.heeds for _, part in self.walk()):
+            return proposal.reasons
+        check(prefer)
+        said = f"wishes ({', '.join(sorted(prefer))}) are not heeded: {self.type_name()} ranks nobody by what they would bring"
+        return (*proposal.reasons, said)
 
 
 def checked(proposal: Proposal, targets: Sequence[Target], *, by: str) -> float:
