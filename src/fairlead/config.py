@@ -5,7 +5,7 @@
     targets:                         # who can act; `type` names the wire format, the rest are its arguments
       small: {type: local, model: lab-small}
       gpt:   {type: openai_chat, model: gpt-x, base_url: "https://…/v1", api_key: "${OPENAI_API_KEY}"}
-    signals:                         # optional; these are there by default: length, marks, embedding, language, conversation
+    signals:                         # optional: those of the catalogue that need no arguments are there when something reads them
       keyword: {rules: {legal: [contract, liability]}}
     routes:                          # what a client may ask for as `model`; a target's own name always works too
       auto: {policy: {type: thompson, objective: {usd_weight: 50}}}
@@ -215,28 +215,38 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
     for name, spec in file.signals.items():
         spec = {"type": name, **spec} if isinstance(spec, Mapping) and "type" not in spec else (spec or name)
         signals[name] = build("signals", spec, path=f"$.signals.{name}")
-        for path, part in signals[name].walk(f"$.signals.{name}"):
-            _check(part, path, drivers)
     policies = {}
-    observer = Observer(signals=signals)
     for name, route in file.routes.items():
-        at = f"$.routes.{name}.policy"
         if name in drivers:
             raise ConfigError(f"a target is called {name!r} too; rename one of them", path=f"$.routes.{name}")
         spec = route.policy if folder is None else _anchored(route.policy, folder)
-        policies[name] = build("policies", spec, path=at)
-        for path, part in policies[name].walk(at):
+        policies[name] = build("policies", spec, path=f"$.routes.{name}.policy")
+        for path, part in policies[name].walk(f"$.routes.{name}.policy"):
             _check(part, path, drivers)
-            if isinstance(part, Policy):
-                _check_tests(part, path, signals)
-        try:
-            observer.check(policies[name].needs)
-        except UnknownName as e:
-            raise ConfigError(f"the policy reads a signal that is not there: {e}", path=at) from e
     house = guards.read(file.guards, path="$.guards")
     own = {r: guards.read(c.guards, path=f"$.routes.{r}.guards") for r, c in file.routes.items() if c.guards}
     every = [(f"$.guards[{i}]", g) for i, g in enumerate(house)]
     every += [(f"$.routes.{r}.guards[{i}]", g) for r, found in own.items() for i, g in enumerate(found)]
+    # A signal that needs no arguments need not stand in the file to be read.
+    needed = dict.fromkeys(k.partition(".")[0] for _, guard in every for k in guard.keys)
+    for policy in policies.values():
+        needed |= dict.fromkeys(policy.needs)
+    for name in needed:
+        if name not in signals and name in catalog.names("signals"):
+            signals[name] = build("signals", name, path=f"$.signals.{name}")
+    for name in signals:
+        for path, part in signals[name].walk(f"$.signals.{name}"):
+            _check(part, path, drivers)
+    observer = Observer(signals=signals)
+    for name, policy in policies.items():
+        at = f"$.routes.{name}.policy"
+        for path, part in policy.walk(at):
+            if isinstance(part, Policy):
+                _check_tests(part, path, signals)
+        try:
+            observer.check(policy.needs)
+        except UnknownName as e:
+            raise ConfigError(f"the policy reads a signal that is not there: {e}", path=at) from e
     for path, guard in every:
         _check_guard(guard, path, drivers, signals)
     ordered = {name: f"{path}.do" for path, guard in every for name in guard.do}

@@ -18,6 +18,7 @@ import yaml
 from fairlead import catalog, config
 from fairlead.cli import parser, verbs
 from fairlead.errors import ConfigError
+from fairlead.guards import Guard
 from fairlead.objective import Objective
 from fairlead.types import Profile
 
@@ -119,20 +120,37 @@ def test_every_name_is_documented(family: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "struct", [config.File, config.GatewayConfig, config.StoreConfig, config.LearningConfig, Objective, Profile]
+    "struct",
+    [
+        config.File,
+        config.GatewayConfig,
+        config.KeyConfig,
+        config.LearningConfig,
+        config.ObserveConfig,
+        config.StoreConfig,
+        Guard,
+        Objective,
+        Profile,
+    ],
 )
 def test_every_key_is_documented(struct: Any) -> None:
-    section = {config.GatewayConfig: "gateway.", config.StoreConfig: "store.", config.LearningConfig: "learning."}.get(
-        struct
-    )
-    spans = set(re.findall(r"`([^`\n]+)`", CONFIG_PAGE.read_text("utf-8")))
+    section = {
+        config.GatewayConfig: "gateway.",
+        config.StoreConfig: "store.",
+        config.LearningConfig: "learning.",
+        config.ObserveConfig: "observe.",
+    }.get(struct)
+    text = CONFIG_PAGE.read_text("utf-8")
+    spans = set(re.findall(r"`([^`\n]+)`", text))
+    if struct is config.KeyConfig:
+        spans |= set(re.findall(r"(\w+): ", next(line for line in text.splitlines() if "`gateway.keys`" in line)))
     if struct is config.File:
         spans |= {s.partition(".")[0] for s in spans}
     for field in struct.__struct_fields__:
         assert f"{section or ''}{field}" in spans, f"config.md does not tell `{section or ''}{field}`"
 
 
-@pytest.mark.parametrize("family", ["targets", "policies"])
+@pytest.mark.parametrize("family", ["actions", "policies", "targets"])
 def test_every_argument_is_documented(family: str) -> None:
     text = CONFIG_PAGE.read_text("utf-8")
     for name in catalog.CATALOG[family]:

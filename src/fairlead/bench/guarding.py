@@ -131,9 +131,9 @@ def judge(
     truth_GQ = {name: _labels(table, column) for name, column in (truth or {}).items()}
     targets = tuple(d.target for d in config.drivers.values() if d.name in table.models)
     if not targets:
-        known = ", ".join(table.models)
+        models = ", ".join(table.models)
         raise TableError(
-            f"no target of the config is among the table's models: {known}; give a target one of these names"
+            f"no target of the config is among the table's models: {models}; give a target one of these names"
         )
     notes = [f"not in the table, so never chosen: {', '.join(n for n in config.drivers if n not in table.models)}"]
     needs = tuple(dict.fromkeys((*policy.needs, *(k.partition(".")[0] for g in guards for k in g.keys))))
