@@ -35,6 +35,8 @@ class Metrics:
         self.refused = Counter(
             "fairlead_refused", "Requests that no target was asked for.", ("status",), registry=registry
         )
+        self.guards = Counter("fairlead_guards", "Requests for which a guard held.", ("guard",), registry=registry)
+        self.acts = Counter("fairlead_acts", "What actions did.", ("action", "did"), registry=registry)
         self.feedback = Counter("fairlead_feedback", "Judgements.", ("status",), registry=registry)
         overhead = "Time of a request that was not spent in calls, from its last byte in to its last byte out."
         self.overhead = Histogram("fairlead_overhead_seconds", overhead, registry=registry, buckets=_OVERHEAD)
@@ -69,6 +71,10 @@ class Metrics:
             self._usd(route, target).inc(trace.usd)
         if fallbacks:
             self.fallbacks.labels(route).inc(fallbacks)
+        for guard in trace.decision.guards:
+            self.guards.labels(guard).inc()
+        for act in trace.acts:
+            self.acts.labels(act.name, act.did).inc()
         for step in trace.steps:
             if step.call is not None and step.outcome.error is not None:
                 self.failures.labels(step.call.target, step.outcome.error.kind).inc()

@@ -62,6 +62,8 @@ class Stats:
         self.since = time.time()
         self.targets = {t.name: _Sums() for t in pool}
         self.by_route: dict[str, int] = {}
+        self.guards: dict[str, int] = {}
+        self.acts: dict[str, int] = {}
         self.requests = self.failures = self.fallbacks = self.unpriced = 0
         self.usd = 0.0
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
@@ -79,6 +81,11 @@ class Stats:
         self.requests += 1
         self.by_route[route] = self.by_route.get(route, 0) + 1
         self.fallbacks += fallbacks(trace)
+        for name in trace.decision.guards:
+            self.guards[name] = self.guards.get(name, 0) + 1
+        for act in trace.acts:
+            did = f"{act.name} {act.did}"
+            self.acts[did] = self.acts.get(did, 0) + 1
         self.usd += usd or 0.0
         sums = self.targets.get(outcome.target)
         if sums is not None:
@@ -107,6 +114,8 @@ class Stats:
                 "target": outcome.target,
                 "chosen": trace.decision.plan.targets()[0] if trace.decision.options else None,
                 "propensity": trace.decision.propensity,
+                "guards": trace.decision.guards,
+                "acts": [f"{a.name} {a.did}" for a in trace.acts],
                 "usd": usd,
                 "seconds": trace.seconds,
                 "overhead_ms": None if overhead_seconds is None else 1e3 * overhead_seconds,
@@ -132,7 +141,7 @@ class Stats:
 
     def judge(self, feedback: Feedback) -> None:
         """Count one judgement; a source's later one on the same answer takes the place of its earlier one."""
-        key = (feedback.trace_id, feedback.source)
+        key = (feedback.trace_id, feedback.voter)
         sums = self.targets.get(self._answered.get(feedback.trace_id, ""))
         if sums is None:
             return  # not asked here, or a target that joined after the start, which has no sums
@@ -201,6 +210,8 @@ class Stats:
             "usd": self.usd,
             "unpriced": self.unpriced,
             "by_route": self.by_route,
+            "guards": self.guards,
+            "acts": self.acts,
             "targets": targets,
             "savings": self.savings(),
             "minutes": [self.minutes.get(m, 0) for m in range(now - 59, now + 1)],
