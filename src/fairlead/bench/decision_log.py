@@ -193,6 +193,9 @@ def from_store(
         if not d.options:
             left_out["refused, since nobody was eligible"] += 1
             continue
+        if trace.acts and not trace.steps:
+            left_out["answered or stopped by an action, so by no target"] += 1
+            continue
         took_over = _took_over(trace)
         if took_over and fallbacks == "leave-out":
             left_out["answered by a fallback"] += 1
