@@ -29,6 +29,8 @@ STRETCH = 20
 """Judged answers that a point in time, or a diagram, needs."""
 REFUSED = "(refused)"
 """Stands for a target where nobody was eligible."""
+ACTED = "(an action)"
+"""Stands for a target where an action answered, from a cache say, or stopped the query."""
 _NUMBER = re.compile(r"(?<![\w.-])[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?(?![\w-])")
 """Numbers that stand alone: not those in a name, such as llama3.1-8b."""
 
@@ -86,7 +88,7 @@ class _Gathered:
         self.whole.append(t.seconds)
         self.rerouted += isinstance(t.plan, Fallback) and max((s.path[0] for s in t.steps), default=0) > 0
         chosen = d.plan.targets()
-        name = o.target or chosen[0]
+        name = ACTED if t.acts and not t.steps else o.target or chosen[0]
         self.who.append(name)
         s = self.seen[name]
         s.requests += 1

@@ -150,10 +150,16 @@ def tell(trace: Trace, feedback: list[Feedback]) -> list[str]:
             f"  {chosen} {option.probability:.4f}  {_plan(option.plan)}{_forecast(option.forecast, d.forecast_of)}"
         )
     out.append(f"  propensity {d.propensity:g}" if d.options else "    refused: nobody may answer")
+    out += [f"  guard {name} holds" for name in d.guards]
+    out += [f"  rule {d.rule} decides"] if d.rule else []
     out += [f"  because {reason}" for reason in d.reasons]
     out += [f"  not {name}: {why}" for name, why in d.excluded.items()]
     if trace.plan is not None and not (d.options and trace.plan == d.plan):
         out += ["", f"ran       {_plan(trace.plan)}"]
+    if d.actions:
+        out += ["", f"actions   {', '.join(d.actions)}"]
+        for a in trace.acts:
+            out.append(f"  {a.name} {a.did}" + (f": {_pairs({**a.detail})}" if a.detail else ""))
     out += ["", "calls"] if trace.steps else []
     for s in trace.steps:
         what = "limit" if s.call is None else f"{s.call.purpose} by {s.call.target}"
@@ -166,7 +172,7 @@ def tell(trace: Trace, feedback: list[Feedback]) -> list[str]:
         more = "".join(f", {k} {v!r}" for k, v in (("label", f.label), ("correction", f.correction)) if v is not None)
         late = max(0.0, f.at - trace.at - trace.seconds)
         out.append(
-            f"  {f.source} ({f.kind}): {f.value:g}, confidence {f.confidence:g}{more}, {late:.1f} s after the answer"
+            f"  {f.voter} ({f.kind}): {f.value:g}, confidence {f.confidence:g}{more}, {late:.1f} s after the answer"
         )
     return out
 
