@@ -21,7 +21,8 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from fairlead.conditions import Condition, holds, keys, parse
+from fairlead import conditions
+from fairlead.conditions import Condition, Named, keys, parse
 from fairlead.errors import ConfigError, suggest
 from fairlead.pool import Eligibility
 from fairlead.types import Signals, Target
@@ -68,7 +69,14 @@ class Guards:
         self.guards = tuple(guards)
         self.needs = tuple(dict.fromkeys(k.partition(".")[0] for g in self.guards for k in g.keys))
         """Signals that they read."""
-        self._reads = [tuple(dict.fromkeys(k.partition(".")[0] for k in g.keys)) for g in self.guards]
+        self._parts = [
+            (
+                g,
+                tuple(dict.fromkeys(k.partition(".")[0] for k in g.keys)),
+                conditions.compile(g.when or conditions.All(())),
+            )
+            for g in self.guards
+        ]
 
     def __bool__(self) -> bool:
         return bool(self.guards)
@@ -78,9 +86,16 @@ class Guards:
         held: list[str] = []
         actions: list[str] = []
         targets, excluded = eligible.targets, eligible.excluded
-        for guard, reads in zip(self.guards, self._reads, strict=True):
-            why = self._holds(guard, reads, signals)
-            if why is None:
+        readings = signals.readings
+        for guard, reads, check in self._parts:
+            late = [name for name in reads if (r := readings.get(name)) is None or r.late]
+            if late:
+                if guard.late == "passes":
+                    continue
+                why = f"guard {guard.name!r} holds: {', '.join(late)} could not be read in time"
+            elif check(signals):
+                why = f"guard {guard.name!r} holds"
+            else:
                 continue
             held.append(guard.name)
             actions += guard.do
@@ -96,17 +111,6 @@ class Guards:
             eligible=Eligibility(targets=targets, excluded=excluded), guards=tuple(held), actions=tuple(actions)
         )
 
-    @staticmethod
-    def _holds(guard: Guard, reads: Sequence[str], signals: Signals) -> str | None:
-        """Say why `guard` holds; None if it does not."""
-        late = [name for name in reads if (r := signals.readings.get(name)) is None or r.late]
-        if late:
-            said = f"guard {guard.name!r} holds: {', '.join(late)} could not be read in time"
-            return said if guard.late == "holds" else None
-        if guard.when is None or holds(guard.when, signals):
-            return f"guard {guard.name!r} holds"
-        return None
-
 
 def selects(selector: str, target: Target) -> bool:
     """Say whether ``name``, ``tag:name`` or ``region:name`` means `target`."""
@@ -121,7 +125,7 @@ def selects(selector: str, target: Target) -> bool:
 _FIELDS: Final = ("name", "when", "only", "never", "do", "late")
 
 
-def read(data: Any, *, path: str, named: Any = None) -> tuple[Guard, ...]:
+def read(data: Any, *, path: str, named: Named | None = None) -> tuple[Guard, ...]:
     """Make guards from builtin data; `named` are conditions by name.
 
     Raises:
@@ -152,7 +156,7 @@ def read(data: Any, *, path: str, named: Any = None) -> tuple[Guard, ...]:
         found.append(
             Guard(
                 name=name,
-                when=parse(item["when"], path=f"{at}.when") if "when" in item else None,
+                when=parse(item["when"], path=f"{at}.when", named=named) if "when" in item else None,
                 only=_names(item["only"], f"{at}.only") if item.get("only") is not None else None,
                 never=_names(item.get("never", ()), f"{at}.never"),
                 do=_names(item.get("do", ()), f"{at}.do"),
