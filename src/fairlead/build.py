@@ -59,12 +59,13 @@ def build(family: str, spec: Any, *, path: str = "$", **given: Any) -> Any:
 TRAINED = {
     "predictors": ("predictor.msgpack", "predictor", "fairlead train"),
     "policies": ("policy.msgpack", "policy", "fairlead calibrate"),
+    "signals": ("signal.msgpack", "signal", "fairlead train-signal"),
 }
 """Families whose members can be kept in a folder: the file in it, what it is, the command that writes it."""
 
 
 def trained(folder: Any, *, family: str = "predictors", path: str = "$") -> Any:
-    """Load the predictor that ``fairlead train … -o folder`` wrote, or the policy that ``fairlead calibrate … -o folder`` wrote.
+    """Load what ``fairlead train``, ``calibrate`` or ``train-signal … -o folder`` wrote: a predictor, a policy or a signal.
 
     Raises:
         ConfigError: if there is none, or it does not fit this version.

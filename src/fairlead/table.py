@@ -90,21 +90,7 @@ class OutcomeTable:
         Raises:
             TableError: if the file cannot be read, lacks a column, or contradicts itself.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise TableError(f"{path}: no such file; give the path of an outcome table (.parquet, .csv or .jsonl)")
-        match path.suffix.lower():
-            case ".parquet" | ".pq":
-                columns = _read_parquet(path)
-            case ".csv":
-                columns = _read_csv(path)
-            case ".jsonl" | ".ndjson":
-                columns = _read_jsonl(path)
-            case other:
-                raise TableError(
-                    f"{path}: cannot read {other or 'a file without suffix'}; use .parquet, .csv or .jsonl"
-                )
-        return cls.from_columns(columns, source=str(path))
+        return cls.from_columns(read_columns(path), source=str(path))
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Sequence[Any] | NDArray[Any]], *, source: str = "") -> OutcomeTable:
@@ -476,6 +462,26 @@ def _objects(column: Sequence[Any] | NDArray[Any]) -> NDArray[np.object_]:
     for i, v in enumerate(column):
         out[i] = None if v is None or v != v else str(v)
     return out
+
+
+def read_columns(path: str | Path) -> dict[str, Any]:
+    """Read the columns of a ``.parquet``, ``.csv`` or ``.jsonl`` file by name, as they are.
+
+    Raises:
+        TableError: if the file cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TableError(f"{path}: no such file; give the path of a table (.parquet, .csv or .jsonl)")
+    match path.suffix.lower():
+        case ".parquet" | ".pq":
+            return _read_parquet(path)
+        case ".csv":
+            return _read_csv(path)
+        case ".jsonl" | ".ndjson":
+            return _read_jsonl(path)
+        case other:
+            raise TableError(f"{path}: cannot read {other or 'a file without suffix'}; use .parquet, .csv or .jsonl")
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
