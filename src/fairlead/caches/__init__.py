@@ -1,0 +1,1 @@
+"""Caches: where answers are kept under keyed hashes, to be given again."""
