@@ -1,0 +1,1 @@
+"""Scorers: how far the texts of a request support an answer."""
