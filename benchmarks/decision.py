@@ -26,6 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from fairlead import chain
+from fairlead.actions.base import Passage
 from fairlead.config import Config, make
 from fairlead.gateway import read as reading
 from fairlead.gateway.metrics import Metrics
@@ -170,11 +171,16 @@ async def run(out: dict[str, tuple[float, float]], router: Router, queries: list
 
     out["run the plan (a call that answers at once)"] = await measure_async(once, plans, rounds)
     out["read the reply"] = measure(lambda q: openai_chat.read(REPLY, id=q.id), queries, rounds)
-    told = [(*x, plan, await once((q, plan))) for x, (q, plan) in zip(decided, plans, strict=True)]
+    told = []
+    for (query, signals, decision), (_, plan) in zip(decided, plans, strict=True):
+        passage = Passage(query=query, signals=signals, decision=decision, plan=plan, sink=None)
+        passage.run = router.world.open(plan, query)
+        passage.result = await passage.run.go()
+        told.append(passage)
 
-    def tell(x: Any) -> Trace:
-        query, signals, decision, plan, result = x
-        return router.trace(query, signals, decision, plan, result, at=0.0, start=0.0)
+    def tell(passage: Passage) -> Trace:
+        assert passage.result is not None
+        return router.trace(passage, passage.result.outcome, at=0.0, start=0.0)
 
     out["write the trace"] = measure(tell, told, rounds)
     traces = [tell(x) for x in told]

@@ -51,8 +51,8 @@ class Timed(Embedder):
         """Length of the vector."""
         return self.inner.size
 
-    def embed(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of `text`."""
+    def _embed(self, text: str) -> NDArray[np.float32]:
+        """Make the vector of `text`."""
         if text not in self.texts:
             start = process_time()
             self.texts[text] = self.inner.embed(text)

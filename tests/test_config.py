@@ -40,6 +40,8 @@ def test_a_config_builds() -> None:
         ({"gateway": {"port": 65536}}, "$.gateway.port", "65535"),
         ({"gateway": {"port": -1}}, "$.gateway.port", "0"),
         ({"learning": {"batch": 0}}, "$.learning.batch", "1"),
+        ({"learning": {"trust": {"anchor": ["tests"]}}}, "$.learning.trust", "'anchors'"),
+        ({"learning": {"trust": {"memory": 0}}}, "$.learning.trust.memory", "1"),
         ({"fallbacks": -1}, "$.fallbacks", "0"),
         (
             {"targets": {"a": {"type": "scripted", "profile": {"input_usd_per_mtok": -1}}}},

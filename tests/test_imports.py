@@ -40,7 +40,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 LAYERS = [
-    {"errors", "version", "types", "component", "objective", "catalog", "secret", "rewards"},
+    {"errors", "version", "types", "component", "objective", "catalog", "secret", "rewards", "trust", "ranking"},
     {
         "conditions",
         "detect",
@@ -52,14 +52,16 @@ LAYERS = [
         "sequential",
         "signals",
         "embeddings",
+        "caches",
         "plans",
         "targets",
+        "tokens",
         "lab",
     },
     {"build", "chain", "writer", "sqlite", "predictors", "worlds"},
     {"policies", "actions", "guards"},
     {"learner", "router", "spending", "probing"},
-    {"config", "prove", "testing", "explain"},
+    {"config", "lint", "prove", "testing", "explain"},
     {"bench", "gateway", "cli", "discover", "import_litellm"},
 ]
 

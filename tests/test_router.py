@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fairlead import rewards
 from fairlead.config import make
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, UnknownName
 from fairlead.policies.fixed import Fixed
@@ -328,3 +329,57 @@ async def test_same_seed_same_choices(tmp_path: Path) -> None:
             chosen.append([dry(r, Query.ask("x", id=f"id-{i}")).chosen for i in range(50)])
     assert chosen[0] == chosen[1]
     assert len(set(chosen[0])) > 1
+
+
+# ------------------------------------------------------------------------------------------------------- whom to believe
+
+BANDIT = {"type": "beta_thompson"}
+
+
+async def poisoned(r: Router, *, queries: int, liars: int) -> None:
+    """Each answer is judged by two of ten sources; the liars say the opposite. `broken` never answers, so two targets count."""
+    for i in range(queries):
+        outcome, trace = await r.handle(Query.ask(f"question {i}", constraints=Constraints(allow=("good", "bad"))))
+        for s in (i % 10, (i * 7 + 3) % 10):
+            right = outcome.text == "right"
+            await r.feedback(Feedback(trace_id=trace.id, value=float(right != (s < liars)), source=f"s{s}"))
+        if i % 20 == 19:
+            await asyncio.to_thread(r.learner.wait, 5)
+
+
+async def test_a_fifth_of_liars_is_found_and_not_learned_from(tmp_path: Path) -> None:
+    learning = {"batch": 8, "seconds": 0.01, "trust": {}}
+    async with router(tmp_path, BANDIT, learning=learning) as r:
+        await poisoned(r, queries=120, liars=2)
+        await asyncio.to_thread(r.learner.wait, 5)
+        assert r.trust is not None
+        r.trust.refresh()
+        before = r.trust.standings()
+        counts = {s.source: s.weight for s in before}
+        assert [counts[f"s{i}"] for i in range(2)] == [0.0, 0.0]
+        assert min(counts[f"s{i}"] for i in range(2, 10)) > 0.9
+        lie = await r.handle(Query.ask("one more"))
+        said = await r.feedback(Feedback(trace_id=lie[1].id, value=0.0, source="s0"))
+        assert (said.status, said.lesson) == ("accepted", None)
+        said = await r.feedback(Feedback(trace_id=lie[1].id, value=1.0, source="s5"))
+        assert said.lesson is not None, "a liar who is first keeps nobody else from being heard"
+        assert said.lesson.weight > 0.9
+        policy = r.serving["auto"].policy
+        assert policy.arms_["good"]["u"] / policy.arms_["good"]["n"] > 0.9  # type: ignore[attr-defined]
+    async with router(tmp_path, BANDIT, learning=learning) as again:
+        assert again.trust is not None
+        kept = {s.source: s.weight for s in again.trust.standings()}
+        assert kept == pytest.approx(counts, abs=0.05), "learned again from the store"
+
+
+async def test_judgements_count_by_their_confidence(tmp_path: Path) -> None:
+    async with router(tmp_path, {**BANDIT, "prior_weight": 1.0}) as r:
+        _, trace = await r.handle(Query.ask("x"))
+        first = await r.feedback(rewards.judgement(trace.id, kind="reask", value=0.0))
+        later = await r.feedback(rewards.judgement(trace.id, kind="test", value=1.0, source="tests"))
+        assert first.lesson == rewards.Lesson(value=0.0, weight=0.2)
+        assert later.lesson == rewards.Lesson(value=1.0, weight=0.8, further=True)
+        assert await asyncio.to_thread(r.learner.wait, 5)
+        (arm,) = r.serving["auto"].policy.arms_.values()  # type: ignore[attr-defined]
+        assert (arm["n"], arm["q"]) == pytest.approx((1.0, 0.8))
+        assert r.store.unlearned("auto") == []

@@ -19,7 +19,8 @@ from fairlead.component import digest, pack
 from fairlead.errors import ChainBroken, StoreError
 from fairlead.plans.single import Single
 from fairlead.pool import Pool
-from fairlead.sqlite import PRUNE_EVERY, SQLiteStore
+from fairlead.rewards import Lesson
+from fairlead.sqlite import PRUNE_EVERY, SCHEMA, SQLiteStore
 from fairlead.store import BEGIN, KEEP
 from fairlead.types import (
     Call,
@@ -394,7 +395,7 @@ async def test_the_first_judgement_of_an_answer_is_its_only_lesson(store):
     await fill(store, 1)
     said = [(await store.add_feedback(Feedback(trace_id="t0", value=v, source=s))).status for s, v in JUDGES]
     assert said == ["accepted", "kept", "kept", "revised"]
-    assert [(f.source, f.value) for _, f in store.unlearned("auto")] == [("user", 0.1)]
+    assert [(f.value, f.weight, f.further) for _, f in store.unlearned("auto")] == [(0.1, 1.0, False)]
     store.save_policy("auto", {"type": "fixed"}, {}, note="learned", learned=["t0"])
     assert store.unlearned("auto") == []
     assert (await store.add_feedback(Feedback(trace_id="t0", value=1.0, source="late"))).status == "kept"
@@ -405,6 +406,83 @@ async def test_the_first_judgement_of_an_answer_is_its_only_lesson(store):
         ("judge", 0.8),
         ("late", 1.0),
     ]
+
+
+async def test_a_weightier_judgement_teaches_what_it_adds(store):
+    """A re-ask first, a rating days later: the answer counts as one, and in all as the rating says."""
+    await fill(store, 1)
+    reask = Feedback(trace_id="t0", value=0.0, kind="reask", source="app", confidence=0.2)
+    assert (await store.add_feedback(reask)).lesson == Lesson(value=0.0, weight=0.2)
+    store.save_policy("auto", {"type": "fixed"}, {}, note="learned", learned=["t0"])
+    store.stop()
+    store.start()
+    weaker = Feedback(trace_id="t0", value=0.0, kind="abandon", source="web", confidence=0.1)
+    assert (await store.add_feedback(weaker)).lesson is None
+    rated = await store.add_feedback(Feedback(trace_id="t0", value=0.6, kind="rating", confidence=0.8))
+    assert (rated.status, rated.lesson) == (
+        "kept",
+        Lesson(value=pytest.approx(0.8), weight=pytest.approx(0.6), further=True),
+    )
+    assert store.unlearned("auto")[0][1] == rated.lesson
+    assert 0.2 * 0.0 + rated.lesson.weight * rated.lesson.value == pytest.approx(0.8 * 0.6)
+    sure = await store.add_feedback(Feedback(trace_id="t0", value=1.0, kind="test", source="tests"))
+    assert sure.lesson.weight == pytest.approx(0.2)
+    assert sure.lesson.value == 1.0  # more than that one judgement cannot say
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.0, source="late"))).lesson is None
+    assert store._rows("SELECT * FROM taught") == [], "nothing is kept of an answer that is wholly taught"
+    assert store.verify() == 1
+
+
+async def test_the_same_source_may_become_surer(store):
+    await fill(store, 1)
+    await store.add_feedback(Feedback(trace_id="t0", value=0.0, kind="abandon", confidence=0.1))
+    receipt = await store.add_feedback(Feedback(trace_id="t0", value=1.0, kind="label", label="up"))
+    assert (receipt.status, receipt.lesson.weight, receipt.lesson.further) == ("revised", 0.9, True)
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.0))).lesson is None
+
+
+async def test_a_judgement_that_counts_nothing_blocks_nobody(store):
+    await fill(store, 1)
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=0.0, source="liar"), weight=0.0)).lesson is None
+    receipt = await store.add_feedback(Feedback(trace_id="t0", value=1.0), weight=0.9)
+    assert receipt.lesson == Lesson(value=1.0, weight=0.9), "nothing was learned of it before, so it is no further one"
+
+
+async def test_two_lessons_of_one_answer_are_taken_off_one_by_one(store):
+    await fill(store, 1)
+    await store.add_feedback(Feedback(trace_id="t0", value=0.0, source="a", confidence=0.25))
+    await store.add_feedback(Feedback(trace_id="t0", value=1.0, source="b", confidence=0.5))
+    assert [lesson.weight for _, lesson in store.unlearned("auto")] == [0.25, 0.25]
+    store.save_policy("auto", {"type": "fixed"}, {}, note="learned", learned=["t0"])
+    assert [lesson.further for _, lesson in store.unlearned("auto")] == [True]
+    store.save_policy("auto", {"type": "fixed"}, {}, note="learned again", learned=["t0"])
+    assert store.unlearned("auto") == []
+
+
+async def test_a_source_is_one_of_its_key(store):
+    """Nobody revises what another key's source of the same name has said."""
+    await fill(store, 1)
+    said = [Feedback(trace_id="t0", value=v, by=by) for v, by in ((1.0, "shop"), (0.0, "rival"), (0.5, "shop"))]
+    assert [(await store.add_feedback(f)).status for f in said] == ["accepted", "kept", "revised"]
+    assert [(f.voter, f.value) for f in store.feedback("t0")] == [("rival/user", 0.0), ("shop/user", 0.5)]
+    assert [(f.voter, f.value, target) for f, target in store.judged(newest=9)] == [
+        ("rival/user", 0.0, "a"),
+        ("shop/user", 0.5, "a"),
+    ]
+    assert len(store.judged(newest=1)) == 1
+    assert store.verify() == 1
+
+
+async def test_a_file_of_schema_3_keeps_its_lessons_whole(store):
+    await fill(store, 2)
+    await store.add_feedback(Feedback(trace_id="t0", value=0.3))
+    store.stop()
+    raw(store.path, *UNWEIGHED, "PRAGMA user_version=3")
+    store.start()
+    assert store._rows("PRAGMA user_version") == [(SCHEMA,)]
+    assert [lesson for _, lesson in store.unlearned("auto")] == [Lesson(value=0.3, weight=1.0)]
+    assert (await store.add_feedback(Feedback(trace_id="t0", value=1.0, source="late"))).lesson is None
+    assert (await store.add_feedback(Feedback(trace_id="t1", value=1.0))).lesson.weight == 1.0
 
 
 async def test_only_routes_that_learn_leave_lessons(store):
@@ -701,6 +779,10 @@ def test_an_array_that_was_changed_or_removed_is_found(store):
         store.load_policy(name)
 
 
+UNWEIGHED = ("DROP TABLE taught", *(f"ALTER TABLE lessons DROP COLUMN {c}" for c in ("value", "weight", "further")))
+"""What schema 4 brought, undone."""
+
+
 @pytest.fixture
 def older(store, monkeypatch):
     """A file as schema 2 had it: policies whole, and no table of parts."""
@@ -708,7 +790,7 @@ def older(store, monkeypatch):
         m.setattr("fairlead.component.LARGE", 10**9)
         digests = versions_of(store, 2)
     store.stop()
-    raw(store.path, "DROP TABLE parts", "PRAGMA user_version=2")
+    raw(store.path, "DROP TABLE parts", *UNWEIGHED, "PRAGMA user_version=2")
     return store, digests
 
 
@@ -720,7 +802,7 @@ async def test_a_file_of_schema_2_is_read_as_it_is_and_brought_up_to_date_by_a_w
     assert reader.verify() == 0
     assert store._rows("PRAGMA user_version") == [(2,)]
     store.start()
-    assert store._rows("PRAGMA user_version") == [(3,)]
+    assert store._rows("PRAGMA user_version") == [(SCHEMA,)]
     assert store.load_policy(digests[0])[1]["x_"].shape == (100, 100)
     assert versions_of(store, 3)[:2] == digests, "a digest does not depend on how a policy is kept"
     assert len(arrays(store)) == 1
@@ -739,7 +821,7 @@ def test_a_writer_that_fails_half_way_through_leaves_schema_2(older, monkeypatch
     assert store._rows("SELECT count(*) FROM sqlite_master WHERE name = 'parts'") == [(0,)]
     monkeypatch.undo()
     store.start()
-    assert store._rows("PRAGMA user_version") == [(3,)]
+    assert store._rows("PRAGMA user_version") == [(SCHEMA,)]
     assert store.load_policy(digests[0])[1]["n_"] == 0
 
 

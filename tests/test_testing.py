@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec import Struct
@@ -99,11 +100,19 @@ class Doubling(Even):
         return Proposal([Option(plan=Single(target=n), probability=shares[n]) for n in names])
 
     def learn(self, trace: Trace, reward: Reward) -> None:
-        name = trace.outcome.target
-        self.sums_ = {**self.sums_, name: self.sums_.get(name, 0.0) + reward.quality**3}
+        name, gain = trace.outcome.target, reward.weight * reward.quality**3
+        if gain:
+            self.sums_ = {**self.sums_, name: self.sums_.get(name, 0.0) + gain}
 
     def merge(self, other: Any) -> None:
         self.sums_ = {n: 2 * v for n, v in self.sums_.items()}
+
+
+class Credulous(Doubling):
+    """Learns all alike, however little a judgement counts."""
+
+    def learn(self, trace: Trace, reward: Reward) -> None:
+        super().learn(trace, msgspec.structs.replace(reward, weight=1.0))
 
 
 class Leaky(Even):
@@ -155,6 +164,7 @@ def test_a_good_policy_passes() -> None:
         (Dull, "better than random"),
         (Forgetful, "stored, loaded and continued"),
         (Doubling, "two halves merged"),
+        (Credulous, "a lesson of weight 0 changes nothing"),
         (Leaky, "a required rule inside is kept"),
         (Loose, "a required rule inside is kept"),
         (Positional, "keyword-only"),

@@ -144,6 +144,8 @@ class Component:
     family: ClassVar[str] = ""
     online: ClassVar[bool] = True
     """Whether learning from single answers can change it."""
+    paths: ClassVar[tuple[str, ...]] = ()
+    """Names of parameters that are paths of files: in a config, relative ones start from its folder."""
     mergeable: ClassVar[bool] = False
     """Whether `merge` of two halves equals the whole."""
 

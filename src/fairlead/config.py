@@ -16,7 +16,7 @@
     gateway: {host: 127.0.0.1, port: 4356}
 
 An unknown key is an error with its path and the nearest known name. Secrets are written as ``${NAME}`` and read from the environment
-when a target is opened; they are never stored. Relative paths (``store.path``, ``trained``) start from the folder of the file.
+when a target is opened; they are never stored. Relative paths (``store.path``, ``trained``, models and tokenizers) start from the folder of the file.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ import yaml
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from fairlead import catalog, guards
+from fairlead import catalog, conditions, guards, tokens
 from fairlead.actions.base import Action
 from fairlead.build import build, construct
 from fairlead.component import Component
+from fairlead.embeddings.base import share
 from fairlead.errors import ConfigError, UnknownName, suggest
 from fairlead.guards import Guard
 from fairlead.policies.base import Policy, check_records
@@ -43,6 +44,7 @@ from fairlead.router import Router
 from fairlead.signals.base import Observer, Signal
 from fairlead.sqlite import SQLiteStore
 from fairlead.targets.base import Driver
+from fairlead.trust import Trust
 from fairlead.worlds.live import Live
 
 DEFAULT_SIGNALS = ("conversation", "embedding", "language", "length", "marks", "ngrams", "style")
@@ -62,11 +64,20 @@ class ObserveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     threads: Annotated[int, Meta(ge=1)] = 4
 
 
+class TrustConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the sources of feedback are told apart: the arguments of `fairlead.trust.Trust`."""
+
+    anchors: list[str] = []
+    memory: Annotated[int, Meta(ge=1)] = 2000
+    half_life: Annotated[float, Meta(gt=0.0)] = 1000.0
+
+
 class LearningConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How feedback is learned: at most `batch` answers together, none waiting longer than `seconds`."""
+    """How feedback is learned: at most `batch` answers together, none waiting longer than `seconds`, weighed by `trust` if it is given."""
 
     batch: Annotated[int, Meta(ge=1)] = 32
     seconds: Annotated[float, Meta(ge=0.0)] = 1.0
+    trust: TrustConfig | None = None
 
 
 class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -142,6 +153,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def router(self) -> Router:
         """Make the router, not yet started."""
+        trust = self.file.learning.trust
         pool = Pool(targets=(d.target for d in self.drivers.values()))
         return Router(
             pool=pool,
@@ -156,6 +168,7 @@ class Config(Struct, frozen=True, kw_only=True):
             fallbacks=self.file.fallbacks,
             learn_batch=self.file.learning.batch,
             learn_seconds=self.file.learning.seconds,
+            trust=None if trust is None else Trust(**msgspec.structs.asdict(trust)),
         )
 
 
@@ -210,21 +223,32 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         file = replace(file, store=replace(file.store, path=str(folder / file.store.path)))
     if not file.targets:
         raise ConfigError("name at least one target", path="$.targets")
-    drivers = {name: build("targets", spec, path=f"$.targets.{name}", name=name) for name, spec in file.targets.items()}
+    drivers = {
+        name: build("targets", _placed(spec, folder), path=f"$.targets.{name}", name=name)
+        for name, spec in file.targets.items()
+    }
+    for name, driver in drivers.items():
+        _check_tokenizer(driver, f"$.targets.{name}.profile.tokenizer")
     signals = {name: build("signals", name) for name in DEFAULT_SIGNALS}
     for name, spec in file.signals.items():
-        spec = {"type": name, **spec} if isinstance(spec, Mapping) and "type" not in spec else (spec or name)
+        spec = spec if folder is None else _anchored(spec, folder)
+        untyped = isinstance(spec, Mapping) and "type" not in spec and set(spec) != {"trained"}
+        spec = {"type": name, **spec} if untyped else (spec or name)
         signals[name] = build("signals", spec, path=f"$.signals.{name}")
+    named = conditions.parse_named(file.conditions)
     policies = {}
     for name, route in file.routes.items():
         if name in drivers:
             raise ConfigError(f"a target is called {name!r} too; rename one of them", path=f"$.routes.{name}")
         spec = route.policy if folder is None else _anchored(route.policy, folder)
+        spec = _with_conditions(spec, file.conditions)
         policies[name] = build("policies", spec, path=f"$.routes.{name}.policy")
         for path, part in policies[name].walk(f"$.routes.{name}.policy"):
             _check(part, path, drivers)
-    house = guards.read(file.guards, path="$.guards")
-    own = {r: guards.read(c.guards, path=f"$.routes.{r}.guards") for r, c in file.routes.items() if c.guards}
+    house = guards.read(file.guards, path="$.guards", named=named)
+    own = {
+        r: guards.read(c.guards, path=f"$.routes.{r}.guards", named=named) for r, c in file.routes.items() if c.guards
+    }
     every = [(f"$.guards[{i}]", g) for i, g in enumerate(house)]
     every += [(f"$.routes.{r}.guards[{i}]", g) for r, found in own.items() for i, g in enumerate(found)]
     # A signal that needs no arguments need not stand in the file to be read.
@@ -236,6 +260,9 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
             signals[name] = build("signals", name, path=f"$.signals.{name}")
     for name in signals:
         for path, part in signals[name].walk(f"$.signals.{name}"):
+            for key in part.paths if folder is not None else ():
+                if (file_name := getattr(part, key)) is not None:
+                    setattr(part, key, str(folder / file_name))
             _check(part, path, drivers)
     observer = Observer(signals=signals)
     for name, policy in policies.items():
@@ -254,13 +281,15 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         for path, part in policy.walk(f"$.routes.{of}.policy"):
             if isinstance(part, Policy):
                 ordered |= {name: path + inner.removeprefix("$") for inner, name in part.orders}
+    actions = _actions(file.actions if folder is None else _anchored(file.actions, folder), ordered, drivers)
+    share([*signals.values(), *actions.values()])
     return Config(
         drivers=drivers,
         policies=policies,
         signals=signals,
         guards=house,
         route_guards=own,
-        actions=_actions(file.actions, ordered, drivers),
+        actions=actions,
         file=file,
     )
 
@@ -338,14 +367,57 @@ def _actions(specs: Mapping[str, Any], ordered: Mapping[str, str], drivers: Mapp
     return built
 
 
+def _with_conditions(data: Any, named: Mapping[str, Any]) -> Any:
+    """Give each `rules` policy in a policy's spec those of the file's conditions that it uses: a policy is whole in itself."""
+    match data:
+        case Mapping():
+            found = {k: v if k == "when" else _with_conditions(v, named) for k, v in data.items()}
+            if named and data.get("type") == "rules":
+                found["conditions"] = _shared(data, named)
+            return found
+        case list() | tuple():
+            return [_with_conditions(v, named) for v in data]
+    return data
+
+
+def _shared(policy: Mapping[str, Any], named: Mapping[str, Any]) -> Any:
+    own, rules = policy.get("conditions") or {}, policy.get("rules") or ()
+    if not isinstance(own, Mapping) or not isinstance(rules, list | tuple):
+        return own  # the policy says what is wrong, and where
+    named = {**named, **own}
+    used = [r["when"] for r in rules if isinstance(r, Mapping) and "when" in r]
+    wanted = conditions.mentioned({"all": [*used, *own.values()]}, named)
+    return {name: spec for name, spec in named.items() if name in own or name in wanted}
+
+
+def _check_tokenizer(driver: Driver, path: str) -> None:
+    """Find a tokenizer that cannot be read."""
+    tokenizer = driver.target.profile.tokenizer
+    if tokenizer is not None:
+        try:
+            tokens.load(tokenizer)
+        except ConfigError as e:
+            raise ConfigError(e.message, path=path) from e
+
+
+def _placed(spec: Any, folder: Path | None) -> Any:
+    """Let a target's tokenizer start from `folder`."""
+    match spec:
+        case {"profile": {"tokenizer": str(path), **profile}, **rest} if folder is not None:
+            return {**rest, "profile": {**profile, "tokenizer": str(folder / path)}}
+    return spec
+
+
 def _anchored(data: Any, folder: Path) -> Any:
-    """Let relative folders of trained predictors start from `folder`."""
+    """Let relative paths of trained predictors and of caches start from `folder`."""
     match data:
         case {"trained": str(path)} if len(data) == 1:
             return {"trained": str(folder / path)}
+        case {"type": "sqlite", "path": str(path)}:  # a cache
+            return {**data, "path": str(folder / path)}
         case Mapping():
             # A condition may well test a signal called trained.
-            return {k: v if k == "when" else _anchored(v, folder) for k, v in data.items()}
+            return {k: v if k in ("when", "conditions") else _anchored(v, folder) for k, v in data.items()}
         case list() | tuple():
             return [_anchored(v, folder) for v in data]
     return data

@@ -10,6 +10,7 @@
     ├── StateError             learned state does not fit, is not finite, or cannot be merged
     ├── StoreError             the trace store cannot be opened or read
     │   └── ChainBroken        a trace was changed after it was written
+    ├── CacheError             a cache of answers cannot be opened or asked now
     ├── NoEligibleTarget       nobody may answer this query (carries the reason for each target)
     ├── TargetError            a target failed; wraps a typed `Failure`
     └── LimitReached           raised *inside* a plan by its world: spend, calls or time are used up
@@ -67,6 +68,10 @@ class StoreError(FairleadError):
 
 class ChainBroken(StoreError):
     """A trace does not match its hash, or its hash does not follow from the one before."""
+
+
+class CacheError(FairleadError):
+    """A cache of answers cannot be opened, read or written now; requests go on without it."""
 
 
 class NoEligibleTarget(FairleadError):

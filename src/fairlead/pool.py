@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fairlead import tokens
 from fairlead.component import digest, pack
 from fairlead.errors import ConfigError, UnknownName
 from fairlead.types import Call, Failure, Query, Target, Tokens
@@ -106,16 +107,19 @@ class Pool:
 
     def eligible(self, query: Query, *, left_usd: float | None = None) -> Eligibility:
         """Say who may answer `query`, and why the others may not. `left_usd`: what is left of its route's budget, if it has one."""
-        allow = query.constraints.allow
+        allow, regions = query.constraints.allow, query.constraints.regions
         budget, usd = query.constraints.max_usd, None
         modalities = query.modalities
-        size: int | None = None
+        sizes: dict[str, int] = {}
         good: list[Target] = []
         excluded: dict[str, str] = {}
         for t in self.targets:
             p = t.profile
             if allow is not None and t.name not in allow:
                 excluded[t.name] = "not among the allowed targets"
+            elif regions is not None and p.regions.isdisjoint(regions):
+                keeps = f"keeps data in {', '.join(sorted(p.regions))}" if p.regions else "states no region"
+                excluded[t.name] = f"{keeps}, and the data may go to {', '.join(regions) or 'no region'} only"
             elif not modalities <= p.modalities:
                 excluded[t.name] = "cannot take " + ", ".join(sorted(modalities - p.modalities))
             elif query.tools and not p.tools:
@@ -133,12 +137,9 @@ class Pool:
             elif t.name in self.health.rests_until and (rest := self.health.resting(t.name)) > 0:
                 excluded[t.name] = f"resting for {rest:.1f} s after failures"
             else:
-                if p.context_tokens is not None:
-                    if size is None:
-                        size = estimate_tokens(query)
-                    if size > p.context_tokens:
-                        excluded[t.name] = f"about {size} tokens do not fit its context of {p.context_tokens}"
-                        continue
+                if p.context_tokens is not None and (why := _too_long(query, p.context_tokens, p.tokenizer, sizes)):
+                    excluded[t.name] = why
+                    continue
                 good.append(t)
         return Eligibility(targets=tuple(good), excluded=excluded)
 
@@ -201,6 +202,21 @@ def _count(fields: Mapping[str, Any], name: str) -> int | None:
     return math.ceil(min(value, _MOST))
 
 
-def estimate_tokens(query: Query) -> int:
-    """Estimate input tokens without a tokenizer: a quarter of the characters, plus four a message (OpenAI's rule of thumb)."""
+def _too_long(query: Query, most: int, tokenizer: str | None, sizes: dict[str, int]) -> str:
+    """Say why a prompt does not fit a context; nothing if it does. `sizes` keeps what is the same for all targets."""
+    if tokenizer is None:
+        if "about" not in sizes:
+            sizes["about"] = estimate_tokens(query)
+        return "" if sizes["about"] <= most else f"about {sizes['about']} tokens do not fit its context of {most}"
+    if "at most" not in sizes:
+        sizes["at most"] = tokens.surely(query)
+    if sizes["at most"] <= most or tokens.load(tokenizer).prompt(query, most=most) <= most:
+        return ""
+    return f"by its tokenizer, this is more than its context of {most} tokens"
+
+
+def estimate_tokens(query: Query, *, tokenizer: str | None = None) -> int:
+    """Count input tokens with a tokenizer's file, or estimate them: a quarter of the characters, plus four a message (OpenAI's rule of thumb)."""
+    if tokenizer is not None:
+        return tokens.load(tokenizer).prompt(query)
     return sum(len(m.text) for m in query.messages) // 4 + 4 * len(query.messages)

@@ -33,6 +33,7 @@ from fairlead.signals.base import Observer
 from fairlead.spending import Purse, Spending, held_for, limit_of
 from fairlead.store import BEGIN, STRAIGHT, Receipt, Store
 from fairlead.targets.base import Driver
+from fairlead.trust import Trust
 from fairlead.types import Decision, Failure, Feedback, Outcome, Plan, Query, Signals, Sink, Trace
 from fairlead.version import VERSION
 from fairlead.worlds.base import Cover, Limits, Run
@@ -67,6 +68,7 @@ class Router:
         fallbacks: how many other plans to try when the chosen one fails before its first byte.
         learn_batch: how many judged answers are learned together at most.
         learn_seconds: how long a judged answer waits for others at most.
+        trust: tells the sources of feedback apart; None: each judgement counts as its confidence says.
     """
 
     def __init__(
@@ -84,10 +86,11 @@ class Router:
         fallbacks: int = 2,
         learn_batch: int = 32,
         learn_seconds: float = 1.0,
+        trust: Trust | None = None,
     ) -> None:
         self.pool, self.world, self.observer, self.store = pool, world, observer, store
         self.policies = dict(policies)
-        self.seed, self.fallbacks = seed, fallbacks
+        self.seed, self.fallbacks, self.trust = seed, fallbacks, trust
         self.house_guards = Guards(guards)
         self.guards = {r: Guards((*guards, *own)) for r, own in (route_guards or {}).items()}
         self.actions = dict(actions or {})
@@ -200,7 +203,8 @@ class Router:
             return Outcome(error=Failure(kind="internal", message=message), streamed=streamed)
 
     async def feedback(self, feedback: Feedback) -> Receipt:
-        """Take a judgement of an answer, keep it, and learn from it if it is new.
+        """Take a judgement of an answer, keep it, and learn what it teaches: see `fairlead.rewards`, and `fairlead.trust` if its sources are
+        told apart.
 
         Raises:
             FairleadError: if its value or its confidence does not lie in [0, 1].
@@ -208,13 +212,21 @@ class Router:
         for name, number in (("value", feedback.value), ("confidence", feedback.confidence)):
             if not 0.0 <= number <= 1.0:
                 raise FairleadError(f"a feedback's {name} lies in [0, 1], and {number} does not")
-        receipt = await self.store.add_feedback(feedback, learning=self.policies)
-        if receipt.status == "accepted":
-            trace = await self.store.get(feedback.trace_id)
-            if trace is not None and not trace.steps:
+        trust, weight = self.trust, feedback.confidence
+        if trust is not None:
+            if trust.due:
+                await asyncio.to_thread(trust.refresh)
+            weight *= trust.weight(feedback)
+        receipt = await self.store.add_feedback(feedback, learning=self.policies, weight=weight)
+        new = trust is not None and receipt.status in ("accepted", "kept", "revised")
+        trace = await self.store.get(feedback.trace_id) if new or receipt.lesson is not None else None
+        if trace is not None and trust is not None:
+            trust.note(feedback, trace.outcome.target)
+        if trace is not None and receipt.lesson is not None:
+            if not trace.steps:
                 self.store.forget_lessons([trace.id])  # an action answered: no policy has anything to learn of it
-            elif trace is not None and trace.query.route in self.policies:
-                self.learner.submit(trace.query.route, trace, rewards.reward(trace, feedback))
+            elif trace.query.route in self.policies:
+                self.learner.submit(trace.query.route, trace, rewards.reward(trace, receipt.lesson))
         return receipt
 
     # ------------------------------------------------------------------------------------------------ the stages
@@ -460,10 +472,12 @@ class Router:
             await driver.start()
         for action in self.actions.values():
             await action.start()
+        if self.trust is not None:
+            self.trust.learn(self.store.judged(newest=self.trust.memory))
         self.learner.start()
         for route in self.policies:
-            for trace, feedback in self.store.unlearned(route, limit=10**9):
-                self.learner.submit(route, trace, rewards.reward(trace, feedback))
+            for trace, lesson in self.store.unlearned(route, limit=10**9):
+                self.learner.submit(route, trace, rewards.reward(trace, lesson))
 
     async def stop(self) -> None:
         """Learn and write what is waiting, then close."""

@@ -9,8 +9,9 @@ process, but the last moments may be lost if the machine itself loses power. `sy
 What cannot be written (a full disk, say) is never lost silently: the future gets a `StoreError`, the error is logged and counted in
 `failures`, and later traces chain to the last one that was written.
 
-The first judgement of an answer is written together with its lesson, and a lesson is taken off together with the version that has learned it. So a
-lesson is neither lost nor learned twice, whenever the process dies.
+A judgement is written together with its lesson, and a lesson is taken off together with the version that has learned it. So a lesson is
+neither lost nor learned twice, whenever the process dies. What has been taught of an answer by less than a whole judgement is noted in a
+small table (`taught`), so that a weightier one, days later, teaches just what it adds.
 
 A policy's large arrays are kept once, under digests of their own, however many versions hold them: a version takes as much as it changed.
 The policy's own digest is that of the whole, as `Component.digest` gives it.
@@ -45,6 +46,7 @@ from fairlead import chain
 from fairlead.component import State, digest, pack, pack_apart, unpack_apart
 from fairlead.errors import ChainBroken, StateError, StoreError
 from fairlead.pool import Pool
+from fairlead.rewards import LEAST, Lesson, lesson
 from fairlead.store import BEGIN, KEEP, Receipt, Snapshot, Store
 from fairlead.types import Feedback, Target, Trace
 from fairlead.writer import Answer, Heads, Job, Task, Work, Writer
@@ -56,7 +58,7 @@ except ImportError:  # pragma: no cover - not a Unix system
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 3
+SCHEMA = 4
 OLDEST = 2
 """The oldest schema that is read, and brought up to date by a writer."""
 APPLICATION = 0x464C4431  # "FLD1"
@@ -73,6 +75,13 @@ USED = 1000
 _PARTS = """
 CREATE TABLE parts(policy TEXT NOT NULL, array TEXT NOT NULL, PRIMARY KEY(policy, array)) WITHOUT ROWID;
 CREATE INDEX parts_of ON parts(array);
+"""
+# What a lesson counts, and what was taught of answers that no whole judgement taught. Up to schema 3 every lesson was whole.
+_WEIGHTS = """
+ALTER TABLE lessons ADD COLUMN value REAL;
+ALTER TABLE lessons ADD COLUMN weight REAL NOT NULL DEFAULT 1.0;
+ALTER TABLE lessons ADD COLUMN further INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE taught(trace_id TEXT PRIMARY KEY, weight REAL NOT NULL, total REAL NOT NULL) WITHOUT ROWID;
 """
 _TABLES = f"""
 CREATE TABLE traces(
@@ -92,6 +101,7 @@ CREATE INDEX lessons_of ON lessons(trace_id);
 CREATE INDEX lessons_on ON lessons(route);
 CREATE TABLE artifacts(digest TEXT NOT NULL, kind TEXT NOT NULL, deflated INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE UNIQUE INDEX artifacts_name ON artifacts(digest, kind);
+{_WEIGHTS}
 {_PARTS}
 CREATE TABLE spare(digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE versions(
@@ -246,7 +256,8 @@ class SQLiteStore(Store):
             schema = _recognise(connection, self.path)
             connection.execute("PRAGMA journal_mode=WAL")
             if schema < SCHEMA:
-                connection.executescript(f"BEGIN IMMEDIATE; {_PARTS} PRAGMA user_version={SCHEMA}; COMMIT;")
+                new = f"{_PARTS if schema < 3 else ''} {_WEIGHTS}"
+                connection.executescript(f"BEGIN IMMEDIATE; {new} PRAGMA user_version={SCHEMA}; COMMIT;")
                 log.info("%s: brought from schema %d to %d", self.path, schema, SCHEMA)
             connection.execute(f"PRAGMA synchronous={'FULL' if self.synchronous == 'full' else 'NORMAL'}")
         except BaseException:
@@ -371,10 +382,12 @@ class SQLiteStore(Store):
 
     # ------------------------------------------------------------------------------------------------ feedback
 
-    async def add_feedback(self, feedback: Feedback, *, learning: Container[str] | None = None) -> Receipt:
-        """Keep a judgement. Sources are told apart by name; a further one by the same source revises its first, whatever its kind.
+    async def add_feedback(
+        self, feedback: Feedback, *, learning: Container[str] | None = None, weight: float | None = None
+    ) -> Receipt:
+        """Keep a judgement. Sources are told apart by key and name; a further one by the same source revises its first, whatever its kind.
 
-        The first of an answer is written together with its lesson, if its route is among `learning` (None: any).
+        It is written together with its lesson, if it leaves one and its route is among `learning` (None: any).
 
         Raises:
             StoreError: if it could not be written.
@@ -386,7 +399,7 @@ class SQLiteStore(Store):
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
 
         def work(connection: sqlite3.Connection, heads: Heads) -> Receipt:
-            return _judge(connection, heads, feedback, learning)
+            return _judge(connection, heads, feedback, learning, feedback.confidence if weight is None else weight)
 
         if self.read_only:
             raise StoreError(f"the store {self.path} is open for reading only")
@@ -398,8 +411,8 @@ class SQLiteStore(Store):
         standing: dict[str, Feedback] = {}
         for (body,) in self._rows("SELECT body FROM feedback WHERE trace_id = ? ORDER BY seq", (trace_id,)):
             f = chain.decode(body, Feedback)
-            standing.pop(f.source, None)
-            standing[f.source] = f
+            standing.pop(f.voter, None)
+            standing[f.voter] = f
         return list(standing.values())
 
     def judgements(self) -> Iterator[Feedback]:
@@ -409,20 +422,32 @@ class SQLiteStore(Store):
             for seq, body in rows:  # noqa: B007 - the last one is where the next page begins
                 yield chain.decode(body, Feedback)
 
-    def unlearned(self, route: str, *, limit: int = 10_000) -> list[tuple[Trace, Feedback]]:
+    def judged(self, *, newest: int) -> list[tuple[Feedback, str]]:
+        """Read the `newest` judgements that stand, oldest first, each with the target whose answer it judges. Blocks."""
+        query = (
+            "SELECT f.body, t.target FROM feedback f JOIN traces t ON t.id = f.trace_id WHERE NOT EXISTS "
+            "(SELECT 1 FROM feedback g WHERE g.trace_id = f.trace_id AND g.source = f.source AND g.seq > f.seq) "
+            "ORDER BY f.seq DESC LIMIT ?"
+        )
+        return [(chain.decode(body, Feedback), target) for body, target in reversed(self._rows(query, (newest,)))]
+
+    def unlearned(self, route: str, *, limit: int = 10_000) -> list[tuple[Trace, Lesson]]:
         """Read the lessons that no version of `route` has learned, oldest first, `limit` at most. Blocks.
 
         One whose trace cannot be read here (its plan is not installed, say) is left out and logged.
         """
         query = (
-            "SELECT t.body, f.body, l.trace_id FROM lessons l JOIN traces t ON t.id = l.trace_id "
+            "SELECT t.body, f.body, l.trace_id, l.value, l.weight, l.further FROM lessons l JOIN traces t ON t.id = l.trace_id "
             "JOIN feedback f ON f.seq = l.seq WHERE l.route = ? ORDER BY l.seq LIMIT ?"
         )
         out = []
         rows = self._rows(query, (route, limit + 1))
-        for trace, feedback, id in rows[:limit]:
+        for trace, feedback, id, value, weight, further in rows[:limit]:
             try:
-                out.append((chain.decode(trace, Trace), chain.decode(feedback, Feedback)))
+                if value is None:  # of a schema that kept no value beside the judgement's
+                    value = chain.decode(feedback, Feedback).value
+                lesson = Lesson(value=value, weight=weight, further=bool(further))
+                out.append((chain.decode(trace, Trace), lesson))
             except StoreError as e:
                 log.error("%s: route %s: the lesson of trace %s waits on: %s", self.path, route, id, e)
         if len(rows) > limit:
@@ -649,7 +674,7 @@ def _add(connection: sqlite3.Connection, heads: Heads, name: Chain, columns: tup
 
 
 def _judge(
-    connection: sqlite3.Connection, heads: Heads, feedback: Feedback, learning: Container[str] | None
+    connection: sqlite3.Connection, heads: Heads, feedback: Feedback, learning: Container[str] | None, weight: float
 ) -> Receipt:
     f = feedback
     ended = connection.execute("SELECT at + seconds, route FROM traces WHERE id = ?", (f.trace_id,)).fetchone()
@@ -658,7 +683,7 @@ def _judge(
     late = max(0.0, f.at - ended[0])
     before = connection.execute(
         "SELECT body FROM feedback WHERE trace_id = ? AND source = ? ORDER BY seq DESC LIMIT 1",
-        (f.trace_id, f.source),
+        (f.trace_id, f.voter),
     ).fetchone()
     if before is not None and msgspec.structs.replace(chain.decode(before[0], Feedback), at=f.at) == f:
         return Receipt(status="duplicate", trace_id=f.trace_id, late_seconds=late)
@@ -666,14 +691,37 @@ def _judge(
     if before is None:
         judged = connection.execute("SELECT 1 FROM feedback WHERE trace_id = ? LIMIT 1", (f.trace_id,)).fetchone()
         status = "accepted" if judged is None else "kept"
-    _add(connection, heads, "feedback", (f.trace_id, f.source, f.at), chain.encode(f))
-    if status == "accepted" and (learning is None or ended[1] in learning):
-        connection.execute("INSERT INTO lessons VALUES (?, ?, ?)", (heads["feedback"][0], f.trace_id, ended[1]))
-    return Receipt(status=status, trace_id=f.trace_id, late_seconds=late)
+    _add(connection, heads, "feedback", (f.trace_id, f.voter, f.at), chain.encode(f))
+    new = None
+    if learning is None or ended[1] in learning:
+        new = _teach(connection, f, weight, first=status == "accepted")
+    if new is not None:
+        row = (heads["feedback"][0], f.trace_id, ended[1], new.value, new.weight, new.further)
+        connection.execute("INSERT INTO lessons VALUES (?, ?, ?, ?, ?, ?)", row)
+    return Receipt(status=status, trace_id=f.trace_id, lesson=new, late_seconds=late)
+
+
+def _teach(connection: sqlite3.Connection, f: Feedback, weight: float, *, first: bool) -> Lesson | None:
+    """Say what a judgement teaches beside those before, and note how much of the answer has been taught."""
+    before = (0.0, 0.0)
+    if not first:
+        row = connection.execute("SELECT weight, total FROM taught WHERE trace_id = ?", (f.trace_id,)).fetchone()
+        if row is None:  # a whole judgement has taught it
+            return None
+        before = row
+    new = lesson(f.value, weight, before)
+    if new is not None:
+        before = (before[0] + new.weight, before[1] + new.weight * new.value)
+    if before[0] <= 1.0 - LEAST:
+        connection.execute("INSERT OR REPLACE INTO taught VALUES (?, ?, ?)", (f.trace_id, *before))
+    elif not first:
+        connection.execute("DELETE FROM taught WHERE trace_id = ?", (f.trace_id,))
+    return new
 
 
 def _learned(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> None:
-    connection.executemany("DELETE FROM lessons WHERE trace_id = ?", [(id,) for id in trace_ids])
+    query = "DELETE FROM lessons WHERE seq = (SELECT min(seq) FROM lessons WHERE trace_id = ?)"
+    connection.executemany(query, [(id,) for id in trace_ids])
 
 
 def _prune(connection: sqlite3.Connection, route: str, keep: int, before: float) -> int:
@@ -733,7 +781,7 @@ def _feedback_rows(connection: sqlite3.Connection) -> Iterator[chain.Row]:
     for seq, trace_id, source, at, body, prev, hash in connection.execute(query):
         yield chain.Row(seq, trace_id, _bytes(body), _bytes(prev), _bytes(hash))
         f = chain.decode(body, Feedback)
-        if (trace_id, source, at) != (f.trace_id, f.source, f.at):
+        if (trace_id, source, at) != (f.trace_id, f.voter, f.at):
             raise ChainBroken(f"feedback {seq} on {trace_id} was changed: its columns do not match its body")
 
 

@@ -3,10 +3,11 @@
 `sqlite.py` keeps it in one file. Writing never blocks the event loop: `append` hands the trace to a writer and returns a future that
 is done when the trace has been handed to the operating system.
 
-Lessons. The first judgement of an answer leaves a *lesson*; those by other sources are kept and shown, and teach nothing: an answer is one
-observation, however many judge it, or evidence over answers would count it as often. A lesson stays until `save_policy(..., learned=[trace id, ...])` keeps the version that has
-learned it, or `forget_lessons` gives it up. Whoever learns takes up `unlearned(route)` when it starts, before it takes any
-feedback, so that what was accepted is learned once, also when the process died in between.
+Lessons. The first judgement of an answer leaves a *lesson* of its weight. An answer is one observation, however many judge it, and counts in
+all as its weightiest judgement does: a later one that counts more leaves a further lesson of what it adds (`rewards.lesson`), any other is
+kept and shown, and teaches nothing. A lesson stays until `save_policy(..., learned=[trace id, ...])` keeps the version that has learned it, or
+`forget_lessons` gives it up; each mention of an id takes off the oldest lesson of that answer. Whoever learns takes up `unlearned(route)` when
+it starts, before it takes any feedback, so that what was accepted is learned once, also when the process died in between.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Literal
 from msgspec import Struct
 
 from fairlead.component import State
+from fairlead.rewards import Lesson
 from fairlead.types import Feedback, Target, Trace
 
 BEGIN = "as configured"
@@ -32,14 +34,15 @@ KEEP = 32
 class Receipt(Struct, frozen=True, kw_only=True):
     """What became of a feedback.
 
-    ``accepted``: the first judgement of this answer. ``kept``: the first by this source, but another judged the answer before; it stands
-    in every report and is not learned. ``duplicate``: the same judgement by the same source was there already; nothing is learned twice.
-    ``revised``: the source changed its mind; the new value stands in every report, but it is not learned again.
-    ``unknown``: no trace has this id.
+    ``accepted``: the first judgement of this answer. ``kept``: the first by this source, but another judged the answer before.
+    ``duplicate``: the same judgement by the same source was there already; nothing is learned twice. ``revised``: the source changed its
+    mind; the new value stands in every report. ``unknown``: no trace has this id.
     """
 
     status: Literal["accepted", "kept", "duplicate", "revised", "unknown"]
     trace_id: str
+    lesson: Lesson | None = None
+    """What is learned of it: all of a first judgement; of a kept or revised one what it adds, if it counts for more than those before."""
     late_seconds: float = 0.0
     """Time between the answer and its judgement."""
 
@@ -81,10 +84,13 @@ class Store(ABC):
         """Read one trace."""
 
     @abstractmethod
-    async def add_feedback(self, feedback: Feedback, *, learning: Container[str] | None = None) -> Receipt:
-        """Keep a judgement, and say what became of it. An accepted one is kept together with its lesson.
+    async def add_feedback(
+        self, feedback: Feedback, *, learning: Container[str] | None = None, weight: float | None = None
+    ) -> Receipt:
+        """Keep a judgement together with its lesson, if it leaves one, and say what became of it.
 
         `learning`: the routes that learn; judgements of other routes' answers (a target asked for by name, say) leave no lesson. None: all.
+        `weight`: how much it counts, in [0, 1]; None: its confidence.
         """
 
     @abstractmethod
@@ -92,10 +98,14 @@ class Store(ABC):
         """Read the judgements of one answer that stand (the latest of each source, whatever its kind), oldest first. Blocks."""
 
     @abstractmethod
-    def unlearned(self, route: str, *, limit: int = 10_000) -> list[tuple[Trace, Feedback]]:
+    def judged(self, *, newest: int) -> list[tuple[Feedback, str]]:
+        """Read the `newest` judgements that stand, oldest first, each with the target whose answer it judges. Blocks."""
+
+    @abstractmethod
+    def unlearned(self, route: str, *, limit: int = 10_000) -> list[tuple[Trace, Lesson]]:
         """Read the lessons of `route` that no version has learned, oldest first, `limit` at most. Blocks.
 
-        An answer is one lesson at most. What is read here stays until `save_policy` or `forget_lessons` names it.
+        What is read here stays until `save_policy` or `forget_lessons` names it.
         """
 
     @abstractmethod

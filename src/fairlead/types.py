@@ -485,6 +485,13 @@ class Feedback(Struct, frozen=True, kw_only=True, omit_defaults=True):
     label: str | None = None
     correction: str | None = None
     at: float = 0.0
+    by: str = ""
+    """Name of the API key that sent it. Unlike `source` never self-declared: the edge sets it."""
+
+    @property
+    def voter(self) -> str:
+        """Who judges, as far as that is known: ``key/source``, or the source alone where no key was needed."""
+        return f"{self.by}/{self.source}" if self.by else self.source
 
 
 class Reward(Struct, frozen=True, kw_only=True):
@@ -497,6 +504,8 @@ class Reward(Struct, frozen=True, kw_only=True):
     joules: float | None = None
     weight: float = 1.0
     """How much it counts, in [0, 1], against a judgement that is beyond doubt."""
+    further: bool = False
+    """It adds to what an earlier judgement of the same answer taught: whoever counts answers as evidence leaves it out."""
 
 
 class Trace(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Queue
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import pytest
 from fairlead.embeddings import endpoint
 from fairlead.embeddings.endpoint import Endpoint
 from fairlead.errors import ConfigError
+from fairlead.signals.base import Observer
 from fairlead.signals.embedding import Embedding, vector
 from fairlead.types import Query
 
@@ -75,8 +76,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def make(server: Server, **given: Any) -> Endpoint:
-    # A long budget: these tests run beside others on slow machines.
-    fixed = {"model": "m", "size": 3, "base_url": server.url, "api_key": "${TEST_KEY}", "budget_seconds": 5.0}
+    # A long time-out: these tests run beside others on slow machines.
+    fixed = {"model": "m", "size": 3, "base_url": server.url, "api_key": "${TEST_KEY}", "timeout_seconds": 5.0}
     return Endpoint(**{**fixed, **given})
 
 
@@ -99,10 +100,8 @@ def test_without_a_key_none_is_sent(server: Server) -> None:
 def test_a_text_is_asked_for_once_while_it_is_remembered(server: Server) -> None:
     embedder = make(server, memory=2)
     for text in ("a", "a", "b", "a", "c", "a", "b"):
-        first = embedder.embed(text)
-        # What is handed out is the caller's own.
-        first[:] = 0.0
         assert embedder.embed(text).any()
+        assert embedder.embed(text) is embedder.embed(text)
     assert [body["input"] for _, _, body in server.asked] == ["a", "b", "c", "b"]
 
 
@@ -143,7 +142,7 @@ def test_failures_are_zeros_and_a_warning(
 
 
 def test_nobody_there(caplog: pytest.LogCaptureFixture) -> None:
-    embedder = Endpoint(model="m", size=3, base_url="http://127.0.0.1:1/v1", budget_seconds=5.0)
+    embedder = Endpoint(model="m", size=3, base_url="http://127.0.0.1:1/v1", timeout_seconds=5.0)
     assert not embedder.embed("a").any()
     assert "URLError" in caplog.text
 
@@ -154,9 +153,17 @@ def test_a_variable_that_is_not_set_is_named(server: Server, caplog: pytest.LogC
     assert not server.asked
 
 
-def test_a_slow_server_costs_the_budget_and_its_answer_is_kept(
-    server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_that_hangs_is_given_up(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    free = threading.Event()
+    server.answer = lambda _: free.wait(10.0)
+    try:
+        assert not make(server, timeout_seconds=0.02).embed("a").any()
+    finally:
+        free.set()
+    assert "TimeoutError" in caplog.text
+
+
+async def test_a_slow_server_makes_a_late_reading_and_its_answer_is_kept(server: Server) -> None:
     free = threading.Event()
 
     def slow(handler: Handler) -> None:
@@ -164,40 +171,18 @@ def test_a_slow_server_costs_the_budget_and_its_answer_is_kept(
         vectors(3.0, 0.0, 4.0)(handler)
 
     server.answer = slow
-    embedder = make(server, budget_seconds=0.02)
-    assert not embedder.embed("a").any()
-    assert "no answer within 0.02 s" in caplog.text
-    # The same question is not asked twice at once.
-    assert not embedder.embed("a").any()
-    free.set()
-    asked = embedder._under_way.get("a")
-    if asked is not None:
-        asked.result(timeout=5.0)
-    assert embedder.embed("a").any()
-    assert len(server.asked) == 1
-
-
-def test_a_text_whose_thread_died_or_never_ran_is_asked_again(
-    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
     embedder = make(server)
-
-    def broken(*_: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    died: Queue[threading.ExceptHookArgs] = Queue()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading, "excepthook", died.put)
-        patch.setattr(embedder, "_fetch", broken)
-        assert not embedder.embed("a").any()
-        # What nobody foresaw is still seen: the thread ends with it.
-        assert died.get(timeout=5.0).exc_type is RuntimeError
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", broken)
-        assert not embedder.embed("a").any()
-    assert "can't start new thread" in caplog.text
-    assert not embedder._under_way
-    assert embedder.embed("a").any()
+    observer = Observer(signals={"embedding": Embedding(embedder=embedder)}, budget_seconds=0.02)
+    query = Query.ask("a")
+    try:
+        late = (await observer.observe(query, ("embedding",))).readings["embedding"]
+        assert (late.late, late.confidence, late.vector) == (True, 0.0, b"")
+    finally:
+        free.set()
+    # The thread that asks goes on: the same question is not asked twice.
+    assert (await asyncio.to_thread(embedder.embed, "a")).any()
+    assert len(server.asked) == 1
+    observer.stop()
 
 
 def test_a_broken_server_is_left_alone_for_a_while(
@@ -241,7 +226,7 @@ def test_what_is_written_wrong_is_refused() -> None:
         ({"base_url": "ftp://host"}, "base_url"),
         ({"base_url": "https://me:word@host/v1"}, "base_url"),
         ({"size": 0}, "size"),
-        ({"budget_seconds": 0.0}, "budget_seconds"),
+        ({"timeout_seconds": 0.0}, "timeout_seconds"),
     ):
         with pytest.raises(ConfigError) as e:
             Endpoint(**{**good, **bad})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fairlead import config
 from fairlead.embeddings.onnx import Onnx
 from fairlead.errors import ConfigError
 from fairlead.signals.embedding import Embedding, vector
@@ -100,7 +102,6 @@ def test_what_the_mask_leaves_out_does_not_count(tmp_path: Path, monkeypatch: py
     embedder = Onnx(model=model(tmp_path), tokenizer=tokenizer(tmp_path))
     embedder.embed("red")
     assert embedder._loaded is not None
-    session, _, inputs = embedder._loaded
 
     class Padded:
         """Gives the tokens of "red" and two of padding."""
@@ -108,9 +109,9 @@ def test_what_the_mask_leaves_out_does_not_count(tmp_path: Path, monkeypatch: py
         def encode(self, _: str) -> Any:
             return type("E", (), {"ids": [1, 3, 2, 0, 0], "attention_mask": [1, 1, 1, 0, 0], "type_ids": [0] * 5})
 
-    found = embedder.embed("red")
-    monkeypatch.setattr(embedder, "_loaded", (session, Padded(), inputs))
-    np.testing.assert_allclose(embedder.embed("red"), found, atol=1e-6)
+    found = embedder._embed("red")
+    monkeypatch.setattr(embedder._loaded, "tokenizer", Padded())
+    np.testing.assert_allclose(embedder._embed("red"), found, atol=1e-6)
 
 
 @pytest.mark.usefixtures("needs")
@@ -174,6 +175,14 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     embedder = Onnx(model=str(tmp_path / "none.onnx"), tokenizer="none.json")
     with pytest.raises(ConfigError, match=r"no file .*none\.onnx"):
         embedder.embed("red")
+
+
+def test_a_config_finds_missing_files_at_the_start_from_its_folder(tmp_path: Path) -> None:
+    embedder = {"type": "onnx", "model": "none.onnx", "tokenizer": "none.json"}
+    data = {"targets": {"a": {"type": "scripted"}}, "routes": {}, "signals": {"embedding": {"embedder": embedder}}}
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "none.onnx"))) as e:
+        config.make(data, folder=tmp_path)
+    assert e.value.path == "$.signals.embedding.embedder.model"
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

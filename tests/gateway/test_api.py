@@ -11,6 +11,7 @@ import pytest
 from fairlead.config import Config, make
 from fairlead.errors import ConfigError, StoreError
 from fairlead.gateway.app import Gateway
+from fairlead.gateway.door import hashed
 from fairlead.gateway.server import Server
 
 ASK = [{"role": "user", "content": "what is 2+2?"}]
@@ -103,6 +104,66 @@ async def test_corrections(api: Api) -> None:
     assert (status, reply["error"]["param"]) == (400, "value")
 
 
+async def test_every_kind_of_feedback(api: Api) -> None:
+    """Each kind has a value, and counts by its kind unless it says how much."""
+    kinds: list[tuple[dict[str, Any], float, float]] = [
+        ({"value": 0.25}, 0.25, 1.0),
+        ({"label": "down"}, 0.0, 1.0),
+        ({"rating": 4, "of": 5}, 0.75, 1.0),
+        ({"rating": 0, "of": 10, "lowest": 0}, 0.0, 1.0),
+        ({"test": True}, 1.0, 1.0),
+        ({"test": 0.8}, 0.8, 1.0),
+        ({"judge": 0.9}, 0.9, 0.6),
+        ({"reask": True}, 0.0, 0.2),
+        ({"reask": False}, 1.0, 0.2),
+        ({"abandon": True}, 0.0, 0.1),
+        ({"abandon": True, "confidence": 0.5, "value": 0.3}, 0.3, 0.5),
+        ({"value": 0.5, "confidence": 0.0}, 0.5, 0.0),
+    ]
+    for source, (body, value, weight) in enumerate(kinds):
+        id = await api.ask()
+        status, receipt = await api.post("/v1/feedback", {"id": id, "source": f"s{source}", **body})
+        assert (status, receipt["value"], receipt["weight"]) == (200, value, weight), body
+        _, shown = await api.get(f"/v1/traces/{id}")
+        kind = next((k for k in ("label", "rating", "test", "judge", "reask", "abandon") if k in body), "value")
+        assert shown["feedback"][0].get("kind", "value") == kind
+
+
+async def test_weak_and_strong_judgements_of_one_answer(api: Api) -> None:
+    """Late, repeated and contradictory ones: the answer counts as one, by the one that counts most."""
+    id = await api.ask()
+    said: list[tuple[dict[str, Any], str, float]] = [
+        ({"reask": True, "source": "app"}, "accepted", 0.2),
+        ({"reask": True, "source": "app"}, "duplicate", 0.0),
+        ({"judge": 0.7, "source": "judge"}, "kept", 0.4),
+        ({"label": "up"}, "kept", 0.4),
+        ({"label": "down"}, "revised", 0.0),
+        ({"test": False, "source": "tests"}, "kept", 0.0),
+    ]
+    for body, status, weight in said:
+        _, receipt = await api.post("/v1/feedback", {"id": id, **body})
+        assert (receipt["status"], receipt["weight"]) == (status, pytest.approx(weight)), body
+    assert await asyncio.to_thread(api.gateway.router.learner.wait, 5)
+    assert api.gateway.router.store.unlearned("auto") == []
+
+
+async def test_feedback_is_signed_by_the_key_it_came_with(tmp_path: Path) -> None:
+    keys = {"keys": {"one": hashed("fl-one"), "two": hashed("fl-two")}}
+    async with (
+        Gateway.of(config(tmp_path, gateway=keys)) as app,
+        Server(app, host="127.0.0.1", port=0) as server,
+        aiohttp.ClientSession(server.url) as http,
+    ):
+        api = Api(app, http)
+        http.headers["authorization"] = "Bearer fl-one"
+        id = await api.ask()
+        for key, value in (("one", 1.0), ("two", 0.0)):
+            http.headers["authorization"] = f"Bearer fl-{key}"
+            assert (await api.post("/v1/feedback", {"id": id, "value": value}))[0] == 200
+        _, shown = await api.get(f"/v1/traces/{id}")
+        assert [(f["by"], f["value"]) for f in shown["feedback"]] == [("one", 1.0), ("two", 0.0)]
+
+
 async def test_feedback_that_is_refused(api: Api) -> None:
     id = await api.ask()
     for body, status in (
@@ -115,6 +176,10 @@ async def test_feedback_that_is_refused(api: Api) -> None:
         ({"value": 1.0}, 400),
         ({"id": id, "value": 1.0, "confidence": 2}, 400),
         ({"id": id, "value": 1.0, "surprise": 1}, 400),
+        ({"id": id, "rating": 6}, 400),
+        ({"id": id, "rating": 1, "of": 1}, 400),
+        ({"id": id, "test": 2}, 400),
+        ({"id": id, "test": True, "label": "up"}, 400),
         ([], 400),
     ):
         got, reply = await api.post("/v1/feedback", body)

@@ -386,8 +386,9 @@ def _took_over(trace: Trace) -> bool:
 
 
 def _quality(trace: Trace, judged: Sequence[Feedback]) -> float:
-    if judged:
-        return sum(f.value for f in judged) / len(judged)
+    counts = sum(f.confidence for f in judged)
+    if counts:
+        return sum(f.confidence * f.value for f in judged) / counts
     error = trace.outcome.error
     if error is not None and error.kind not in NOT_ITS_FAULT:
         return 0.0

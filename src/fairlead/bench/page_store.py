@@ -115,14 +115,16 @@ def from_store(
 
     Args:
         traces: in order of writing.
-        judgements: all of them in order; of one source, the last on an answer stands. Several sources count by their mean.
+        judgements: all of them in order; of one source, the last on an answer stands. Several sources count by their mean, weighed by
+            their confidence.
         source: where they are from, for the heading.
         route: only this route. None: all.
     """
-    standing: dict[str, dict[str, float]] = defaultdict(dict)
+    standing: dict[str, dict[str, Feedback]] = defaultdict(dict)
     for f in judgements:
-        standing[f.trace_id][f.source] = f.value
-    g = _Gathered({i: float(np.mean(list(v.values()))) for i, v in standing.items()})
+        standing[f.trace_id][f.voter] = f
+    counts = {i: sum(f.confidence for f in said.values()) for i, said in standing.items()}
+    g = _Gathered({i: sum(f.confidence * f.value for f in standing[i].values()) / c for i, c in counts.items() if c})
     for t in traces:
         if route is None or t.query.route == route:
             g.add(t)

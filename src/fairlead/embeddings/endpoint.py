@@ -1,18 +1,17 @@
 """Vectors from a server that speaks ``POST {base_url}/embeddings`` as OpenAI's does. Ours, no paper.
 
-A signal is read in the middle of a decision, so the server gets `budget_seconds` and no more: **the event loop waits
-that long, at worst, and all its other requests with it.** What keeps that rare:
-
-- an answer that comes too late is kept, so the same text has it the next time; so are the last `memory` answers;
-- after `_PATIENCE` failures in a row the server is left alone for `rest_seconds`, in which texts get zeros at once.
+It is `slow`: signals that ask it are read in threads, and the decision waits for them no longer than the observer's budget. A text
+whose answer comes later than that is late for this query, but its thread reads on, up to `timeout_seconds`, and the vector is
+remembered for the next time, as the last `memory` ones are. After `_PATIENCE` failures in a row the server is left alone for
+`rest_seconds`, in which texts get zeros at once, so that a server that hangs does not keep the threads from other signals.
 
 No answer is a vector of zeros, which the signal `embedding` marks with confidence 0, and a logged warning: routing
 goes on without it. So the same text may read differently at two times; what was read is on the trace, and replay reads
-it from there. To train from an endpoint raise `budget_seconds`, or a slow answer becomes zeros in the table.
+it from there. Outside a gateway (training from a table) nobody is in a hurry: texts are asked for one by one, each with
+`timeout_seconds`; look at the log for warnings before you trust such a table.
 
-Standard library alone: one thread per question that is not answered from memory, one connection per thread, no
-proxies, no redirects followed (a key must not travel on). Cost: about 0.3 ms of CPU, and however long the server
-takes.
+Standard library alone: no proxies, no redirects followed (a key must not travel on), a connection per question. Cost: about 0.3 ms of
+CPU, and however long the server takes.
 """
 
 from __future__ import annotations
@@ -21,18 +20,14 @@ import http.client
 import logging
 import threading
 import urllib.request
-from collections import OrderedDict
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TooLate
 from time import monotonic
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from fairlead.embeddings.base import Embedder
+from fairlead.embeddings.base import Embedder, Vector
 from fairlead.errors import ConfigError, FairleadError
 from fairlead.secret import checked, redact, reveal
 
@@ -41,10 +36,6 @@ log = logging.getLogger(__name__)
 CHARACTERS: Final = 8000
 """Characters of a text that are sent, the first ones: servers refuse what is too long for their model."""
 _PATIENCE: Final = 3
-_LATE: Final = 10.0
-"""Seconds after which a thread gives up waiting for bytes, if the budget is not longer."""
-
-Vector = NDArray[np.float32]
 
 
 class _NoAnswer(FairleadError):
@@ -79,7 +70,7 @@ class Endpoint(Embedder):
         size: length of its vectors.
         base_url: up to and with the version, such as ``https://host/v1``.
         api_key: ``${NAME}`` of an environment variable, read at each question; None: none is sent.
-        budget_seconds: longest wait for one text.
+        timeout_seconds: longest wait for the server's next bytes.
         rest_seconds: how long the server is left alone after three failures in a row.
         memory: texts whose vectors are kept.
 
@@ -94,25 +85,23 @@ class Endpoint(Embedder):
         size: int,
         base_url: str = "https://api.openai.com/v1",
         api_key: str | None = None,
-        budget_seconds: float = 0.25,
+        timeout_seconds: float = 5.0,
         rest_seconds: float = 10.0,
         memory: int = 4096,
     ) -> None:
         url = urlsplit(base_url)
         if url.scheme not in ("http", "https") or not url.hostname or url.username:
             raise ConfigError("write http://host/v1 or https://host/v1, without a user's name", path="$.base_url")
-        for name, value in (("size", size), ("budget_seconds", budget_seconds), ("memory", memory)):
+        for name, value in (("size", size), ("timeout_seconds", timeout_seconds), ("memory", memory)):
             if not value > 0:
                 raise ConfigError(f"must be above 0, not {value}", path=f"$.{name}")
         self.model = model
         self._size = size
         self.base_url = base_url
         self.api_key = checked(api_key, path="$.api_key")
-        self.budget_seconds = budget_seconds
+        self.timeout_seconds = timeout_seconds
         self.rest_seconds = rest_seconds
         self.memory = memory
-        self._kept: OrderedDict[str, Vector] = OrderedDict()
-        self._under_way: dict[str, Future[Vector]] = {}
         self._lock = threading.Lock()
         self._failures = 0
         self._rests_until = 0.0
@@ -131,39 +120,30 @@ class Endpoint(Embedder):
         """Length of the vector."""
         return self._size
 
-    def embed(self, text: str) -> Vector:
-        """Return the unit vector of `text`, shape (size,); zeros for white space alone, and where the server gave none in time."""
+    @property
+    def slow(self) -> bool:
+        """A server takes its time."""
+        return True
+
+    @property
+    def remembers(self) -> int:
+        """How many texts it remembers."""
+        return self.memory
+
+    def _embed(self, text: str) -> Vector:
+        """Ask for the unit vector of `text`, shape (size,); zeros for white space alone, and where the server gave none."""
         text = text[:CHARACTERS]
         zeros = np.zeros(self._size, np.float32)
-        if not text.strip():
+        if not text.strip() or monotonic() < self._rests_until:
             return zeros
-        with self._lock:
-            kept = self._kept.get(text)
-            if kept is not None:
-                self._kept.move_to_end(text)
-                return kept.copy()
-            if monotonic() < self._rests_until:
-                return zeros
-            asked = self._under_way.get(text)
-            if asked is None:
-                asked = Future()
-                try:
-                    # A daemon: a server that hangs must not keep the process from ending.
-                    threading.Thread(target=self._ask, args=(text, asked), name="fairlead-embed", daemon=True).start()
-                    self._under_way[text] = asked
-                except RuntimeError as e:
-                    asked.set_exception(_NoAnswer(str(e)))
         try:
-            vector = asked.result(timeout=self.budget_seconds)
-        except TooLate:
-            self._failed(f"no answer within {self.budget_seconds} s")
-            return zeros
+            vector = self._fetch(text)
         except _NoAnswer as e:
             self._failed(str(e))
             return zeros
         with self._lock:
             self._failures = 0
-        return vector.copy()
+        return vector
 
     def _failed(self, why: str) -> None:
         with self._lock:
@@ -175,26 +155,6 @@ class Endpoint(Embedder):
         then = f"; not asked again for {self.rest_seconds} s" if rests else ""
         log.warning("no embedding from %s: %s; going on without one%s", self.base_url, why, then)
 
-    def _ask(self, text: str, asked: Future[Vector]) -> None:
-        """Ask the server, in a thread of its own, and keep what it says."""
-        said: Vector | _NoAnswer = _NoAnswer("the thread that asked died")
-        try:
-            said = self._fetch(text)
-        except _NoAnswer as e:
-            said = e
-        finally:
-            # Whatever happened: a text that stayed under way would be waited for at each question, and never asked again.
-            with self._lock:
-                self._under_way.pop(text, None)
-                if not isinstance(said, _NoAnswer):
-                    self._kept[text] = said
-                    while len(self._kept) > self.memory:
-                        self._kept.popitem(last=False)
-            if isinstance(said, _NoAnswer):
-                asked.set_exception(said)
-            else:
-                asked.set_result(said)
-
     def _fetch(self, text: str) -> Vector:
         """Return the unit vector that the server gives. Raises `_NoAnswer`, with a message that holds no secret."""
         key, status = "", 0
@@ -204,7 +164,7 @@ class Endpoint(Embedder):
             body = msgspec.json.encode({"model": self.model, "input": text, "encoding_format": "float"})
             url = f"{self.base_url.rstrip('/')}/embeddings"
             request = urllib.request.Request(url, data=body, headers=headers, method="POST")
-            with _opener.open(request, timeout=max(_LATE, self.budget_seconds)) as response:
+            with _opener.open(request, timeout=self.timeout_seconds) as response:
                 status = response.status
                 if not 200 <= status < 300:
                     said = response.read(300).decode("utf-8", "replace")

@@ -78,8 +78,8 @@ class Hashing(Embedder):
         """Length of the vector."""
         return self._size
 
-    def embed(self, text: str) -> NDArray[np.float32]:
-        """Return the unit vector of `text`, shape (size,); zeros for a text of white space alone."""
+    def _embed(self, text: str) -> NDArray[np.float32]:
+        """Make the unit vector of `text`, shape (size,); zeros for a text of white space alone."""
         signs_BE = signs(self._size, self.seed)
         v_E = np.zeros(self._size)
         bucket_N, w = hashed(text)

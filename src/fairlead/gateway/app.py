@@ -28,7 +28,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.resources import files
 from time import perf_counter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -51,27 +51,43 @@ from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
 from fairlead.gateway.stats import SEED, Stats
 from fairlead.router import Router
 from fairlead.sqlite import SQLiteStore
-from fairlead.types import Feedback, Target, Trace
+from fairlead.types import Feedback, FeedbackKind, Target, Trace
 from fairlead.version import VERSION
 
 log = logging.getLogger(__name__)
 
 CHAT: Final = "/v1/chat/completions"
+CALLER: Final = "fairlead.caller"
+"""Where the scope of a request says whose key it came with."""
 MOST_TRACES: Final = 1000
 MOST_CORRECTED: Final = 20_000
 """Characters: comparing two texts takes the product of their lengths."""
 
 
+KINDS: Final[tuple[FeedbackKind, ...]] = ("label", "correction", "rating", "test", "judge", "reask", "abandon")
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+
+
 class Judgement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/feedback``."""
+    """The body of ``POST /v1/feedback``: a value, or one of the other kinds, which a value overrides."""
 
     id: str | None = None
     response_id: str | None = None
-    value: Annotated[float, Meta(ge=0, le=1)] | None = None
+    value: Share | None = None
     label: str | None = None
     correction: str | None = None
+    rating: float | None = None
+    of: float = 5.0
+    lowest: float = 1.0
+    """Ends of the rating's scale."""
+    test: bool | Share | None = None
+    """Passed, or the share that passed."""
+    judge: Share | None = None
+    reask: bool | None = None
+    abandon: bool | None = None
     source: Annotated[str, Meta(min_length=1, max_length=200)] = "user"
-    confidence: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    confidence: Share | None = None
+    """None: as its kind has it."""
 
 
 class Gateway:
@@ -157,7 +173,7 @@ class Gateway:
                 await self._chat(scope, receive, send)
                 return
             try:
-                self.enter(scope)
+                scope[CALLER] = self.enter(scope)[1]
             except Refused as refused:
                 await respond(send, refused.status, refused.body, refused.headers, head=scope["method"] == "HEAD")
                 return
@@ -283,55 +299,71 @@ class Gateway:
             raise of_validation(e) from e
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise Refused(400, f"the body is not valid JSON: {e}", code="invalid_json") from e
-        feedback = await self._judged(judgement)
+        caller: Caller | None = request.scope.get(CALLER)
+        feedback = await self._judged(judgement, by="" if caller is None else caller.key)
         receipt = await self.router.feedback(feedback)
         self.metrics.feedback.labels(receipt.status).inc()
         if receipt.status == "unknown":
             raise _no_trace(feedback.trace_id)
         self.stats.judge(feedback)
-        return _json({**msgspec.to_builtins(receipt), "value": feedback.value})
+        shown = {"status": receipt.status, "trace_id": receipt.trace_id, "late_seconds": receipt.late_seconds}
+        weight = 0.0 if receipt.lesson is None else receipt.lesson.weight
+        return _json({**shown, "value": feedback.value, "weight": weight})
 
-    async def _judged(self, judgement: Judgement) -> Feedback:
+    async def _judged(self, judgement: Judgement, *, by: str) -> Feedback:
         """Turn what was sent into a value in [0, 1]."""
-        id, label, correction, value = (
-            judgement.id or judgement.response_id,
-            judgement.label,
-            judgement.correction,
-            judgement.value,
-        )
+        j, id, value = judgement, judgement.id or judgement.response_id, judgement.value
         if not id:
             raise Refused(
                 400, "id is missing: the id of the answer, as the reply and x-fairlead-id have it", param="id"
             )
-        if label is not None:
-            try:
-                worth = rewards.of_label(label)
-            except FairleadError as e:
-                raise Refused(400, str(e), param="label", code="unknown_label") from e
-            value = worth if value is None else value
-        elif correction is not None and value is None:
-            trace = await self.router.store.get(id)
-            if trace is None:
-                self.metrics.feedback.labels("unknown").inc()
-                raise _no_trace(id)
-            if not trace.text_kept or max(len(correction), len(trace.outcome.text)) > MOST_CORRECTED:
-                why = "is too long to be compared" if trace.text_kept else "was not kept (store.text is off)"
-                raise Refused(400, f"the answer {why}: send a value in [0, 1] with the correction", param="value")
-            value = await asyncio.to_thread(rewards.of_correction, trace.outcome.text, correction)
+        given = {k: v for k in KINDS if (v := getattr(j, k)) is not None}
+        if len(given) > 1:
+            raise Refused(400, f"send one of {', '.join(given)} in a judgement; others under another source")
+        kind: FeedbackKind = next(iter(given), "value")
+        worth: float | None = value
+        try:
+            match kind:
+                case "label":
+                    worth = rewards.of_label(j.label or "")
+                case "rating":
+                    worth = rewards.of_rating(j.rating or 0.0, j.of, j.lowest)
+                case "reask" | "abandon":
+                    worth = 0.0 if given[kind] else 1.0
+                case "correction" if value is None:
+                    worth = await self._corrected(id, j.correction or "")
+                case "test" | "judge":
+                    worth = float(given[kind])
+        except Refused:
+            raise
+        except FairleadError as e:
+            raise Refused(400, str(e), param=kind, code=f"unknown_{kind}") from e
         if value is None:
-            raise Refused(
-                400, "send a value in [0, 1], a label (up, down, correct, wrong …) or a correction", param="value"
-            )
-        return Feedback(
-            trace_id=id,
+            value = worth
+        if value is None:
+            raise Refused(400, f"send a value in [0, 1], or one of {', '.join(KINDS)}", param="value")
+        return rewards.judgement(
+            id,
+            kind=kind,
             value=value,
-            kind="label" if label is not None else "correction" if correction is not None else "value",
-            source=judgement.source,
-            confidence=judgement.confidence,
-            label=label,
-            correction=correction,
+            source=j.source,
+            confidence=j.confidence,
+            label=j.label,
+            correction=j.correction,
             at=time.time(),
+            by=by,
         )
+
+    async def _corrected(self, id: str, correction: str) -> float:
+        """Compare a correction with the answer. Raises `Refused` if that cannot be done."""
+        trace = await self.router.store.get(id)
+        if trace is None:
+            self.metrics.feedback.labels("unknown").inc()
+            raise _no_trace(id)
+        if not trace.text_kept or max(len(correction), len(trace.outcome.text)) > MOST_CORRECTED:
+            why = "is too long to be compared" if trace.text_kept else "was not kept (store.text is off)"
+            raise Refused(400, f"the answer {why}: send a value in [0, 1] with the correction", param="value")
+        return await asyncio.to_thread(rewards.of_correction, trace.outcome.text, correction)
 
     async def dry_run(self, request: Request) -> Response:
         """Decide, without calling anybody or keeping anything."""

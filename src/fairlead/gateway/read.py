@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from fairlead.errors import suggest
+from fairlead import preferences
+from fairlead.errors import ConfigError, UnknownName, suggest
 from fairlead.gateway.door import Caller
 from fairlead.gateway.refusal import Refused, of_validation
 from fairlead.targets import wire
@@ -37,6 +38,8 @@ class Wishes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     deadline_seconds: Annotated[float, Meta(gt=0)] | None = None
     max_calls: Annotated[int, Meta(ge=1)] | None = None
     allow: tuple[str, ...] | None = None
+    regions: tuple[str, ...] | None = None
+    prefer: dict[str, float] = {}
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -228,13 +231,19 @@ def _read_wishes(headers: dict[bytes, bytes], own: Raw | None) -> Wishes:
                 raise Refused(400, f"unknown header {key.decode('latin-1')!r}; {suggest(key.decode('latin-1'), names)}")
             continue
         text = value.decode("utf-8", "replace")
-        item: Any = [n for n in (p.strip() for p in text.split(",")) if n] if field == "allow" else text
         try:
+            item: Any = text
+            if field in ("allow", "regions"):
+                item = [n for n in (p.strip() for p in text.split(",")) if n]
+            elif field == "prefer":
+                item = preferences.read(text)
             read = msgspec.convert({field: item}, Wishes, strict=False)
         except msgspec.ValidationError as e:
             refused = of_validation(e)
             name = key.decode()
             raise Refused(400, f"{name}: {refused.message}", code="invalid_header", param=name) from e
+        except (ConfigError, UnknownName) as e:
+            raise Refused(400, f"{key.decode()}: {e}", code="invalid_header", param=key.decode()) from e
         said[field] = getattr(read, field)
     if own is not None:
         try:
@@ -257,6 +266,10 @@ def _of_wishes(wishes: Wishes, user: str | None, targets: Collection[str]) -> tu
         if name not in targets:
             message = f"allow: no target is called {name!r}; {suggest(name, targets)}"
             raise Refused(400, message, code="unknown_target", param="allow")
+    try:
+        preferences.check(wishes.prefer)
+    except (ConfigError, UnknownName) as e:
+        raise Refused(400, f"prefer: {e}", code="invalid_value", param="prefer") from e
     identity = Identity(
         tenant=wishes.tenant,
         user=wishes.user or user,
@@ -269,6 +282,8 @@ def _of_wishes(wishes: Wishes, user: str | None, targets: Collection[str]) -> tu
         max_usd=wishes.max_usd,
         deadline_seconds=wishes.deadline_seconds,
         max_calls=wishes.max_calls,
+        regions=wishes.regions,
+        prefer=wishes.prefer,
     )
     return identity, constraints
 

@@ -20,6 +20,8 @@ alarm the arm falls back to its prior, and all others keep a tenth of their weig
 all, and only what is doubted is tried again); a warning is logged. With `detect` too the order of feedback matters. Tests are not
 merged: each replica runs its own.
 
+A lesson of weight v (`Reward.weight`) counts as v answers: it adds v to n and v r to the sums, and discounts them by g^v.
+
 An arm is a dict of numbers, so that it is state as it stands; arms go by name, and may join and leave. Checked in
 tests/policies/test_arms.py. Cost: about 50 µs per decision of 16 arms besides the prior's forecast; a lesson a few µs, with `discount` a
 few per arm.
@@ -87,14 +89,15 @@ class ArmsPolicy(Policy, ABC):
     """
 
     mergeable: ClassVar[bool] = True
+    heeds: ClassVar[bool] = True
     prior: Predictor | None
     prior_weight: float | None
     objective: Objective
     discount: float = 1.0
     detect: float | None = None
     arms_: dict[str, Arm]
-    lessons_: int
-    """Answers learned from, all arms together; never discounted."""
+    lessons_: float
+    """Answers learned from, all arms together, by their weight; never discounted."""
 
     @property
     def still(self) -> tuple[str, ...]:
@@ -127,14 +130,14 @@ class ArmsPolicy(Policy, ABC):
         Raises:
             StateError: if the reward is not finite; nothing is learned then.
         """
-        name = priors.credited(trace)
-        if name is None:
+        name, weight = priors.credited(trace), reward.weight
+        if name is None or not weight:
             return
         pair = priors.residual(self.prior, self.objective, trace, reward, name)
         if self.discount < 1.0:
-            self.arms_ = decayed(self.arms_, self.discount)
-        arm = self._observe(self.arms_.get(name), pair)
-        self.lessons_ += 1
+            self.arms_ = decayed(self.arms_, self.discount**weight)
+        arm = self._observe(self.arms_.get(name), pair, weight)
+        self.lessons_ += 1 if weight == 1.0 else weight
         if self.detect is not None and max(arm["up"], arm["down"]) > self.detect * restless(arm):
             way = "better" if arm["up"] > arm["down"] else "worse"
             log.warning("%s: %s has become %s than it was; it starts from its prior again", self.type_name(), name, way)
@@ -163,18 +166,19 @@ class ArmsPolicy(Policy, ABC):
         weight = self.weight + arm["n"]
         return self.weight / weight, (arm["u"] / weight, arm["q"] / weight), weight
 
-    def _observe(self, arm: Arm | None, pair: Pair) -> Arm:
-        """Return `arm` after one more answer; the old one is left as it is, since a snapshot may hold it."""
+    def _observe(self, arm: Arm | None, pair: Pair, weight: float) -> Arm:
+        """Return `arm` after one more answer of that weight; the old one is left as it is, since a snapshot may hold it."""
         arm = arm or {"n": 0.0, "u": 0.0, "q": 0.0}
-        new = {"n": arm["n"] + 1.0, "u": arm["u"] + pair[0], "q": arm["q"] + pair[1]}
+        new = {"n": arm["n"] + weight, "u": arm["u"] + weight * pair[0], "q": arm["q"] + weight * pair[1]}
         if self.detect is not None:
             # A count and a sum of their own: those of the arm may be discounted.
             up, down, seen, total, squares = (arm.get(k, 0.0) for k in ("up", "down", "seen", "total", "squares"))
             if seen >= SETTLED:
                 above = pair[0] - total / seen
-                up, down = max(0.0, up + above - TOLERANCE), max(0.0, down - above - TOLERANCE)
-            new |= {"up": up, "down": down, "seen": seen + 1.0, "total": total + pair[0]}
-            new["squares"] = squares + pair[0] ** 2
+                step, slack = weight * above, weight * TOLERANCE
+                up, down = max(0.0, up + step - slack), max(0.0, down - step - slack)
+            new |= {"up": up, "down": down, "seen": seen + weight, "total": total + weight * pair[0]}
+            new["squares"] = squares + weight * pair[0] ** 2
         return new
 
 

@@ -86,7 +86,7 @@ class Policy(Component, ABC):
     writes: ClassVar[Literal["", "members", "shadow"]] = ""
     """The field of the decision in which it records what it must know when the answer is judged; there is one of each per decision."""
     passes: ClassVar[tuple[str, ...]] = ()
-    """Fields of the decision that it passes on from the policies inside, as they wrote them."""
+    """Fields of the decision (members, shadow, actions) that it passes on from the policies inside, as they wrote them."""
     saves: ClassVar[bool] = False
     """Whether it gives up quality on purpose for something that no objective says."""
     heeds: ClassVar[bool] = False
@@ -187,7 +187,6 @@ class Policy(Component, ABC):
             seconds=perf_counter() - start,
         )
 
-
     def _reasons(self, proposal: Proposal, query: Query) -> tuple[str, ...]:
         """Return the proposal's reasons; and that nobody heeded the asker's wishes, if so."""
         prefer = query.constraints.prefer
@@ -220,7 +219,8 @@ def checked(proposal: Proposal, targets: Sequence[Target], *, by: str) -> float:
 
 
 def check_records(policy: Policy) -> None:
-    """Raise `ConfigError` if what a policy inside `policy` writes in the decision would be lost: it could never judge what it compares.
+    """Raise `ConfigError` if what a policy inside `policy` writes in the decision would be lost: it could never judge what it compares, or
+    actions that it orders would not be done.
 
     A policy passes on nothing unless it says so in `passes`; then from one of its arguments, as a decision holds one record of each kind.
     """
@@ -237,6 +237,12 @@ def check_records(policy: Policy) -> None:
                 f"{part.type_name()} inside {policy.type_name()}: its record in the decision's {record}, by which it judges, would be lost;"
                 " use one of them",
                 path=path,
+            )
+    for path, inner in policy.walk():
+        if inner is not policy and isinstance(inner, Policy) and inner.orders and "actions" not in policy.passes:
+            raise ConfigError(
+                f"{inner.type_name()} inside {policy.type_name()} orders actions, which would not be done; order them in a guard",
+                path=path + inner.orders[0][0].removeprefix("$"),
             )
 
 

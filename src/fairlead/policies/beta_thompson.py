@@ -30,6 +30,7 @@ from fairlead.policies.base import Positive, Proposal, Share
 from fairlead.policies.prior import Floats
 from fairlead.policies.thompson import largest
 from fairlead.predictors.base import Predictor
+from fairlead.preferences import penalties
 from fairlead.types import Option, Query, Signals, Target
 
 NODES = 129
@@ -68,7 +69,8 @@ class BetaThompson(ArmsPolicy):
         """State for each target the probability that it is the best."""
         order = sorted(targets, key=lambda t: t.name)
         view = self.read(signals, order)
-        chance_K = chances(view.quality_K, view.weight_K, view.utility_K - view.quality_K)
+        off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])
+        chance_K = chances(view.quality_K, view.weight_K, view.utility_K - view.quality_K - off)
         probability_K = self.explore / len(order) + (1.0 - self.explore) * chance_K
         options = [
             Option(plan=Single(target=t.name), probability=p, forecast=f)
@@ -80,7 +82,7 @@ class BetaThompson(ArmsPolicy):
             for o in options[:2]
             if o.forecast is not None
         ]
-        return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)
+        return Proposal(options, *reasons, *wishes, forecast_of="utility", objective=self.objective)
 
 
 def chances(mean_K: Floats, weight_K: Floats, shift_K: Floats) -> Floats:

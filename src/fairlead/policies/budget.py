@@ -32,6 +32,7 @@ from fairlead.policies.base import Policy, Positive, Proposal, Share, preferred
 from fairlead.policies.utility import compared
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
+from fairlead.preferences import penalties
 from fairlead.types import Forecast, Query, Reward, Signals, Spent, Target, Trace
 
 _MOST = 30.0
@@ -52,6 +53,7 @@ class Budget(Policy):
 
     contextual: ClassVar[bool] = True
     saves: ClassVar[bool] = True
+    heeds: ClassVar[bool] = True
     period_seconds: float | None = None
 
     def __init__(
@@ -102,7 +104,7 @@ class Budget(Policy):
         spent = query.spent or _START
         left = self.usd - spent.usd
         objective = Objective(usd_weight=self.price(spent))
-        ranked: list[tuple[Target, float, Forecast | None]] = []
+        can: list[tuple[Target, Forecast]] = []
         dear: dict[str, str] = {}
         for target, forecast in zip(targets, self.predictor.predict(signals, targets), strict=True):
             if forecast.usd is None:
@@ -112,15 +114,17 @@ class Budget(Policy):
                     f"budget: {max(0.0, left):.6f} of {self.usd:g} USD are left in this period, not {forecast.usd:.6f}"
                 )
             else:
-                ranked.append((target, objective.utility(forecast), forecast))
-        if not ranked:
+                can.append((target, forecast))
+        if not can:
             raise NoEligibleTarget(dear)
+        off, wishes = penalties(query.constraints.prefer, [(t,) for t, _ in can], [f for _, f in can])
+        ranked = [(t, objective.utility(f) - o, f) for (t, f), o in zip(can, off, strict=True)]
         options = preferred(ranked, explore=self.explore)
         pace = f"budget: {spent.usd / self.usd:.1%} spent at {spent.elapsed:.1%} of the period, a dollar weighs {objective.usd_weight:.4g}"
         out = (f"not affordable: {', '.join(sorted(dear))}",) if dear else ()
         # Who takes over must be affordable too; the router's hold sees to the sum of both.
         fallbacks = tuple(o.plan for o in options) if dear else None
-        return Proposal(options, pace, *out, *compared(options), objective=objective, fallbacks=fallbacks)
+        return Proposal(options, pace, *out, *compared(options), *wishes, objective=objective, fallbacks=fallbacks)
 
     def learn(self, trace: Trace, reward: Reward) -> None:
         """Pass the outcome on to the predictor."""

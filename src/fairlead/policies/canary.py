@@ -158,21 +158,27 @@ class Canary(Policy):
         return again(current, options, reasons=(reason,), shadow=candidate, fallbacks=fallbacks)
 
     def learn(self, trace: Trace, reward: Reward) -> None:
-        """Teach both, weigh the evidence, and end the canary if it suffices. Raises `StateError` for a utility that is not finite."""
-        objective = self.weighed
+        """Teach both, weigh the evidence, and end the canary if it suffices. Raises `StateError` for a utility that is not finite.
+
+        A lesson of weight v counts as v of an answer; a further judgement of the same answer is no evidence.
+        """
+        objective, weight = self.weighed, reward.weight
+        if not weight:
+            return
         worst = self.worst if self.worst is not None else worst_of(objective)
         y = scaled(reward, objective, worst)
         if self.stage_ != "promoted":
             self.current.learn(trace, reward)
         if self.stage_ != "stopped":
             teach(self.candidate, trace, reward, named="canary: the candidate")
-        if self.stage_ != "running":
+        if self.stage_ != "running" or reward.further:
             return
         decision = trace.decision
         centre = self.usual_[1] / self.usual_[0]
-        self.usual_ = [self.usual_[0] + 1.0, self.usual_[1] + y]
+        self.usual_ = [self.usual_[0] + weight, self.usual_[1] + weight * y]
         seen = None
-        if decision.options and decision.shadow:
+        # Who heeds a wish gives up utility because it was asked to: that does not speak against it.
+        if decision.options and decision.shadow and not trace.query.constraints.prefer:
             served, new = shares(decision.options), shares(decision.shadow)
             # candidate / p lies in [0, 1 / share], so candidate / p - 1 in:
             seen = difference(
@@ -183,11 +189,12 @@ class Canary(Policy):
             return
         self.judged_ += 1
         x, low, high = (v / (1.0 - self.share) for v in seen)
-        self.worse_ = weigh(self.worse_, -x, low=-high)
+        self.worse_ = weigh(self.worse_, weight * -x, low=-high)
+        # Only to tell by: each answer counts whole in it.
         self.gap_ = narrow(self.gap_, x, low=low, high=high, alpha=self._sides())
         if self.margin is not None:
             allowed = self.margin / (1.0 - worst)
-            self.fine_ = weigh(self.fine_, x + allowed, low=low + allowed)
+            self.fine_ = weigh(self.fine_, weight * (x + allowed), low=low + allowed)
         self._judge(trace, worst)
 
     def decay(self, keep: float) -> None:

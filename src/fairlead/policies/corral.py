@@ -15,6 +15,7 @@ Agarwal, Luo, Neyshabur, Schapire, 2017, arXiv 1612.06246. What differs:
 - beta = 1.05 and gamma are arguments, not functions of a horizon nobody knows.
 - Feedback may come days later. The decision records what every member proposed (`Decision.members`), and by that they are judged, whatever
   they would propose now. An answer that another policy decided on has no such record: it teaches the members and judges nobody.
+- A lesson of weight v (`Reward.weight`) makes a step of v eta, and counts v answers.
 
 A required rule of a member binds the mixture: where members let only some plans run, members that would do something else have no say, and
 nobody is compared, for the rest cannot be. Where no member is left the query is refused.
@@ -151,16 +152,18 @@ class Corral(Policy):
         Raises:
             StateError: if the reward is not finite; nothing is learned then.
         """
-        name = priors.credited(trace)
-        if name is None:
+        name, weight = priors.credited(trace), reward.weight
+        if name is None or not weight:
             return
         won = self.objective.utility(reward)
         if not isfinite(won):
             raise StateError("an observation that is not finite was refused")
-        if trace.decision.propensity > 0.0 and trace.decision.members.keys() == self.policies.keys():
-            self._judge(self._gains(trace, name, won))
+        # A member that heeds a wish gives up utility because it was asked to: that does not speak against it.
+        asked_to = bool(trace.query.constraints.prefer)
+        if trace.decision.propensity > 0.0 and trace.decision.members.keys() == self.policies.keys() and not asked_to:
+            self._judge(self._gains(trace, name, won), weight)
         arm = self.arms_.get(name) or {"n": 0.0, "u": 0.0}
-        self.arms_ = {**self.arms_, name: {"n": arm["n"] + 1.0, "u": arm["u"] + won}}
+        self.arms_ = {**self.arms_, name: {"n": arm["n"] + weight, "u": arm["u"] + weight * won}}
         for policy in self.policies.values():
             policy.learn(trace, reward)
 
@@ -186,13 +189,13 @@ class Corral(Policy):
             gains[member] = model + weight * (won - mean.get(name, level))
         return gains
 
-    def _judge(self, gains: Mapping[str, float]) -> None:
+    def _judge(self, gains: Mapping[str, float], weight: float) -> None:
         names = sorted(self.policies)
         I = len(names)  # noqa: E741 - the paper's size
         p_I = np.array([self.say_.get(n, 1.0 / I) for n in names])
         eta_I = np.array([self.rate_.get(n, self.rate) for n in names])
         rho_I = np.array([self.threshold_.get(n, 2.0 * I) for n in names])
-        p_I = barrier_step(p_I, eta_I, np.array([gains[n] for n in names]))
+        p_I = barrier_step(p_I, weight * eta_I, np.array([gains[n] for n in names]))
         fell_I = 1.0 / ((1.0 - self.floor) * p_I + self.floor / I) > rho_I
         rho_I = np.where(fell_I, 2.0 / ((1.0 - self.floor) * p_I + self.floor / I), rho_I)
         eta_I = np.where(fell_I, BETA * eta_I, eta_I)

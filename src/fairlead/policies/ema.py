@@ -4,7 +4,8 @@
 
 Exponential smoothing with a constant step, as agent systems keep reputations (Symphony-Coord, 2026, arXiv 2602.00966: 0.05 for reputation, 0.2
 for latency); Sutton, Barto, 2018, section 2.5. Ours: values start at the prior, which counts as w answers, so that the first steps average;
-the value is kept as a correction to the prior's forecast (`prior.py`); a known probability of exploring goes with it. The newest
+the value is kept as a correction to the prior's forecast (`prior.py`); a known probability of exploring goes with it; a lesson of weight v
+makes a step of 1 - (1 - rate)^v, and counts v answers. The newest
 answers weigh most, so order matters and values cannot be merged. Cost: about 50 µs for 16 targets, the prior's forecast apart.
 """
 
@@ -20,6 +21,7 @@ from fairlead.policies.arms import Arm, ArmsPolicy
 from fairlead.policies.base import Positive, Proposal, Share, preferred
 from fairlead.policies.prior import Pair
 from fairlead.predictors.base import Predictor
+from fairlead.preferences import penalties
 from fairlead.types import Query, Signals, Target
 
 
@@ -55,10 +57,11 @@ class EMA(ArmsPolicy):
         """Rank by moving average."""
         order = sorted(targets, key=lambda t: t.name)
         view = self.read(signals, order)
-        ranked = list(zip(order, view.utility_K.tolist(), view.forecasts(), strict=True))
+        off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])
+        ranked = list(zip(order, (view.utility_K - off).tolist(), view.forecasts(), strict=True))
         options = preferred(ranked, explore=self.explore)
         reasons = [f"{t.name}: lately {u:.3f}" for t, u, _ in sorted(ranked, key=lambda r: -r[1])[:2]]
-        return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)
+        return Proposal(options, *reasons, *wishes, forecast_of="utility", objective=self.objective)
 
     def _merge(self, other: Self) -> None:
         """Refuse: which of two answers came last is not known."""
@@ -79,10 +82,11 @@ class EMA(ArmsPolicy):
         weight = min(self.weight + arm["n"], max(self.weight, 1.0 / self.rate))
         return arm["left"], (arm["u"], arm["q"]), weight
 
-    def _observe(self, arm: Arm | None, pair: Pair) -> Arm:
+    def _observe(self, arm: Arm | None, pair: Pair, weight: float) -> Arm:
         arm = arm or {"n": 0.0, "u": 0.0, "q": 0.0, "left": 1.0}
-        n = arm["n"] + 1.0
-        step = max(self.rate, 1.0 / (self.weight + n))
+        n = arm["n"] + weight
+        rate = self.rate if weight == 1.0 else 1.0 - (1.0 - self.rate) ** weight
+        step = max(rate, weight / (self.weight + n))
         keep = 1.0 - step
         return {
             "n": n,

@@ -18,6 +18,7 @@ from fairlead.objective import Objective
 from fairlead.policies.arms import ArmsPolicy, Keep
 from fairlead.policies.base import Positive, Proposal, Share, preferred
 from fairlead.predictors.base import Predictor
+from fairlead.preferences import penalties
 from fairlead.types import Query, Signals, Target
 
 
@@ -60,19 +61,21 @@ class EpsilonGreedy(ArmsPolicy):
     def rate(self) -> float:
         """The probability of exploring now."""
         start = (1.0 if self.prior is None else self.floor) if self.epsilon is None else self.epsilon
-        return max(self.floor, start * self.decay_rate**self.lessons_)
+        return max(self.floor, start * float(self.decay_rate**self.lessons_))
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Rank by mean."""
         order = sorted(targets, key=lambda t: t.name)
         view, rate = self.read(signals, order), self.rate
-        ranked = list(zip(order, view.utility_K.tolist(), view.forecasts(), strict=True))
+        off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])
+        ranked = list(zip(order, (view.utility_K - off).tolist(), view.forecasts(), strict=True))
         options = preferred(ranked, explore=rate)
         best, utility, _ = max(ranked, key=lambda r: r[1])
         return Proposal(
             options,
             f"{best.name} is expected to bring {utility:.3f}, the most",
-            f"exploring with probability {rate:.3f} after {self.lessons_} answers",
+            f"exploring with probability {rate:.3f} after {round(self.lessons_)} answers",
+            *wishes,
             forecast_of="utility",
             objective=self.objective,
         )

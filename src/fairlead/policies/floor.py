@@ -21,6 +21,7 @@ from fairlead.policies.base import Policy, Proposal, Share, preferred
 from fairlead.policies.utility import compared
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
+from fairlead.preferences import penalties
 from fairlead.types import Forecast, Query, Reward, Signals, Target, Trace
 
 Unit: TypeAlias = Literal["usd", "seconds", "joules"]
@@ -47,6 +48,7 @@ class Floor(Policy):
 
     contextual: ClassVar[bool] = True
     saves: ClassVar[bool] = True
+    heeds: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -86,26 +88,28 @@ class Floor(Policy):
         """Forecast all, prefer the cheapest that is good enough."""
         order = sorted(targets, key=lambda t: t.name)
         forecast = dict(zip((t.name for t in order), self.predictor.predict(signals, order), strict=True))
-        best = max(forecast, key=lambda name: forecast[name].quality)
+        off, wishes = penalties(query.constraints.prefer, [(t,) for t in order], list(forecast.values()))
+        quality = {n: f.quality - o for (n, f), o in zip(forecast.items(), off, strict=True)}
+        best = max(quality, key=quality.__getitem__)
         reference = self.reference
         away: tuple[str, ...] = ()
         if reference not in forecast:
             if reference != "best":
                 away = (f"{reference} is not eligible now: the floor is measured by the best forecast instead",)
             reference = best
-        floor = self.share * forecast[reference].quality
-        good = {n for n, f in forecast.items() if n == reference or f.quality - self.z * f.quality_sd >= floor}
+        floor = self.share * quality[reference]
+        good = {n for n, f in forecast.items() if n == reference or quality[n] - self.z * f.quality_sd >= floor}
         ranked = sorted(
             order,
             key=lambda t: (
                 t.name not in good,
                 amount(forecast[t.name], self.minimise) if t.name in good else 0.0,
-                -forecast[t.name].quality,
+                -quality[t.name],
             ),
         )
         options = preferred([(t, -float(i), forecast[t.name]) for i, t in enumerate(ranked)], explore=self.explore)
         said = f"floor {floor:.3f}: {self.share:.0%} of {reference}; {len(good)} of {len(order)} are above it"
-        return Proposal(options, *away, said, *compared(options))
+        return Proposal(options, *away, said, *compared(options), *wishes)
 
     def learn(self, trace: Trace, reward: Reward) -> None:
         """Pass the outcome on to the predictor."""

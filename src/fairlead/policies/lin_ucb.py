@@ -23,6 +23,7 @@ from fairlead.policies.base import Positive, Proposal, Share, preferred
 from fairlead.policies.linear import Arms, LinearPolicy
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
+from fairlead.preferences import penalties
 from fairlead.types import Forecast, Query, Signals, Target
 
 
@@ -65,11 +66,13 @@ class LinUCB(LinearPolicy):
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Rank by upper confidence bound."""
         order = sorted(targets, key=lambda t: t.name)
+        off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])
         if self.blank(order):
-            return Proposal(preferred([(t, 0.0, None) for t in order]), "nothing learned yet: all alike")
+            alike = preferred([(t, -o, None) for t, o in zip(order, off, strict=True)])
+            return Proposal(alike, "nothing learned yet: all alike", *wishes)
         mean_K, spread_K = self.read(signals, order)
         sd_K = np.sqrt(spread_K)
-        score_K = mean_K + self.alpha * sd_K
+        score_K = mean_K + self.alpha * sd_K - off
         ranked = [
             (t, score, Forecast(quality=min(1.0, max(0.0, mean)), quality_sd=sd))
             for t, score, mean, sd in zip(order, score_K.tolist(), mean_K.tolist(), sd_K.tolist(), strict=True)
@@ -77,4 +80,4 @@ class LinUCB(LinearPolicy):
         options = preferred(ranked, explore=self.explore)
         scores = sorted(((score, t.name) for t, score, _ in ranked), key=lambda s: (-s[0], s[1]))
         reasons = [f"{name}: utility at most {score:.3f}" for score, name in scores[:2]]
-        return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)
+        return Proposal(options, *reasons, *wishes, forecast_of="utility", objective=self.objective)

@@ -53,8 +53,8 @@ def fresh(size: int, ridge: Ridge) -> Arm:
     return {"A": np.diag(ridge_D), "A_inv": np.diag(1.0 / ridge_D), "b": np.zeros(size), "n": 0}
 
 
-def observe(arm: Arm, x_D: Floats, y: float) -> Arm:
-    """Return `arm` after one more observation.
+def observe(arm: Arm, x_D: Floats, y: float, weight: float = 1.0) -> Arm:
+    """Return `arm` after one more observation, which counts as `weight` of one.
 
     Raises:
         StateError: if `y` or a feature is not finite, or the arm was made for another number of features.
@@ -63,14 +63,14 @@ def observe(arm: Arm, x_D: Floats, y: float) -> Arm:
         raise StateError(f"an arm with {arm['b'].size} features cannot learn from {x_D.size}; start it afresh")
     if not isfinite(y) or not np.isfinite(x_D).all():
         raise StateError("an observation that is not finite was refused")
-    A_DD = arm["A"] + np.outer(x_D, x_D)
-    n = arm["n"] + 1
-    if n % REFRESH == 0:
+    A_DD = arm["A"] + weight * np.outer(x_D, x_D)
+    n = arm["n"] + (1 if weight == 1.0 else weight)
+    if n // REFRESH > arm["n"] // REFRESH:
         A_inv_DD = _inverse(A_DD)
     else:
         u_D = arm["A_inv"] @ x_D
-        A_inv_DD = arm["A_inv"] - np.outer(u_D, u_D) / (1.0 + x_D @ u_D)
-    return {"A": A_DD, "A_inv": A_inv_DD, "b": arm["b"] + y * x_D, "n": n}
+        A_inv_DD = arm["A_inv"] - weight * np.outer(u_D, u_D) / (1.0 + weight * (x_D @ u_D))
+    return {"A": A_DD, "A_inv": A_inv_DD, "b": arm["b"] + weight * y * x_D, "n": n}
 
 
 def _inverse(A_DD: Floats) -> Floats:
@@ -155,6 +155,7 @@ class LinearPolicy(Policy, ABC):
     """
 
     mergeable: ClassVar[bool] = True
+    heeds: ClassVar[bool] = True
     contextual: ClassVar[bool] = True
     features: Features
     objective: Objective
@@ -200,16 +201,16 @@ class LinearPolicy(Policy, ABC):
         Raises:
             StateError: if the reward or a feature is not finite; nothing is learned then.
         """
-        name = priors.credited(trace)
-        if name is None:
+        name, weight = priors.credited(trace), reward.weight
+        if name is None or not weight:
             return
         y, _ = priors.residual(self.prior, self.objective, trace, reward, name)
         if not self.arms_ and not self.features.fitted:
             self.features.begin(trace.signals)
         x_D = self.features.read(trace.signals)
         ridge = self.ridge_of(x_D.size)
-        arms = self.arms_ if self.discount == 1.0 else decayed(self.arms_, self.discount, ridge)
-        self.arms_ = {**arms, name: observe(arms.get(name) or fresh(x_D.size, ridge), x_D, y)}
+        arms = self.arms_ if self.discount == 1.0 else decayed(self.arms_, self.discount**weight, ridge)
+        self.arms_ = {**arms, name: observe(arms.get(name) or fresh(x_D.size, ridge), x_D, y, weight)}
 
     def _merge(self, other: Self) -> None:
         """Add up A and b arm by arm; the prior counts once.

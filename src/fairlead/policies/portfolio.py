@@ -17,7 +17,7 @@ Checked in tests/policies/test_portfolio.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 from msgspec.structs import replace
 
@@ -27,6 +27,7 @@ from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal, Share, preferred_plans
 from fairlead.policies.utility import compared
 from fairlead.predictors.base import Predictor
+from fairlead.preferences import penalties
 from fairlead.types import Forecast, Plan, Query, Signals, Target
 
 
@@ -40,6 +41,7 @@ class Portfolio(Policy):
         explore: known probability spread evenly over all plans whose targets may all act.
     """
 
+    heeds: ClassVar[bool] = True
     objective: Objective
 
     def __init__(
@@ -97,12 +99,14 @@ class Portfolio(Policy):
         if not choices:
             raise NoEligibleTarget({t.name: "none of the portfolio's plans runs on those who may act" for t in targets})
         forecasts = self.predictor.predict(signals, [target for target, _ in choices])
+        asked = [tuple(here[name] for name in plan.targets()) for _, plan in choices]
+        off, wishes = penalties(query.constraints.prefer, asked, forecasts)
         ranked = [
-            (target.name, plan, self.objective.utility(f), f)
-            for (target, plan), f in zip(choices, forecasts, strict=True)
+            (target.name, plan, self.objective.utility(f) - o, f)
+            for (target, plan), f, o in zip(choices, forecasts, off, strict=True)
         ]
         options = preferred_plans(ranked, explore=self.explore)
-        return Proposal(options, *compared(options), *self._unknown(ranked), objective=self.objective)
+        return Proposal(options, *compared(options), *self._unknown(ranked), *wishes, objective=self.objective)
 
     def _unknown(self, ranked: Sequence[tuple[str, Plan, float, Forecast]]) -> list[str]:
         """Say which plans look cheaper than they are: a weighed amount is not known of them."""

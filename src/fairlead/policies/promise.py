@@ -350,6 +350,8 @@ class Promise(Policy):
         shares, said = self._shares(reference, choice, here, forecast, changed)
         order = sorted(here, key=lambda n: (-shares.get(n, 0.0), n != reference, -forecast[n].quality, n))
         options = [Option(plan=Single(target=n), probability=shares.get(n, 0.0), forecast=forecast[n]) for n in order]
+        if query.constraints.prefer:
+            said.append("wishes are not heeded: the promise is that of the rule as it was tested")
         return Proposal(options, *said, *compared(options))
 
     def _choice(self, forecast: dict[str, Forecast]) -> str | None:
@@ -405,7 +407,10 @@ class Promise(Policy):
     # ------------------------------------------------------------------------------------------------ watching
 
     def learn(self, trace: Trace, reward: Reward) -> None:
-        """Watch one judged answer. Left out are answers by a fallback, and those whose choice the record does not show."""
+        """Watch one judged answer. Left out are answers by a fallback, those whose choice the record does not show, and further judgements
+        of one answer."""
+        if reward.further:
+            return
         options = {o.plan.targets()[0]: o for o in trace.decision.options}
         forecast = {n: o.forecast for n, o in options.items() if o.forecast is not None}
         served = credited(trace)
@@ -419,6 +424,7 @@ class Promise(Policy):
             by_choice=served == choice,
             forecasts=(forecast[choice].quality, forecast[self.reference_].quality),
             probabilities=None if choice == self.reference_ else (p_c, p_r),
+            weight=reward.weight,
         )
 
     def watch(
@@ -428,6 +434,7 @@ class Promise(Policy):
         by_choice: bool,
         forecasts: tuple[float, float],
         probabilities: tuple[float, float] | None,
+        weight: float = 1.0,
     ) -> None:
         """Take one judged answer into account, and retreat or return if the evidence is there.
 
@@ -437,9 +444,10 @@ class Promise(Policy):
             forecasts: quality forecast of (choice, reference).
             probabilities: of (choice, reference) in the decision; None where the two are one. An answer from before the last alarm or
                 return, whose probabilities are the other way round, is left out.
+            weight: how much the judgement counts, in [0, 1]: so much of the stakes is laid on it.
         """
         keep, rare, (f_c, f_r) = self.keep, self.explore, forecasts
-        if not rare:
+        if not rare or not weight:
             return
         if probabilities is None:
             z = (1.0 - keep) * quality
@@ -456,15 +464,15 @@ class Promise(Policy):
         # Bounds for all queries alike: a bet that knew the query could win against a promise that holds on average.
         if self.alarm_:
             most = max(keep + 1.0 / rare - 1.0, keep / (1.0 - rare))
-            if self._bet("back", z / most) >= ln(self.patience):
+            if self._bet("back", weight * z / most) >= ln(self.patience):
                 log.warning("promise of %g of %s's quality: it can be kept again", keep, self.reference_)
                 self.alarm_ = ""
                 self._rest()
             return
         bar, most = ln(2.0 * self.patience), max(1.0 / (1.0 - rare), 1.0 + keep * (1.0 / rare - 1.0))
-        if self._bet("measured", -z / most) >= bar:
+        if self._bet("measured", -weight * z / most) >= bar:
             self._sound("measured")
-        elif short is not None and self._bet("forecast", -short) >= bar:
+        elif short is not None and self._bet("forecast", -weight * short) >= bar:
             self._sound("forecast")
 
     def _bet(self, watch: str, gain: float) -> float:

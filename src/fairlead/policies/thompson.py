@@ -29,6 +29,7 @@ from fairlead.policies.base import Positive, Proposal, Share, preferred
 from fairlead.policies.linear import Arms, Floats, LinearPolicy
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
+from fairlead.preferences import penalties
 from fairlead.types import Forecast, Option, Query, Signals, Target
 
 
@@ -70,11 +71,13 @@ class Thompson(LinearPolicy):
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """State for each target the probability that it is the best."""
         order = sorted(targets, key=lambda t: t.name)
+        off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])
         if self.blank(order):
-            return Proposal(preferred([(t, 0.0, None) for t in order]), "nothing learned yet: all alike")
+            alike = preferred([(t, -o, None) for t, o in zip(order, off, strict=True)])
+            return Proposal(alike, "nothing learned yet: all alike", *wishes)
         mean_K, spread_K = self.read(signals, order)
         sd_K = self.sigma * np.sqrt(spread_K)
-        best_K = chances(mean_K, sd_K)
+        best_K = chances(mean_K - off, sd_K)
         share = self.explore / len(order)
         options = [
             Option(
@@ -90,7 +93,7 @@ class Thompson(LinearPolicy):
             for o in options[:2]
             if (f := o.forecast)
         ]
-        return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)
+        return Proposal(options, *reasons, *wishes, forecast_of="utility", objective=self.objective)
 
 
 def chances(mean_K: Floats, sd_K: Floats) -> Floats:

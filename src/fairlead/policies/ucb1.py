@@ -21,6 +21,7 @@ from fairlead.objective import Objective
 from fairlead.policies.arms import ArmsPolicy, Keep
 from fairlead.policies.base import Positive, Proposal, Share, preferred
 from fairlead.predictors.base import Predictor
+from fairlead.preferences import penalties
 from fairlead.types import Query, Signals, Target
 
 
@@ -60,9 +61,10 @@ class UCB1(ArmsPolicy):
         """Rank by upper confidence bound."""
         order = sorted(targets, key=lambda t: t.name)
         view = self.read(signals, order)
+        off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])
         answers = sum(arm["n"] for _, arm in sorted(self.arms_.items()))
-        score_K = view.utility_K + self.width * np.sqrt(2.0 * log1p(answers) / view.weight_K)
+        score_K = view.utility_K + self.width * np.sqrt(2.0 * log1p(answers) / view.weight_K) - off
         ranked = list(zip(order, score_K.tolist(), view.forecasts(), strict=True))
         options = preferred(ranked, explore=self.explore)
         reasons = [f"{t.name}: utility at most {s:.3f}" for t, s, _ in sorted(ranked, key=lambda r: -r[1])[:2]]
-        return Proposal(options, *reasons, forecast_of="utility", objective=self.objective)
+        return Proposal(options, *reasons, *wishes, forecast_of="utility", objective=self.objective)

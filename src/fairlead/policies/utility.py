@@ -18,6 +18,7 @@ from fairlead.objective import Objective
 from fairlead.policies.base import Policy, Proposal, Share, preferred
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
+from fairlead.preferences import penalties
 from fairlead.types import Forecast, Option, Query, Reward, Signals, Target, Trace
 
 
@@ -25,6 +26,7 @@ class Utility(Policy):
     """Propose the best forecast utility under `objective`; with probability `explore`, any target."""
 
     contextual: ClassVar[bool] = True
+    heeds: ClassVar[bool] = True
     objective: Objective
 
     def __init__(self, *, predictor: Predictor, objective: Objective = Objective(), explore: Share = 0.0) -> None:  # noqa: B008 - frozen
@@ -47,9 +49,10 @@ class Utility(Policy):
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Forecast all, prefer the best."""
         forecasts = self.predictor.predict(signals, targets)
-        ranked = [(t, self.objective.utility(f), f) for t, f in zip(targets, forecasts, strict=True)]
+        off, wishes = penalties(query.constraints.prefer, [(t,) for t in targets], forecasts)
+        ranked = [(t, self.objective.utility(f) - o, f) for t, f, o in zip(targets, forecasts, off, strict=True)]
         options = preferred(ranked, explore=self.explore)
-        return Proposal(options, *compared(options), objective=self.objective)
+        return Proposal(options, *compared(options), *wishes, objective=self.objective)
 
     def learn(self, trace: Trace, reward: Reward) -> None:
         """Pass the outcome on to the predictor."""

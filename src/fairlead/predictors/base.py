@@ -197,10 +197,10 @@ class Predictor(Component, ABC):
         the map.
 
         Left out are failures, and plans over several targets: whose answer was kept depended on the answers, so learning from it
-        would flatter the targets that give up early.
+        would flatter the targets that give up early. What weighs nothing changes nothing.
         """
         targets = trace.decision.plan.targets()
-        if not self.online or len(targets) != 1 or not trace.outcome.ok:
+        if not self.online or len(targets) != 1 or not trace.outcome.ok or not reward.weight:
             return
         if not self.fitted:
             self.features.begin(trace.signals)
@@ -212,7 +212,7 @@ class Predictor(Component, ABC):
         if self.calibration_ is not None:
             said = self._quality(x_D)[0]
             quality -= float((calibrating.apply(self.calibration_, said) - np.clip(said, 0.0, 1.0))[t])
-        self._update(x_D, t, quality)
+        self._update(x_D, t, quality, reward.weight)
 
     @final
     def adopt(self, target: Target, table: OutcomeTable) -> None:
@@ -333,6 +333,6 @@ class Predictor(Component, ABC):
         """Add one target to all T-shaped arrays."""
         raise StateError(f"{self.type_name()} does not learn online")
 
-    def _update(self, x_D: Floats, t: int, quality: float) -> None:
-        """Learn that target `t` answered a query with features `x_D` that well."""
+    def _update(self, x_D: Floats, t: int, quality: float, weight: float = 1.0) -> None:
+        """Learn that target `t` answered a query with features `x_D` that well; this counts as `weight` answers, above 0 and at most 1."""
         raise StateError(f"{self.type_name()} does not learn online")

@@ -321,16 +321,16 @@ class IRT(Predictor):
         self.ability_ = np.concatenate([self.ability_, self.mu_[None]])
         self.cov_ = np.concatenate([self.cov_, self.population_[None]])
 
-    def _update(self, x_D: Floats, t: int, quality: float) -> None:
+    def _update(self, x_D: Floats, t: int, quality: float, weight: float = 1.0) -> None:
         load_QF, hard_Q = self._items((x_D - self.center_)[None])
         p_Q, slope_Q = _marginal(load_QF @ self.ability_[t] - hard_Q, PI_J[None], self.spread_)
         p, slope = float(p_Q[0]), float(slope_Q[0])
         chance = max(p * (1.0 - p), 1e-4)
         along_F = self.cov_[t] @ load_QF[0]
-        told = slope * slope / chance
+        told = weight * slope * slope / chance
         gain_F = along_F / (1.0 + told * float(along_F @ load_QF[0]))
         ability, cov = self.ability_.copy(), self.cov_.copy()
-        ability[t] += gain_F * slope * (quality - p) / chance
+        ability[t] += weight * gain_F * slope * (quality - p) / chance
         cov[t] -= told * np.outer(gain_F, along_F)
         self.ability_, self.cov_ = ability, cov
 

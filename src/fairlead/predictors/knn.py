@@ -14,7 +14,7 @@ Shapes: N queries kept, T targets, D features. With N = 5,000 and D = 128 a fore
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from msgspec import Meta
@@ -52,9 +52,10 @@ class KNN(Predictor):
     x_: NDArray[np.float32]
     """Unit feature vectors, (N, D)."""
     quality_: NDArray[np.float32]
-    """Their quality per target, (N, T); 0 where nobody scored."""
-    known_: NDArray[np.bool_]
-    """Where somebody did, (N, T). Not NaN in `quality_`: learned state is finite."""
+    """Their quality per target, times how much it counts, (N, T); 0 where nobody scored."""
+    known_: NDArray[Any]
+    """How much it counts, (N, T): whether somebody scored it, or a share once a judgement counted less than whole. Not NaN in `quality_`:
+    learned state is finite."""
     mean_: Floats
     """Mean quality per target, (T,)."""
     seen_: Floats
@@ -144,13 +145,11 @@ class KNN(Predictor):
         self.known_ = np.column_stack([self.known_, blank.astype(np.bool_)])
         self.mean_, self.seen_ = np.append(self.mean_, 0.5), np.append(self.seen_, 0.0)
 
-    def _update(self, x_D: Floats, t: int, quality: float) -> None:
+    def _update(self, x_D: Floats, t: int, quality: float, weight: float = 1.0) -> None:
         x = unit(x_D[None]).astype(np.float32)
-        y, known = (
-            np.zeros((1, len(self.targets_)), dtype=np.float32),
-            np.zeros((1, len(self.targets_)), dtype=np.bool_),
-        )
-        y[0, t], known[0, t] = quality, True
+        y = np.zeros((1, len(self.targets_)), dtype=np.float32)
+        known: NDArray[Any] = np.zeros(y.shape, dtype=np.bool_ if weight == 1.0 else np.float32)
+        y[0, t], known[0, t] = weight * quality, weight
         if not len(self.x_):
             self.x_, self.quality_, self.known_ = x, y, known
         else:

@@ -52,9 +52,9 @@ class Mean(Predictor):
     def _grow(self) -> None:
         self.count_, self.total_ = np.append(self.count_, 0.0), np.append(self.total_, 0.0)
 
-    def _update(self, x_D: Floats, t: int, quality: float) -> None:
-        self.count_[t] += 1.0
-        self.total_[t] += quality
+    def _update(self, x_D: Floats, t: int, quality: float, weight: float = 1.0) -> None:
+        self.count_[t] += weight
+        self.total_[t] += weight * quality
 
     def _merge(self, other: Self) -> None:
         """Add counts and sums, target by target."""

@@ -372,10 +372,10 @@ class Profiled(Predictor):
         self.value_ = np.concatenate([self.value_, self.mu_[None]])
         self.cov_ = np.concatenate([self.cov_, self.population_[None]])
 
-    def _update(self, x_D: Floats, t: int, quality: float) -> None:
+    def _update(self, x_D: Floats, t: int, quality: float, weight: float = 1.0) -> None:
         p_C = self._membership(x_D[None])[0]
         value, cov = self.value_.copy(), self.cov_.copy()
-        value[t], cov[t] = _kalman(value[t], cov[t], p_C, quality, float(_chance(p_C @ value[t])))
+        value[t], cov[t] = _kalman(value[t], cov[t], p_C, quality, float(_chance(p_C @ value[t])) / weight)
         self.value_, self.cov_ = value, cov
 
     def decay(self, keep: float) -> None:

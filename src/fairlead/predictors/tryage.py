@@ -151,9 +151,9 @@ class Tryage(Predictor):
         self.off_, self.seen_ = np.append(self.off_, 0.0), np.append(self.seen_, 0.0)
         self.weight_ = np.append(self.weight_, 1.0)
 
-    def _update(self, x_D: Floats, t: int, quality: float) -> None:
-        self.off_[t] += quality - self._unbiased(x_D)[0][t]
-        self.seen_[t] += 1.0
+    def _update(self, x_D: Floats, t: int, quality: float, weight: float = 1.0) -> None:
+        self.off_[t] += weight * (quality - self._unbiased(x_D)[0][t])
+        self.seen_[t] += weight
 
     def decay(self, keep: float) -> None:
         """Weigh all outcomes observed since the fit by `keep`."""

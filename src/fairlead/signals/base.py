@@ -15,8 +15,9 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 from time import perf_counter
-from typing import Any, ClassVar, Literal, TypeAlias, final
+from typing import Any, ClassVar, Final, Literal, TypeAlias, final
 
 import msgspec
 from msgspec import Struct
@@ -45,10 +46,45 @@ class Range(Struct, frozen=True, kw_only=True):
     null: bool = False
 
 
+def within(value: Scalar, allowed: Range) -> bool:
+    """Say whether a key whose range is `allowed` may have `value`."""
+    match value:
+        case None:
+            return allowed.null
+        case bool():
+            return allowed.kind == "bool"
+        case str():
+            return allowed.kind == "string" and (allowed.among is None or value in allowed.among)
+        case float() if allowed.kind != "number" or not isfinite(value):
+            return False
+        case _ if allowed.kind not in ("int", "number"):
+            return False
+    return (allowed.low is None or value >= allowed.low) and (allowed.high is None or value <= allowed.high)
+
+
+TAKEN: Final = frozenset({"value", "all", "any", "not"})
+"""What a part cannot be called: a law could not speak of it."""
+YES_NO: Final = Range(kind="bool")
+COUNT: Final = Range(kind="int", low=0)
+SHARE: Final = Range(kind="number", low=0.0, high=1.0)
+
+
+def implies(a: Law, b: Law) -> Law:
+    """State that wherever `a` holds, `b` holds too."""
+    return {"any": [{"not": a}, b]}
+
+
+def alike(a: Law, b: Law) -> Law:
+    """State that `a` and `b` hold together, or neither does."""
+    return {"all": [implies(a, b), implies(b, a)]}
+
+
 class Signal(Component, ABC):
     """One kind of fact. Members implement `_read`."""
 
     family: ClassVar[str] = "signals"
+    files: ClassVar[bool] = False
+    """Whether a reading needs files that `example` only names: its own tests run `check_signal` on some that are there."""
 
     @property
     def slow(self) -> bool:
@@ -63,11 +99,8 @@ class Signal(Component, ABC):
         return msgspec.structs.replace(reading, seconds=perf_counter() - start)
 
     def parts(self) -> frozenset[str] | None:
-        """Name the parts of every reading. As it is here, a sample's: the same signal gives the same parts for any text.
-
-        A member of which that is not true returns None: not known in advance.
-        """
-        return frozenset(self.read(Query.ask("sample")).parts)
+        """Name the parts that a reading can have; None: not known in advance. As it is here, those that `ranges` names."""
+        return frozenset(self.ranges()) - {"value"}
 
     def ranges(self) -> Mapping[str, Range]:
         """Say what each key can be: ``value`` (left out if there is never one), and the parts by name.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from fairlead.embeddings.base import Embedder
 from fairlead.embeddings.hashing import Hashing
-from fairlead.signals.base import Signal
+from fairlead.signals.base import Range, Signal
 from fairlead.types import Query, Reading
 
 
@@ -19,6 +21,15 @@ class Embedding(Signal):
 
     def __init__(self, *, embedder: Embedder = Hashing()) -> None:  # noqa: B008 - it is never changed
         self.embedder = embedder
+
+    @property
+    def slow(self) -> bool:
+        """Whether the embedder is."""
+        return self.embedder.slow
+
+    def ranges(self) -> Mapping[str, Range]:
+        """There is nothing that a rule could test."""
+        return {}
 
     def _read(self, query: Query) -> Reading:
         vector = self.embedder.embed(query.text).astype("<f4", copy=False)

@@ -8,11 +8,12 @@ Shapes: N characters, R ranges, S scripts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from fairlead.signals.base import Signal
+from fairlead.signals.base import SHARE, Law, Range, Signal, alike
 from fairlead.types import Query, Reading
 
 READ: Final = 2_000
@@ -82,6 +83,14 @@ class Language(Signal):
     Part `share`: that script's share of all letters. Confidence: ``share * n / (n + 4)`` with n letters, so that it is low for a
     word or two, and for mixed texts.
     """
+
+    def ranges(self) -> Mapping[str, Range]:
+        """One of the scripts, or null, and a share."""
+        return {"value": Range(kind="string", among=_NAMES, null=True), "share": SHARE}
+
+    def laws(self) -> Sequence[Law]:
+        """A script that is there has a share."""
+        return (alike({"value": None}, {"share": 0.0}),)
 
     def _read(self, query: Query) -> Reading:
         text = query.text[:READ]

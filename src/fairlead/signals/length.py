@@ -6,10 +6,11 @@ characters alone (the words of a longer text are scaled up), so that a megabyte 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fairlead.pool import estimate_tokens
-from fairlead.signals.base import Signal
+from fairlead.signals.base import COUNT, SHARE, Law, Range, Signal, alike, implies
 from fairlead.types import Query, Reading
 
 READ: Final = 20_000
@@ -22,6 +23,20 @@ class Length(Signal):
     Parts: `characters_all` (all messages), `tokens` (estimate for all messages, see `fairlead.pool.estimate_tokens`), `words`,
     `longest_word` (characters), `lines`, and `digits` (share of the characters that are 0-9).
     """
+
+    def ranges(self) -> Mapping[str, Range]:
+        """Counts, and a share."""
+        counts = dict.fromkeys(("value", "characters_all", "tokens", "words", "lines"), COUNT)
+        return {**counts, "longest_word": Range(kind="int", low=0, high=READ), "digits": SHARE}
+
+    def laws(self) -> Sequence[Law]:
+        """No text, no lines, words or digits; and words have letters."""
+        return (
+            alike({"value": 0}, {"lines": 0}),
+            alike({"words": 0}, {"longest_word": 0}),
+            implies({"value": 0}, {"words": 0, "digits": 0.0}),
+            implies({"value": {"gt": 0}}, {"characters_all": {"gt": 0}, "tokens": {"ge": 4}}),
+        )
 
     def _read(self, query: Query) -> Reading:
         text = query.text

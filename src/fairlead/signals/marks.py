@@ -8,9 +8,10 @@ characters.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from fairlead.signals.base import Signal
+from fairlead.signals.base import COUNT, YES_NO, Law, Range, Signal, alike
 from fairlead.types import Query, Reading
 
 READ: Final = 2_000
@@ -44,12 +45,28 @@ _JSON: Final = re.compile(r'"[\w .-]{1,60}"\s{0,4}:\s{0,4}["\d\[{tfn-]')
 _NUMBER: Final = re.compile(r"[0-9]+")
 
 
+_MARKS: Final = ("code", "maths", "multiple_choice", "list", "question", "quote", "json", "url")
+
+
 class Marks(Signal):
     """Value: how many of the yes-or-no marks are there.
 
     Parts, yes or no: `code`, `maths`, `multiple_choice`, `list` (two items or more), `question`, `quote`, `json`, `url`.
     Counts: `numbers` (runs of digits) and `longest_number` (digits in the longest run).
     """
+
+    def ranges(self) -> Mapping[str, Range]:
+        """Marks are yes or no; of their number there are eight."""
+        marks = dict.fromkeys(_MARKS, YES_NO)
+        return {"value": Range(kind="int", low=0, high=len(_MARKS)), **marks, "numbers": COUNT, "longest_number": COUNT}
+
+    def laws(self) -> Sequence[Law]:
+        """The value counts the marks (said of none, one and all); numbers have digits."""
+        return (
+            alike({"value": {"ge": 1}}, {"any": [{name: True} for name in _MARKS]}),
+            alike({"value": len(_MARKS)}, dict.fromkeys(_MARKS, True)),
+            alike({"numbers": 0}, {"longest_number": 0}),
+        )
 
     def _read(self, query: Query) -> Reading:
         text = query.text

@@ -9,12 +9,13 @@ A bag holds blocks of `BLOCK` features: words first, then trigrams. About 60 µs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from fairlead.embeddings.hashing import BUCKETS, hashed
-from fairlead.signals.base import Signal
+from fairlead.signals.base import Range, Signal
 from fairlead.types import Query, Reading
 
 BLOCK: Final = BUCKETS
@@ -25,6 +26,10 @@ _MOST: Final = 65_535
 
 class Ngrams(Signal):
     """Bag of the last user message's words and character trigrams, empty if it has no text; no value, no parts."""
+
+    def ranges(self) -> Mapping[str, Range]:
+        """There is nothing that a rule could test."""
+        return {}
 
     def _read(self, query: Query) -> Reading:
         bucket_N, words = hashed(query.text)

@@ -8,15 +8,17 @@ ends off its last `READ`. About 12 µs for 300 characters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from fairlead.signals.base import Signal
+from fairlead.signals.base import SHARE, YES_NO, Law, Range, Signal
 from fairlead.types import Query, Reading
 
 READ: Final = 2_000
 _SIGNS: Final = "()[]{}<>=+*/\\$^_"
 _PAUSES: Final = ",;:"
 _VOWELS: Final = "aeiou"
+_ENDS: Final = ("ends_question", "ends_stop", "ends_open")
 
 
 class Style(Signal):
@@ -26,6 +28,21 @@ class Style(Signal):
     `stops` (full stops), `lines`, `unlike` (different words); shares of characters: `vowels`, `signs` (brackets and operators),
     `quotes`; and `word_length` (mean).
     """
+
+    def ranges(self) -> Mapping[str, Range]:
+        """Ends are yes or no; signs to a word may be more than one, shares not."""
+        rates = dict.fromkeys(("pauses", "stops", "lines"), Range(kind="number", low=0.0, high=READ))
+        shares = dict.fromkeys(("unlike", "vowels", "signs", "quotes"), SHARE)
+        return {
+            **dict.fromkeys(_ENDS, YES_NO),
+            **rates,
+            **shares,
+            "word_length": Range(kind="number", low=0.0, high=READ),
+        }
+
+    def laws(self) -> Sequence[Law]:
+        """A text ends in one way."""
+        return tuple({"not": {a: True, b: True}} for i, a in enumerate(_ENDS) for b in _ENDS[:i])
 
     def _read(self, query: Query) -> Reading:
         whole = query.text
