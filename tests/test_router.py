@@ -374,7 +374,8 @@ async def test_a_fifth_of_liars_is_found_and_not_learned_from(tmp_path: Path) ->
 
 async def test_judgements_count_by_their_confidence(tmp_path: Path) -> None:
     async with router(tmp_path, {**BANDIT, "prior_weight": 1.0}) as r:
-        _, trace = await r.handle(Query.ask("x"))
+        # Not the broken one: of an answer by a fallback no arm learns.
+        _, trace = await r.handle(Query.ask("x", constraints=Constraints(allow=("good",))))
         first = await r.feedback(rewards.judgement(trace.id, kind="reask", value=0.0))
         later = await r.feedback(rewards.judgement(trace.id, kind="test", value=1.0, source="tests"))
         assert first.lesson == rewards.Lesson(value=0.0, weight=0.2)

@@ -218,10 +218,14 @@ class Router:
                 await asyncio.to_thread(trust.refresh)
             weight *= trust.weight(feedback)
         receipt = await self.store.add_feedback(feedback, learning=self.policies, weight=weight)
-        new = trust is not None and receipt.status in ("accepted", "kept", "revised")
+        new = (trust is not None or self.actions) and receipt.status in ("accepted", "kept", "revised")
         trace = await self.store.get(feedback.trace_id) if new or receipt.lesson is not None else None
         if trace is not None and trust is not None:
             trust.note(feedback, trace.outcome.target)
+        if trace is not None and new:
+            for name in trace.decision.actions:
+                if (action := self.actions.get(name)) is not None:
+                    await action.judged(trace, feedback)
         if trace is not None and receipt.lesson is not None:
             if not trace.steps:
                 self.store.forget_lessons([trace.id])  # an action answered: no policy has anything to learn of it

@@ -133,3 +133,14 @@ async def test_an_action_that_breaks_ends_the_request_and_tells_nobody_the_text(
         assert len(trace.steps) == calls
         assert trace.acts[-1].did == "broke"
         assert r.store.verify() == 1
+
+
+async def test_an_answer_that_was_judged_bad_is_not_given_again(tmp_path: Path) -> None:
+    actions = {"cache": {"sampled": True}}
+    async with router(tmp_path, {"name": "always", "do": ["cache"]}, actions=actions) as r:
+        asked = [(await r.handle(Query.ask("same")))[1] for _ in range(2)]
+        assert [len(t.steps) for t in asked] == [1, 0]
+        await r.feedback(Feedback(trace_id=asked[1].id, value=0.9))
+        assert len((await r.handle(Query.ask("same")))[1].steps) == 0
+        await r.feedback(Feedback(trace_id=asked[1].id, value=0.1, source="another"))
+        assert len((await r.handle(Query.ask("same")))[1].steps) == 1

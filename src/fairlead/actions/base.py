@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar, TypeAlias
 
 from fairlead.component import Component
-from fairlead.types import Act, Decision, Outcome, Plan, Query, Signals, Sink
+from fairlead.types import Act, Decision, Feedback, Outcome, Plan, Query, Signals, Sink, Trace
 from fairlead.worlds.base import Run
 from fairlead.worlds.live import LiveRun
 
@@ -77,6 +77,9 @@ class Action(Component, ABC):
 
     async def stop(self) -> None:
         """Close what `start` opened."""
+
+    async def judged(self, trace: Trace, feedback: Feedback) -> None:
+        """Hear how an answer was judged around which this was done."""
 
     @abstractmethod
     async def act(self, passage: Passage, proceed: Proceed) -> Outcome:

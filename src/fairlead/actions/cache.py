@@ -62,7 +62,7 @@ from fairlead.component import pack
 from fairlead.embeddings.base import Embedder
 from fairlead.embeddings.hashing import Hashing
 from fairlead.errors import CacheError, ConfigError, FairleadError
-from fairlead.types import Identity, Outcome, Query, Tokens
+from fairlead.types import Feedback, Identity, Outcome, Query, Tokens, Trace
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +195,15 @@ class Cache(Action):
     async def forget(self, trace_id: str) -> int:
         """Drop the answer that was made for this trace (a hit's act names it as `of`); return how many were. Raises `CacheError`."""
         return await self.store.delete(id=trace_id)
+
+    async def judged(self, trace: Trace, feedback: Feedback) -> None:
+        """Forget an answer that was judged bad: nobody else is given it."""
+        if feedback.value < 0.5:
+            given = [str(a.detail["of"]) for a in trace.acts if a.name == self.type_name() and "of" in a.detail]
+            try:
+                await self.forget(given[0] if given else trace.id)
+            except CacheError as e:
+                self._failed(e)
 
     async def clear(self, identity: Identity | None = None) -> int:
         """Drop all answers, or those that `identity` could be given, as `scope` tells; return how many. Raises `CacheError`."""
