@@ -18,7 +18,9 @@ prompts count once. With ``--model`` and ``--tokenizer`` (a sentence encoder in 
 alarm; and of 200 random pairs of different prompts of one task (tasks of at least 20), how many count as a repeat. What is missed
 cannot be measured here: there are no complaints.
 
-With ``--check`` the exit code is 1 unless each signal that is not slow takes under 1 ms of CPU for 300 characters.
+With ``--check`` the exit code is 1 unless each reading on the event loop takes under 1 ms of CPU in the median, of each kind of text and of each of the
+texts in `CRAFTED`, made to be slow and 100,000 characters long, under 3 ms (the last column: the worst of them). Readings that a signal leaves to a thread
+(`takes_long`) do not count.
 """
 
 from __future__ import annotations
@@ -52,6 +54,13 @@ from fairlead.signals.tokens import Tokens
 from fairlead.types import Message, Query
 
 MOST_US: Final = 1_000.0
+MOST_CRAFTED_US: Final = 3_000.0
+LONG: Final = 100_000
+CRAFTED: Final = (
+    "key=", "token=", "give ", "a", "a ", "12 34 56 7", "@.", "a@b.", "x\n", "[", '{"a":', "(", "no, ", "é", "del\u200bete ", "\uff21", "http://", "```",
+    "ignore all previous ", "AbC1+/", "+49 30 ", "-----BEGIN ", "日", "in a the ", "Error: ", '"',
+)  # fmt: skip
+"""Repeated, each a text that some pattern or other might be slow on."""
 TABLES: Final = ("rational_cascades_train", "llmrouter_multitask_train")
 LEAST_OF_A_TASK: Final = 50
 _PROSE: Final = (
@@ -72,6 +81,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
     signal: str
     slow: bool
+    left: tuple[str, ...]
+    """Kinds of text that are left to a thread."""
     us: dict[str, tuple[float, float, float]]
 
 
@@ -136,7 +147,20 @@ def cost(name: str, signal: Signal, rounds: list[dict[str, list[Query]]]) -> Cos
     for kind in rounds[0]:
         found = [read_all(signal, queries[kind]) for queries in rounds][1:]
         us[kind] = (median(found), min(found), max(found))
-    return Cost(signal=name, slow=signal.slow, us=us)
+    left = tuple(kind for kind in rounds[0] if any(map(signal.takes_long, rounds[0][kind])))
+    us["crafted"] = max(crafted(signal))
+    return Cost(signal=name, slow=signal.slow, left=left, us=us)
+
+
+def crafted(signal: Signal) -> Iterator[tuple[float, float, float]]:
+    """Yield what each of the crafted texts costs; 0 for one that is left to a thread."""
+    yield 0.0, 0.0, 0.0
+    for piece in CRAFTED:
+        # Another text each time, so that none is remembered.
+        queries = [Query.ask(piece * (LONG // len(piece)) + f" {i}") for i in range(3)]
+        if not signal.takes_long(queries[0]):
+            found = [read_all(signal, [query]) for query in queries]
+            yield median(found), min(found), max(found)
 
 
 def signals(folder: Path) -> Iterator[tuple[str, Signal]]:
@@ -308,7 +332,7 @@ def main() -> int:
     parser.add_argument("--model", help="ONNX file of a sentence encoder, to judge complexity with")
     parser.add_argument("--tokenizer", help="its tokenizer.json")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--check", action="store_true", help="fail if a quick signal takes a millisecond")
+    parser.add_argument("--check", action="store_true", help="fail if a signal takes a millisecond on the event loop")
     args = parser.parse_args()
     rounds = [texts(args.seed + i) for i in range(args.rounds + 1)]
     costs = []
@@ -328,9 +352,10 @@ def main() -> int:
     else:
         print("complexity is not judged: set FAIRLEAD_DATA to the folder that holds outcomes/", file=sys.stderr)
     missed = [
-        f"{c.signal}: {c.us['300'][0]:.0f} µs for 300 characters"
+        f"{c.signal}: {us[0]:.0f} µs, {kind}"
         for c in costs
-        if not c.slow and c.us["300"][0] >= MOST_US
+        for kind, us in c.us.items()
+        if not c.slow and kind not in c.left and us[0] >= (MOST_CRAFTED_US if kind == "crafted" else MOST_US)
     ]
     if args.json:
         print(msgspec.json.encode({"costs": costs, "areas": judged, "alarms": false, "missed": missed}).decode())

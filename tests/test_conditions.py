@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,13 +20,12 @@ from fairlead.conditions import (
     compiled,
     compiled_confidence,
     compiled_degree,
-    confidence,
-    degree,
     holds,
     keys,
     mentioned,
     parse,
     parse_named,
+    written,
 )
 from fairlead.conditions import (
     leaves as leaves_of,
@@ -77,15 +77,60 @@ eighths = st.integers(0, 8).map(lambda n: n / 8)  # with these, sums and 1 minus
 either = st.sampled_from([0.0, 1.0])
 
 
+def sure(signals: Signals, key: str) -> float:
+    reading = signals.readings.get(key.partition(".")[0])
+    return 0.0 if reading is None or reading.late else reading.confidence
+
+
+def degree_off_the_tree(condition: Condition, signals: Signals) -> float:
+    """The fuzzy reading as it is defined: least, greatest, 1 minus."""
+    match condition:
+        case Test(key):
+            return sure(signals, key) if holds(condition, signals) else 0.0
+        case All(parts):
+            return min(degree_off_the_tree(p, signals) for p in parts)
+        case AnyOf(parts):
+            return max(degree_off_the_tree(p, signals) for p in parts)
+        case Not(part):
+            return 1.0 - degree_off_the_tree(part, signals)
+    raise AssertionError
+
+
+def satisfied(condition: Condition, signals: Signals, wanted: bool = True) -> list[float]:
+    """The confidences of the tests that pass, and under an odd number of nots of those that fail."""
+    match condition:
+        case Test(key):
+            return [sure(signals, key)] if holds(condition, signals) == wanted else []
+        case All(parts) | AnyOf(parts):
+            return [c for p in parts for c in satisfied(p, signals, wanted)]
+        case Not(part):
+            return satisfied(part, signals, not wanted)
+    raise AssertionError
+
+
+def degree(condition: Condition, signals: Signals) -> float:
+    sheet = Sheet()
+    return compiled_degree(condition, sheet)(sheet.read(signals))
+
+
+def confidence(condition: Condition, signals: Signals) -> float:
+    sheet = Sheet()
+    return compiled_confidence(condition, sheet)(sheet.read(signals))
+
+
+@given(conditions)
+def test_what_is_written_is_read_back(data: dict[str, Any]) -> None:
+    condition = parse(data)
+    assert parse(msgspec.json.decode(msgspec.json.encode(written(condition)))) == condition
+
+
 @given(conditions, readings(eighths))
 def test_compiled_says_what_is_read_off_the_tree(data: dict[str, Any], signals: Signals) -> None:
     condition = parse(data)
     assert compile(condition)(signals) is holds(condition, signals)
-    sheet = Sheet()
-    far, sure = compiled_degree(condition, sheet), compiled_confidence(condition, sheet)
-    values = sheet.read(signals)
-    assert far(values) == degree(condition, signals)
-    assert sure(values) == confidence(condition, signals)
+    assert degree(condition, signals) == degree_off_the_tree(condition, signals)
+    said = satisfied(condition, signals)
+    assert confidence(condition, signals) == (sum(said) / len(said) if said else 0.0)
 
 
 @given(conditions, conditions, readings(eighths))
@@ -227,6 +272,9 @@ def test_only_what_is_mentioned() -> None:
         ({"a": {"is": "a"}}, "$.conditions.a.is", "circle: a -> a"),
         ({"a": {"x": {"gtt": 1}}}, "$.conditions.a.x.gtt", "did you mean 'gt'"),
         ({"a": {"is": 3}}, "$.conditions.a.is", "the name of a condition"),
+        ({"a": {"x": {"gt": 2**64}}}, "$.conditions.a.x.gt", "that large"),
+        ({"a": {"x": -(10**400)}}, "$.conditions.a.x", "that large"),
+        ({"a": {"x": {"in": [1, 10**400]}}}, "$.conditions.a.x.in[1]", "that large"),
         ([], "$.conditions", "mapping"),
     ],
 )

@@ -194,6 +194,35 @@ store: {path: PATH}
     assert make({**GOOD, "store": {"path": "x.sqlite"}}).file.store.path == "x.sqlite"
 
 
+def test_every_file_that_a_component_names_starts_from_the_folder(tmp_path: Path) -> None:
+    config = make(
+        {
+            **GOOD,
+            "guards": [{"name": "g", "do": ["cache", "check"]}],
+            "actions": {
+                "cache": {"store": {"type": "sqlite", "path": "c.sqlite"}},
+                "check": {"scorer": {"type": "nli", "model": "n.onnx", "tokenizer": "/t.json"}},
+            },
+        },
+        folder=tmp_path,
+    )
+    scorer = config.actions["check"].scorer  # type: ignore[attr-defined]
+    assert (scorer.model, scorer.tokenizer) == (str(tmp_path / "n.onnx"), "/t.json")
+    assert config.actions["cache"].store.path == str(tmp_path / "c.sqlite")  # type: ignore[attr-defined]
+    encoder = {"type": "onnx", "model": "m.onnx", "tokenizer": "t.json"}
+    cached = {**GOOD, "actions": {"cache": {"similar": 0.9, "embedder": encoder}}}
+    for given in (cached, {**GOOD, "signals": {"embedding": {"embedder": encoder}}}):
+        with pytest.raises(ConfigError, match=str(tmp_path / "m.onnx")):
+            make(given, folder=tmp_path)
+
+
+def test_one_name_for_a_guard_of_the_file_and_one_of_a_route_is_refused() -> None:
+    own = {"auto": {**GOOD["routes"]["auto"], "guards": [{"name": "x", "do": ["block"]}]}}
+    with pytest.raises(ConfigError, match="'x' too") as e:
+        make({**GOOD, "routes": own, "guards": [{"name": "x", "do": ["tag"]}]})
+    assert e.value.path == "$.routes.auto.guards[0].name"
+
+
 def test_what_is_wrong_with_the_whole_file_has_no_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as e:
         load(tmp_path / "none.yaml")

@@ -1,5 +1,6 @@
 """Guards: every one that holds applies, whatever the policy would like, and also to a target asked for by name."""
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.config import make
-from fairlead.errors import ConfigError, NoEligibleTarget
+from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget
 from fairlead.guards import Guards, read, selects
+from fairlead.plans.single import Single
+from fairlead.policies.base import Proposal
+from fairlead.policies.fixed import Fixed
 from fairlead.pool import Eligibility
 from fairlead.prove import replay_decision
 from fairlead.router import Router
 from fairlead.signals.base import Signal
-from fairlead.types import Profile, Query, Reading, Signals, Target
+from fairlead.types import Failure, Option, Outcome, Profile, Query, Reading, Signals, Target
 
 TARGETS = (
     Target(name="near", profile=Profile(tags=frozenset({"local", "small"}))),
@@ -182,3 +186,65 @@ def test_what_is_wrong_is_told_with_its_path(tmp_path: Path, guard: Any, path: s
 def test_two_guards_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two guards"):
         router(tmp_path, [{"name": "a", "do": ["block"]}] * 2)
+
+
+async def test_a_policy_cannot_get_round_a_guard_by_its_fallbacks(tmp_path: Path) -> None:
+    class Sly(Fixed):
+        def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+            return Proposal([Option(plan=Single(target="near"), probability=1.0)], fallbacks=(Single(target="far"),))
+
+    async with router(tmp_path, [{"name": "private", "only": ["near"]}]) as r:
+        r.serving["auto"] = msgspec.structs.replace(r.serving["auto"], policy=Sly(plan="near"))
+        with pytest.raises(FairleadError, match="fallback on far"):
+            await r.handle(Query.ask("x"))
+
+
+async def test_a_refusal_keeps_no_text_where_a_guard_would_have_hidden_it(tmp_path: Path) -> None:
+    guards = [{"name": "private", "when": LONG, "only": ["near"], "do": ["block"]}]
+    async with router(tmp_path, guards) as r:
+        r.pool.health.failed("near", Failure(kind="rate_limited", retry_after_seconds=60.0))
+        with pytest.raises(NoEligibleTarget) as e:
+            await r.handle(Query.ask("secret " * 20))
+        (kept,) = r.store.traces()
+        assert e.value.trace == kept
+        assert "secret" not in repr(kept)
+        assert (kept.decision.actions, kept.text_kept) == (("block",), False)
+        assert e.value.kinds == {"near": "rest", "far": "guard", "away": "guard"}
+
+
+class Breaks(Signal):
+    """Breaks with the text in its hand."""
+
+    def _read(self, query: Query) -> Reading:
+        raise ValueError(query.text)
+
+
+async def test_a_signal_that_breaks_is_late_and_says_nothing_of_the_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with router(tmp_path, [{"name": "private", "when": {"length": {"gt": 5}}, "only": ["near"]}]) as r:
+        r.observer = type(r.observer)(signals={"length": Breaks()})
+        _, trace = await r.handle(Query.ask("my secret"))
+        assert (trace.signals.readings["length"].late, trace.decision.eligible) == (True, ("near",))
+        assert "secret" not in caplog.text
+        assert "ValueError" in caplog.text
+
+
+async def test_the_router_ends_when_its_plans_have(tmp_path: Path) -> None:
+    r = router(tmp_path, [])
+    await r.start()
+    gate, ask = asyncio.Event(), type(r.world.drivers["near"])._ask
+
+    async def held(self: Any, *args: Any) -> Outcome:
+        await gate.wait()
+        return await ask(self, *args)
+
+    r.world.drivers["near"]._ask = held.__get__(r.world.drivers["near"])  # type: ignore[method-assign, attr-defined]
+    asked = asyncio.ensure_future(r.handle(msgspec.structs.replace(Query.ask("x"), route="near")))
+    await asyncio.sleep(0.05)
+    stopped = asyncio.ensure_future(r.stop())
+    await asyncio.sleep(0.05)
+    assert not stopped.done()
+    gate.set()
+    await stopped
+    assert (await asked)[0].text == "near"

@@ -92,6 +92,11 @@ def everything() -> list[Signals]:
 
 
 ALL = everything()
+LATE = [
+    Signals(readings={"small": Reading(late=True, confidence=0.0), "slow": slow})
+    for slow in (s.readings["slow"] for s in ALL[:4])
+]
+"""What they can say besides if the fast one breaks."""
 TARGETS = ("a", "b", "c")
 
 
@@ -203,12 +208,60 @@ def test_guards_against_brute_force(data: list[dict[str, Any]], when: dict[str, 
     never = {g.name for g in guards.guards if not any(holds(g.when, s) for s in ALL)}  # type: ignore[arg-type]
     assert {f.message.split("'")[1] for f in of(report, "guard_never")} == never
     asked = [(g, use in {t.name for t in g.eligible.targets}) for s, g in outcome if holds(rules.parsed[0].when, s)]
-    taken = of(report, "taken_away")
+    taken = [f for f in of(report, "taken_away") if not f.path.endswith(".default")]
     assert bool(taken) == any(not left for _, left in asked)
     if taken:
         always = not any(left for _, left in asked)
         levels = {(True, True): "error", (True, False): "warning", (False, True): "warning", (False, False): "note"}
         assert taken[0].level == levels[always, required]
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_guards, some_rules, st.sampled_from([None, "refuse", "a"]))
+def test_what_is_covered_against_brute_force(
+    guards: list[dict[str, Any]], data: list[dict[str, Any]], default: str | None
+) -> None:
+    rules = Rules(rules=data, default=default)
+    built = made(rules, guards)
+    report = lint(built)
+    asked = Guards(built.guards)
+    everybody = Eligibility(targets=tuple(d.target for d in built.drivers.values()), excluded={})
+    left = [(s, {t.name for t in asked.apply(s, everybody).eligible.targets}) for s in ALL]
+    nobody = not all(any(holds(rule.when, s) for rule in rules.parsed) for s in ALL)
+    passed = [(s, who) for s, who in left if who and rules.judge(s, who).rule is rules.otherwise]
+    if default == "a":
+        assert bool(of(report, "dead_zone")) == nobody
+        stands_in = any("a" not in who for _, who in passed)
+        assert any(f.path.endswith(".default") for f in of(report, "taken_away")) == stands_in
+        return
+    lost = any(any(holds(rule.when, s) for rule in rules.parsed) for s, _ in passed)
+    assert bool(of(report, "dead_zone")) == (nobody or lost)
+    assert any("no dead zones" in said for said in report.proved) == (not lost and (not nobody or default is not None))
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_guards, some_rules, st.sampled_from([None, "a"]))
+def test_what_is_proved_holds_of_signals_that_break(
+    guards: list[dict[str, Any]], data: list[dict[str, Any]], default: str | None
+) -> None:
+    rules = Rules(rules=data, default=default)
+    built = made(rules, guards)
+    report = lint(built)
+    asked = Guards(built.guards)
+    everybody = Eligibility(targets=tuple(d.target for d in built.drivers.values()), excluded={})
+
+    def left(signals: Signals) -> set[str]:
+        return {t.name for t in asked.apply(signals, everybody).eligible.targets}
+
+    nobody = any(not left(s) for s in LATE)
+    lost = any((who := left(s)) and rules.judge(s, who).use is None for s in LATE)
+    late = of(report, "late")
+    if "route auto: no guards leave a query without a target" in report.proved:
+        assert not nobody
+    if "rules auto: no dead zones, every input is covered by a rule" in report.proved:
+        assert not lost
+    assert not any(f.path.startswith("$.guards") for f in late) or nobody
+    assert not any(f.path.endswith(".rules") for f in late) or lost
 
 
 @settings(max_examples=40, deadline=None)
@@ -296,14 +349,72 @@ def test_a_clean_config_is_proved() -> None:
         - {name: short, when: {length.tokens: {le: 4000}}, use: small}
 """
     )
-    assert report.findings == ()
+    (late,) = report.findings
+    assert (late.level, late.kind, late.witness) == ("note", "late", {"length (late)": True})
     assert report.clean
     assert report.proved == (
         "rules auto: each of the 2 rules can hold, and decides some query",
         "rules auto: no two rules that do different things hold together",
-        "rules auto: no dead zones, every input is covered by a rule",
+        "rules auto: no dead zones, every input is covered by a rule, as long as all signals can be read",
     )
     assert (report.rules, report.guards) == (2, 0)
+
+
+def test_a_config_that_late_signals_do_not_hurt_is_proved_without_reserve() -> None:
+    report = linted(
+        """
+      rules:
+        - {name: long, when: {length.tokens: {gt: 4000}}, use: big}
+        - {name: rest, when: {not: {length.tokens: {gt: 4000}}}, use: small}
+"""
+    )
+    assert report.findings == ()
+    assert "rules auto: no dead zones, every input is covered by a rule" in report.proved
+
+
+def test_guards_on_a_fast_signal_that_breaks_may_leave_nobody() -> None:
+    """Of two guards that never hold together both do where the signal they read breaks."""
+    guards = """
+guards:
+  - {name: code, when: {marks.code: true}, only: [local]}
+  - {name: text, when: {marks.code: false}, never: [local]}
+"""
+    report = linted("\n      default: small\n", guards)
+    assert not of(report, "impasse")
+    (late,) = of(report, "late")
+    assert (late.level, late.path, late.witness) == ("warning", "$.guards[1]", {"marks (late)": True})
+    assert late.message.startswith("if marks is late, guards 'code' and 'text' together leave no target")
+    assert "route auto: no guards leave a query without a target, as long as all signals can be read" in report.proved
+    passes = linted("\n      default: small\n", guards.replace("only: [local]", "only: [local], late: passes"))
+    assert not of(passes, "late")
+    assert "route auto: no guards leave a query without a target" in passes.proved
+
+
+def test_a_required_rule_may_lose_its_target_where_a_signal_breaks() -> None:
+    report = linted(
+        """
+      rules:
+        - {name: code, when: {marks.code: true}, use: big, required: true}
+      default: small
+""",
+        "guards: [{name: long, when: {length.tokens: {gt: 9}, marks.code: false}, never: [big]}]",
+    )
+    (late,) = of(report, "late")
+    assert (late.level, late.path) == ("note", "$.routes.auto.policy.rules[0]")
+    assert late.witness == {"length (late)": True, "marks.code": True}
+
+
+def test_to_ask_whether_a_signal_could_be_read_is_no_mistake() -> None:
+    report = linted(
+        """
+      rules:
+        - {name: broken, when: {length.tokens: null}, use: big}
+        - {name: fine, when: {length.tokens: {ne: null}}, use: small}
+"""
+    )
+    assert [(f.level, f.kind) for f in report.findings] == [("note", "never_holds")]
+    assert "but where a signal is late" in report.findings[0].message
+    assert "rules auto: no dead zones, every input is covered by a rule" in report.proved
 
 
 def test_the_reason_why_a_rule_never_holds() -> None:
@@ -382,6 +493,91 @@ def test_what_falls_to_the_default_is_a_note() -> None:
     assert (warning.level, warning.witness) == ("warning", {"marks.code": False})
 
 
+LOCAL = 'guards: [{name: private, when: {pii.found: true}, only: ["tag:local"]}]'
+
+
+@pytest.mark.parametrize("use", ["big", "{among: [big, small], policy: any}"])
+def test_rules_that_a_guard_leaves_nobody_for_cover_nothing(use: str) -> None:
+    rules = f"""
+      rules:
+        - {{name: long, when: {{length.tokens: {{gt: 100}}}}, use: {use}}}
+        - {{name: short, when: {{length.tokens: {{le: 100}}}}, use: {use}}}
+      policies: {{any: random}}
+"""
+    report = linted(rules, LOCAL)
+    (zone,) = of(report, "dead_zone")
+    assert (zone.level, report.clean) == ("warning", False)
+    assert "guard 'private'" in zone.message
+    assert zone.witness is not None
+    assert zone.witness.get("pii.found") is True or zone.witness.get("pii (late)") is True
+    assert not any("dead zones" in said for said in report.proved)
+    assert of(linted(rules + "      default: refuse\n", LOCAL), "dead_zone")
+    assert not of(linted(rules + "      default: local\n", LOCAL), "dead_zone")
+    assert not of(linted(rules.replace("big", "local"), LOCAL), "dead_zone")
+
+
+def test_a_default_that_a_guard_takes_away_or_that_blocks_is_told() -> None:
+    rules = "\n      rules:\n        - {name: code, when: {marks.code: true}, use: local}\n"
+    report = linted(rules + "      default: big\n", LOCAL)
+    (note,) = of(report, "taken_away")
+    assert note.path.endswith(".default")
+    assert "stands in" in note.message
+    (note,) = of(linted(rules + "      default: {use: local, do: [block]}\n"), "dead_zone")
+    assert "refused by the default" in note.message
+
+
+def test_what_a_firm_rule_takes_does_not_get_to_the_rules_inside() -> None:
+    report = linted(
+        """
+      rules:
+        - {name: closed, when: {length.tokens: {gt: 100}}, use: refuse}
+        - {name: rest, when: {length.tokens: {ge: 0}}, use: {policy: inner}}
+      policies:
+        inner: {type: rules, rules: [{name: short, when: {length.tokens: {le: 100}}, use: big}]}
+"""
+    )
+    assert not of(report, "dead_zone")
+    assert any("inner: no dead zones" in said for said in report.proved)
+
+
+def test_rules_that_are_asked_among_some_targets_have_no_others() -> None:
+    rules = """
+      rules:
+        - {name: code, when: {marks.code: true}, use: {policy: inner, among: [small]}}
+      default: small
+      policies:
+        inner: {type: rules, rules: [{name: all, when: {not: {length.tokens: null}}, use: big}]}
+"""
+    report = linted(rules)
+    assert [f.path.rpartition("inner.")[2] for f in of(report, "dead_zone") if f.level == "warning"] == ["rules"]
+    (taken,) = of(report, "taken_away")
+    assert (taken.level, taken.path.rpartition(".")[2]) == ("warning", "rules[0]")
+    assert not any("inner: no dead zones" in said for said in report.proved)
+    both = linted(rules.replace("among: [small]", "among: [small, big]"))
+    assert not of(both, "taken_away")
+    assert any("inner: no dead zones" in said for said in both.proved)
+    guarded = linted(rules.replace("among: [small]", "among: [small, big]"), LOCAL.replace("tag:local", "small"))
+    assert of(guarded, "dead_zone")
+
+
+def test_a_guard_of_one_route_is_told_to_be_one() -> None:
+    made_ = yaml.safe_load(text("\n      default: small\n"))
+    made_["routes"]["auto"]["guards"] = [{"name": "private", "when": {"pii.found": True}, "never": ["big"]}]
+    (note,) = of(lint(config.make(made_)), "one_route")
+    assert (note.level, note.path) == ("note", "$.routes.auto.guards[0]")
+    assert "big" in note.message
+    assert "another route" not in note.message
+    made_["routes"]["other"] = {"policy": "random"}
+    assert "another route" in of(lint(config.make(made_)), "one_route")[0].message
+    made_["guards"] = made_["routes"]["auto"].pop("guards")
+    assert not of(lint(config.make(made_)), "one_route")
+
+
+def test_a_number_beyond_all_readings_is_refused() -> None:
+    with pytest.raises(ConfigError, match="that large"):
+        linted(f"\n      rules: [{{when: {{length: {{gt: 1{'0' * 400}}}}}, use: big}}]\n      default: small\n")
+
+
 def test_a_late_signal_falls_through_rules_and_holds_in_guards() -> None:
     rules = Rules(rules=[{"when": {"slow.flag": True}, "use": "a"}, {"when": {"slow.flag": False}, "use": "b"}])
     report = lint(made(rules, [{"name": "g", "when": {"slow.flag": True}, "never": ["a", "b", "c"]}]))
@@ -405,7 +601,7 @@ def test_confidence_is_not_proved_but_dead_zones_are() -> None:
         - {name: c, when: {marks.code: false}, use: small}
 """
     )
-    assert [f.kind for f in report.findings] == ["not_proved"]
+    assert [f.kind for f in report.findings] == ["not_proved", "late"]
     assert any("every input is covered" in said for said in report.proved)
 
 
@@ -427,7 +623,10 @@ def test_rules_inside_rules_are_judged_by_what_gets_there() -> None:
     assert [f.message for f in of(report, "never_holds")] == [
         "rule 'lost' never holds: no query for which it could gets here"
     ]
-    assert "rules auto.policy.policies.inner: no dead zones, every input is covered by a rule" in report.proved
+    assert any(
+        said.startswith("rules auto.policy.policies.inner: no dead zones, every input is covered by a rule")
+        for said in report.proved
+    )
 
 
 def test_named_conditions_are_said_once_where_they_stand() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fairlead import pool as pool_module
 from fairlead.errors import ConfigError, UnknownName
 from fairlead.pool import Health, Pool, estimate_tokens
 from fairlead.types import Call, Constraints, Failure, Message, Part, Profile, Query, Target
@@ -109,6 +110,12 @@ def test_a_resting_target_is_not_eligible() -> None:
     assert found.excluded["a"].startswith("resting for")
 
 
+def test_what_an_assistant_said_before_excludes_nobody() -> None:
+    parts = tuple(Part(type=kind) for kind in ("refusal", "output_text", "input_text"))
+    messages = (Message(role="assistant", content=parts), Message(role="user", content="and now?"))
+    assert len(pool().eligible(Query(id="q", messages=messages)).targets) == 2
+
+
 # ------------------------------------------------------------------------------------------------- what a call may cost
 
 
@@ -208,3 +215,19 @@ def test_nobody_writes_beyond_its_context() -> None:
     query = Query.ask("x" * 80)
     assert pool.estimate_usd(Call(target="small"), query) == pytest.approx(256 - 10)
     assert pool.estimate_usd(Call(target="large"), query) == pytest.approx(1024)
+
+
+def test_a_prompt_is_measured_once_for_all_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Any] = []
+    whole = pool_module._bytes
+    monkeypatch.setattr(pool_module, "_bytes", lambda value: measured.append(value) or whole(value))
+    priced = Profile(input_usd_per_mtok=3.0, output_usd_per_mtok=0.0)
+    targets = pool(*(Target(name=f"t{i}", profile=priced) for i in range(10)))
+    query = Query.ask("hé" * 300, constraints=Constraints(max_usd=1.0), tools=["x"])
+    assert len(targets.eligible(query, left_usd=1.0).targets) == 10
+    assert len(measured) == 1
+    # 300 ASCII characters, 300 others, a field of five bytes and a message.
+    usd = 3.0 * (100 + 450 + 2 + 8) / 1e6
+    assert targets.estimate_usd(Call(target="t0"), query) == pytest.approx(usd)
+    own = Call(target="t0", messages=(Message(role="user", content="hey"),))
+    assert targets.estimate_usd(own, query) == pytest.approx(3.0 * (1 + 2 + 8) / 1e6, rel=0.1)

@@ -1,15 +1,22 @@
 """A decision is made again from its record alone, and any difference is named."""
 
+import contextlib
+
 import msgspec
 import pytest
 
-from fairlead.errors import StoreError
+from fairlead.component import pack, unpack
+from fairlead.config import make
+from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
+from fairlead.guards import Guard, Guards
 from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
 from fairlead.policies.fixed import Fixed
 from fairlead.policies.random import Random
+from fairlead.policies.rules import Rules
 from fairlead.pool import Pool
 from fairlead.prove import replay_decision
+from fairlead.router import Router
 from fairlead.sqlite import SQLiteStore
 from fairlead.types import Call, Decision, Failure, Outcome, Query, Signals, Step, Target, Trace
 
@@ -149,6 +156,9 @@ async def test_a_forged_refusal_does_not_replay(store):
     assert "where nobody may answer" in replay_decision(answered, store).differences[0]
     decided = a_trace(store)
     nobody = change(decided, decision=change(decided.decision, eligible=()))
+    assert [d.split(":")[0] for d in replay_decision(nobody, store).differences] == ["eligible"]
+    rested = {t.name: "resting for 9.0 s after failures" for t in POOL}
+    nobody = change(decided, decision=change(decided.decision, eligible=(), excluded=rested))
     assert "no target may answer" in replay_decision(nobody, store).differences[0]
 
 
@@ -161,3 +171,130 @@ async def test_who_takes_over_and_what_was_weighed_is_compared(store):
     ):
         forged = msgspec.structs.replace(trace, decision=msgspec.structs.replace(trace.decision, **{name: fake}))
         assert [d.split(":")[0] for d in replay_decision(forged, store).differences] == [name]
+
+
+GUARDED = {
+    "targets": {
+        "near": {"type": "scripted", "replies": ["n"], "profile": {"tags": ["local"]}},
+        "far": {"type": "scripted", "replies": ["f"]},
+        "away": {"type": "scripted", "replies": ["a"]},
+    },
+    "routes": {
+        "auto": {"policy": "random", "guards": [{"name": "own", "when": "long", "never": ["away"], "do": ["tag"]}]},
+        "ruled": {
+            "policy": {
+                "type": "rules",
+                "rules": [{"name": "long", "when": "long", "use": "far", "required": True, "do": ["prompt"]}],
+                "default": "near",
+            }
+        },
+    },
+    "conditions": {"long": {"any": [{"length": {"gt": 50}}, {"not": {"language": {"in": ["latin", None]}}}]}},
+    "guards": [{"name": "private", "when": "long", "only": ["tag:local", "away"], "do": ["tag", "mask"]}],
+    "actions": {"prompt": {"system": "be brief"}},
+}
+
+
+@pytest.fixture
+async def router(tmp_path):
+    async with make({**GUARDED, "store": {"path": str(tmp_path / "guarded.db")}}).router() as router:
+        yield router
+
+
+async def ask(router: Router, text: str, route: str = "auto") -> Trace:
+    with contextlib.suppress(NoEligibleTarget):
+        await router.handle(msgspec.structs.replace(Query.ask(text), route=route))
+    return next(router.store.traces(newest_first=True))
+
+
+async def test_what_guards_did_is_done_again_from_the_record(router):
+    router.pool.health.failed("away", Failure(kind="rate_limited", retry_after_seconds=60.0))
+    long = "mail bo@example.org " * 5
+    traces = [await ask(router, text, route) for text in ("hi", long) for route in ("auto", "ruled", "near", "far")]
+    for trace in traces:
+        assert trace.decision.guards_digest
+        replayed = replay_decision(trace, router.store)
+        assert replayed.same, replayed.differences
+    assert [t.decision.guards for t in traces[4:]] == [("private", "own"), ("private",), ("private",), ("private",)]
+    assert [t.decision.actions for t in traces[3:6]] == [(), ("tag", "mask"), ("tag", "mask")]
+    # `near` is left, but the rule is required and `far` is gone: a refusal by guard and rule together.
+    assert traces[5].decision.eligible == ("near",)
+    assert set(traces[5].decision.excluded) == {"far", "away"}
+    assert not traces[5].decision.options
+    assert router.store.verify() == len(traces)
+
+
+async def test_a_record_that_is_silent_of_its_guards_does_not_replay(router):
+    change = msgspec.structs.replace
+    digests = {"auto": router.house_guards.digest, "far": router.guards["auto"].digest}
+    for trace in (await ask(router, "word " * 20), await ask(router, "word " * 20, "far")):
+        d = trace.decision
+        kept = {n: why for n, why in d.excluded.items() if n != "far"}
+        for fake in (
+            {"guards": ()},
+            {"actions": ()},
+            {"actions": (*d.actions, "prompt")},
+            {"excluded": {}},
+            {"excluded": kept, "eligible": ("near", "far", *d.eligible[1:])},
+            {"guards": (), "actions": (), "excluded": {}},
+            {"guards": (), "actions": (), "excluded": {}, "guards_digest": ""},
+            {"guards_digest": digests[trace.query.route]},
+        ):
+            replayed = replay_decision(change(trace, decision=change(d, **fake)), router.store)
+            assert not replayed.same, fake
+            assert len(replayed.differences) >= len(fake.keys() - {"guards_digest"}), (fake, replayed.differences)
+
+
+async def test_guards_that_the_store_lacks_are_said(router, store):
+    trace = await ask(router, "hi")
+    d = trace.decision
+    lost = msgspec.structs.replace(trace, decision=msgspec.structs.replace(d, guards_digest="beef"))
+    with pytest.raises(StoreError, match="no guards beef"):
+        replay_decision(lost, router.store)
+    router.store.save_guards("beef", {"guards": [{"name": "x"}], "orders": {}})
+    with pytest.raises(StoreError, match="beef cannot be read"):
+        replay_decision(lost, router.store)
+    others = router.house_guards
+    router.store.save_guards("cafe", others.data)
+    renamed = msgspec.structs.replace(trace, decision=msgspec.structs.replace(d, guards_digest="cafe"))
+    assert [x.split(":")[0] for x in replay_decision(renamed, router.store).differences] == ["guards"]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [Random(), Rules(rules=[{"when": {"length": {"gt": 1}}, "use": "near", "do": ["mask"]}], default="near")],
+)
+async def test_a_router_does_not_start_without_what_is_ordered(tmp_path, policy):
+    config = make({**GUARDED, "store": {"path": str(tmp_path / "s.db")}})
+    made = config.router()
+    guards = config.guards if policy.type_name() == "random" else ()
+    lacking = Router(
+        pool=made.pool,
+        world=made.world,
+        observer=made.observer,
+        policies={"auto": policy},
+        store=made.store,
+        guards=guards,
+        actions={"tag": config.actions["tag"]},
+    )
+    with pytest.raises(FairleadError, match="orders mask"):
+        await lacking.start()
+
+
+def test_guards_are_kept_whole():
+    config = make(GUARDED)
+    orders = {name: action.order for name, action in config.actions.items()}
+    guards = Guards((*config.guards, *config.route_guards["auto"]), orders=orders)
+    again = Guards.of(unpack(pack(guards.data)))
+    assert (again.guards, again.orders, again.digest) == (guards.guards, guards.orders, guards.digest)
+    closed = Guards([Guard(name="closed", only=())])
+    assert Guards.of(closed.data).guards == closed.guards
+    assert (Guards().digest, Guards(orders={"tag": 5}).digest == "") == ("", False)
+
+
+async def test_nothing_is_kept_of_guards_where_there_are_none(tmp_path):
+    plain = {"targets": GUARDED["targets"], "routes": {"auto": {"policy": "random"}}}
+    async with make({**plain, "store": {"path": str(tmp_path / "plain.db")}}).router() as router:
+        trace = await ask(router, "hi")
+        assert trace.decision.guards_digest == ""
+        assert replay_decision(trace, router.store).same

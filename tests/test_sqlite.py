@@ -17,6 +17,7 @@ import pytest
 
 from fairlead.component import digest, pack
 from fairlead.errors import ChainBroken, StoreError
+from fairlead.guards import Guards
 from fairlead.plans.single import Single
 from fairlead.pool import Pool
 from fairlead.rewards import Lesson
@@ -622,7 +623,10 @@ async def test_a_policy_or_pool_that_a_trace_names_is_missed(store):
     pool = Pool(targets=(Target(name="a"),))
     store.save_pool(pool.digest, pool.targets)
     trace = decided_by("t0", kept.digest)
-    decision = msgspec.structs.replace(trace.decision, pool_digest=pool.digest)
+    guards = Guards(orders={"mask": 20})
+    store.save_guards(guards.digest, guards.data)
+    assert store.load_guards(guards.digest) == guards.data
+    decision = msgspec.structs.replace(trace.decision, pool_digest=pool.digest, guards_digest=guards.digest)
     await store.append(msgspec.structs.replace(trace, decision=decision))
     store.stop()
     assert store.verify() == 1
@@ -635,6 +639,13 @@ async def test_a_policy_or_pool_that_a_trace_names_is_missed(store):
     with pytest.raises(ChainBroken, match=rf"the pool {pool.digest} that trace 1 \(t0\) names is missing"):
         store.verify()
     store.save_pool(pool.digest, pool.targets)
+    with pytest.raises(ChainBroken, match=rf"the guards {guards.digest} that trace 1 \(t0\) names is missing"):
+        store.verify()
+    store.save_guards(guards.digest, {"guards": [], "orders": {}})
+    with pytest.raises(ChainBroken, match=rf"the guards {guards.digest} was changed"):
+        store.verify()
+    raw(store.path, "DELETE FROM artifacts WHERE kind = 'guards'")
+    store.save_guards(guards.digest, guards.data)
     assert store.verify() == 1
 
 

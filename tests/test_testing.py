@@ -190,13 +190,24 @@ class Fragile(Signal):
         return Reading(value=1 / len(query.text))
 
 
+class Numpy(Signal):
+    def _read(self, query: Query) -> Reading:
+        return Reading(value=np.float64(0.5))
+
+
 class Infinite(Signal):
     def _read(self, query: Query) -> Reading:
         return Reading(value=float("inf"))
 
 
 @pytest.mark.parametrize(
-    ("make", "message"), [(Clock, "same reading"), (Fragile, "never fails"), (Infinite, "must be finite")]
+    ("make", "message"),
+    [
+        (Clock, "same reading"),
+        (Fragile, "never fails"),
+        (Infinite, "must be finite"),
+        (Numpy, "value must be Python's own bool"),
+    ],
 )
 def test_a_broken_signal_is_named(make: Callable[[], Signal], message: str) -> None:
     with pytest.raises(AssertionError, match=message):

@@ -11,12 +11,12 @@ or beside others as ``{is: name}``::
 **Crisp.** Logic has two values, so De Morgan's laws hold: what was not read, was late, or is not a number, is neither greater nor less than
 anything, and unequal to everything but null. A truth value never equals a number.
 
-**Fuzzy.** `degree` is a number in [0, 1]: of a test, the confidence of its reading where the test passes, else 0; of ``all`` the least, of
+**Fuzzy.** The degree of a condition is a number in [0, 1]: of a test, the confidence of its reading where the test passes, else 0; of ``all`` the least, of
 ``any`` the greatest, of ``not`` 1 minus. A reading that is late or not there has confidence 0: no test on it says anything, and so the
 ``not`` of such a test has degree 1. De Morgan's laws hold here too. What equals what:
 
-- if every reading that a condition names is there with confidence 1: `degree` is 1 where it `holds`, else 0;
-- if each confidence is 0 or 1: `degree` is 1 or 0, and is the crisp truth of the condition with each test read as "passes, and confidence 1";
+- if every reading that a condition names is there with confidence 1: the degree is 1 where it `holds`, else 0;
+- if each confidence is 0 or 1: the degree is 1 or 0, and is the crisp truth of the condition with each test read as "passes, and confidence 1";
 - ``degree >= threshold`` is the crisp truth of another condition, `at_least`, which compares confidences with the threshold and with
   1 minus the threshold alone. That is what is evaluated, and what is proved of it.
 
@@ -163,6 +163,21 @@ def leaves(data: Any, path: str) -> Iterator[tuple[str, Test]]:
                 yield (f"{at}.{test.op}" if isinstance(value, dict) else at), test
 
 
+def written(condition: Condition) -> dict[str, Any]:
+    """Return builtin data that `parse` reads back as `condition`, whatever was used by name written out."""
+    match condition:
+        case Test(key, op, value):
+            return {key: {op: list(value) if op == "in" else value}}
+        case All(parts):
+            return {"all": [written(p) for p in parts]}
+        case AnyOf(parts):
+            return {"any": [written(p) for p in parts]}
+        case Not(part):
+            return {"not": written(part)}
+        case Sure():
+            raise TypeError("what is derived by `at_least` is not written")
+
+
 def _parse(data: Any, path: str, look_up: Callable[[str, str], Condition]) -> Condition:
     if isinstance(data, str):
         return look_up(data, path)
@@ -222,7 +237,7 @@ def _tests(key: str, value: Any, path: str) -> list[Test]:
                 raise ConfigError("'in' takes a list of one or more values", path=at)
             for i, v in enumerate(operand):
                 _check_scalar(v, f"{at}[{i}]", "values are plain")
-        elif op in ("eq", "ne"):
+        else:
             _check_scalar(operand, at, "values are plain")
     return [Test(key, op, tuple(v) if op == "in" else v) for op, v in value.items()]
 
@@ -230,6 +245,8 @@ def _tests(key: str, value: Any, path: str) -> list[Test]:
 def _check_scalar(value: Any, path: str, advice: str) -> None:
     if not isinstance(value, bool | int | float | str | None):
         raise ConfigError(f"this is neither a string, a number, true, false nor null; {advice}", path=path)
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ConfigError("no whole number that is read is that large: 64 bits hold it", path=path)
 
 
 # ---------------------------------------------------------------------------------------------------------- asked once
@@ -250,37 +267,8 @@ def holds(condition: Condition, signals: Signals) -> bool:
             return _NUMERIC[op](_sure(signals.readings.get(signal)), value)
 
 
-def degree(condition: Condition, signals: Signals) -> float:
-    """Return how far `condition` is true of `signals`, in [0, 1] (fuzzy: least, greatest, 1 minus)."""
-    match condition:
-        case Test(key):
-            return _sure(signals.readings.get(key.partition(".")[0])) if holds(condition, signals) else 0.0
-        case All(parts):
-            return min((degree(p, signals) for p in parts), default=1.0)
-        case AnyOf(parts):
-            return max((degree(p, signals) for p in parts), default=0.0)
-        case Not(part):
-            return 1.0 - degree(part, signals)
-        case Sure():
-            return float(holds(condition, signals))
-
-
-def confidence(condition: Condition, signals: Signals) -> float:
-    """Return the mean confidence over the tests that are satisfied: those that pass, and under a ``not`` those that fail.
-
-    The paper counts tests that pass; a rule of one ``not`` would then have no confidence. A condition that holds has at least one; of
-    none the mean is 0.
-    """
-    said = [
-        _sure(signals.readings.get(test.key.partition(".")[0]))
-        for test, wanted in _literals(condition)
-        if holds(test, signals) == wanted
-    ]
-    return sum(said) / len(said) if said else 0.0
-
-
 def at_least(condition: Condition, threshold: float) -> Condition:
-    """Return the crisp condition that holds where ``degree(condition) >= threshold`` (but for rounding in 1 minus), `threshold` in (0, 1]."""
+    """Return the crisp condition that holds where the degree of `condition` is `threshold` or more (but for rounding in 1 minus), `threshold` in (0, 1]."""
     return _above(condition, threshold, 1.0 - threshold, "ge")
 
 
@@ -427,7 +415,7 @@ def compiled(condition: Condition, sheet: Sheet) -> Check:
 
 
 def compiled_degree(condition: Condition, sheet: Sheet) -> Measure:
-    """Return what `degree` says, as a function of the values on `sheet`."""
+    """Return how far `condition` is true, in [0, 1] (fuzzy: least, greatest, 1 minus), as a function of the values on `sheet`."""
     match condition:
         case Test(key):
             check, i = compiled(condition, sheet), sheet.place(key.partition(".")[0], "confidence")
@@ -447,7 +435,12 @@ def compiled_degree(condition: Condition, sheet: Sheet) -> Measure:
 
 
 def compiled_confidence(condition: Condition, sheet: Sheet) -> Measure:
-    """Return what `confidence` says, as a function of the values on `sheet`."""
+    """Return the mean confidence over the tests that are satisfied, as a function of the values on `sheet`: those that pass, and under a
+    ``not`` those that fail.
+
+    The paper counts tests that pass; a rule of one ``not`` would then have no confidence. A condition that holds has at least one; of
+    none the mean is 0.
+    """
     literals = [
         (compiled(test, sheet), wanted, sheet.place(test.key.partition(".")[0], "confidence"))
         for test, wanted in _literals(condition)

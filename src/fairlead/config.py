@@ -16,12 +16,13 @@
     gateway: {host: 127.0.0.1, port: 4356}
 
 An unknown key is an error with its path and the nearest known name. Secrets are written as ``${NAME}`` and read from the environment
-when a target is opened; they are never stored. Relative paths (``store.path``, ``trained``, models and tokenizers) start from the folder of the file.
+when a target is opened; they are never stored. Relative paths (``store.path``, ``trained``, models, tokenizers, a cache's file) start from
+the folder of the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -231,7 +232,7 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         _check_tokenizer(driver, f"$.targets.{name}.profile.tokenizer")
     signals = {name: build("signals", name) for name in DEFAULT_SIGNALS}
     for name, spec in file.signals.items():
-        spec = spec if folder is None else _anchored(spec, folder)
+        spec = _placed(spec, folder)
         untyped = isinstance(spec, Mapping) and "type" not in spec and set(spec) != {"trained"}
         spec = {"type": name, **spec} if untyped else (spec or name)
         signals[name] = build("signals", spec, path=f"$.signals.{name}")
@@ -240,17 +241,20 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
     for name, route in file.routes.items():
         if name in drivers:
             raise ConfigError(f"a target is called {name!r} too; rename one of them", path=f"$.routes.{name}")
-        spec = route.policy if folder is None else _anchored(route.policy, folder)
-        spec = _with_conditions(spec, file.conditions)
+        spec = _with_conditions(_placed(route.policy, folder), file.conditions)
         policies[name] = build("policies", spec, path=f"$.routes.{name}.policy")
-        for path, part in policies[name].walk(f"$.routes.{name}.policy"):
-            _check(part, path, drivers)
+        _settle({f"$.routes.{name}.policy": policies[name]}, folder, drivers)
     house = guards.read(file.guards, path="$.guards", named=named)
     own = {
         r: guards.read(c.guards, path=f"$.routes.{r}.guards", named=named) for r, c in file.routes.items() if c.guards
     }
     every = [(f"$.guards[{i}]", g) for i, g in enumerate(house)]
-    every += [(f"$.routes.{r}.guards[{i}]", g) for r, found in own.items() for i, g in enumerate(found)]
+    for r, found in own.items():
+        for i, g in enumerate(found):
+            if any(g.name == h.name for h in house):
+                said = f"a guard of the whole file is called {g.name!r} too, so a trace could not tell them apart; rename one"
+                raise ConfigError(said, path=f"$.routes.{r}.guards[{i}].name")
+            every.append((f"$.routes.{r}.guards[{i}]", g))
     # A signal that needs no arguments need not stand in the file to be read.
     needed = dict.fromkeys(k.partition(".")[0] for _, guard in every for k in guard.keys)
     for policy in policies.values():
@@ -258,12 +262,7 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
     for name in needed:
         if name not in signals and name in catalog.names("signals"):
             signals[name] = build("signals", name, path=f"$.signals.{name}")
-    for name in signals:
-        for path, part in signals[name].walk(f"$.signals.{name}"):
-            for key in part.paths if folder is not None else ():
-                if (file_name := getattr(part, key)) is not None:
-                    setattr(part, key, str(folder / file_name))
-            _check(part, path, drivers)
+    _settle({f"$.signals.{name}": signal for name, signal in signals.items()}, folder, drivers)
     observer = Observer(signals=signals)
     for name, policy in policies.items():
         at = f"$.routes.{name}.policy"
@@ -281,8 +280,8 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         for path, part in policy.walk(f"$.routes.{of}.policy"):
             if isinstance(part, Policy):
                 ordered |= {name: path + inner.removeprefix("$") for inner, name in part.orders}
-    actions = _actions(file.actions if folder is None else _anchored(file.actions, folder), ordered, drivers)
-    share([*signals.values(), *actions.values()])
+    actions = _actions(_placed(file.actions, folder), ordered)
+    _settle({f"$.actions.{n}": action for n, action in actions.items()}, folder, drivers, beside=signals.values())
     return Config(
         drivers=drivers,
         policies=policies,
@@ -292,6 +291,43 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         actions=actions,
         file=file,
     )
+
+
+def _placed(data: Any, folder: Path | None) -> Any:
+    """Let relative paths that are read while components are built (trained ones, a profile's tokenizer) start from `folder`."""
+    if folder is None:
+        return data
+    match data:
+        case {"trained": str(path)} if len(data) == 1:
+            return {"trained": str(folder / path)}
+        case {"profile": {"tokenizer": str(path), **profile}, **rest}:
+            return {**rest, "profile": {**profile, "tokenizer": str(folder / path)}}
+        case Mapping():
+            # A condition may well test a signal called trained.
+            return {k: v if k in ("when", "conditions") else _placed(v, folder) for k, v in data.items()}
+        case list() | tuple():
+            return [_placed(v, folder) for v in data]
+    return data
+
+
+def _settle(
+    components: Mapping[str, Component],
+    folder: Path | None,
+    drivers: Mapping[str, Driver],
+    *,
+    beside: Iterable[Component] = (),
+) -> None:
+    """Let the files that components (by path) and those inside them name (`Component.paths`) start from `folder`, and equal embedders, also
+    of those `beside`, be one; then check each: a model is loaded once."""
+    for path, component in components.items():
+        for _, part in component.walk(path):
+            for key in part.paths if folder is not None else ():
+                if (file := getattr(part, key)) is not None:
+                    setattr(part, key, str(folder / file))
+    share([*beside, *components.values()])
+    for path, component in components.items():
+        for at, part in component.walk(path):
+            _check(part, at, drivers)
 
 
 def _check(part: Component, path: str, drivers: Mapping[str, Driver]) -> None:
@@ -308,6 +344,10 @@ def _check(part: Component, path: str, drivers: Mapping[str, Driver]) -> None:
                 if name not in drivers:
                     at = path + inner.removeprefix("$")
                     raise ConfigError(f"no target is called {name!r}; {suggest(name, drivers)}", path=at)
+        case Action():
+            for name in part.names:
+                if name not in drivers:
+                    raise ConfigError(f"no target is called {name!r}; {suggest(name, drivers)}", path=path)
         case Predictor() if part.fitted and not set(part.targets_) & set(drivers):
             knows = ", ".join(part.targets_)
             raise ConfigError(f"the predictor was trained on none of the targets here; it knows {knows}", path=path)
@@ -344,7 +384,7 @@ def _check_guard(guard: Guard, path: str, drivers: Mapping[str, Driver], signals
             raise ConfigError(f"no target is called {selector!r}; {suggest(selector, drivers)}", path=f"{path}.{field}")
 
 
-def _actions(specs: Mapping[str, Any], ordered: Mapping[str, str], drivers: Mapping[str, Driver]) -> dict[str, Action]:
+def _actions(specs: Mapping[str, Any], ordered: Mapping[str, str]) -> dict[str, Action]:
     """Build the actions that the config describes, and those that are ordered by their catalogue name alone."""
     built: dict[str, Action] = {}
     for name, spec in specs.items():
@@ -358,12 +398,6 @@ def _actions(specs: Mapping[str, Any], ordered: Mapping[str, str], drivers: Mapp
             known = [*specs, *catalog.names("actions")]
             raise ConfigError(f"no action is called {name!r}; {suggest(name, known)}", path=path)
         built[name] = build("actions", name, path=f"$.actions.{name}")
-    for name, action in built.items():
-        for path, part in action.walk(f"$.actions.{name}"):
-            _check(part, path, drivers)
-            for target in part.names if isinstance(part, Action) else ():
-                if target not in drivers:
-                    raise ConfigError(f"no target is called {target!r}; {suggest(target, drivers)}", path=path)
     return built
 
 
@@ -398,26 +432,3 @@ def _check_tokenizer(driver: Driver, path: str) -> None:
             tokens.load(tokenizer)
         except ConfigError as e:
             raise ConfigError(e.message, path=path) from e
-
-
-def _placed(spec: Any, folder: Path | None) -> Any:
-    """Let a target's tokenizer start from `folder`."""
-    match spec:
-        case {"profile": {"tokenizer": str(path), **profile}, **rest} if folder is not None:
-            return {**rest, "profile": {**profile, "tokenizer": str(folder / path)}}
-    return spec
-
-
-def _anchored(data: Any, folder: Path) -> Any:
-    """Let relative paths of trained predictors and of caches start from `folder`."""
-    match data:
-        case {"trained": str(path)} if len(data) == 1:
-            return {"trained": str(folder / path)}
-        case {"type": "sqlite", "path": str(path)}:  # a cache
-            return {**data, "path": str(folder / path)}
-        case Mapping():
-            # A condition may well test a signal called trained.
-            return {k: v if k in ("when", "conditions") else _anchored(v, folder) for k, v in data.items()}
-        case list() | tuple():
-            return [_anchored(v, folder) for v in data]
-    return data

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fairlead.types import Failure
+    from fairlead.types import Failure, Trace
 
 
 class FairleadError(Exception):
@@ -75,10 +75,22 @@ class CacheError(FairleadError):
 
 
 class NoEligibleTarget(FairleadError):
-    """No target may answer the query. `excluded` says why, target by target."""
+    """No target may answer the query. `excluded` says why, target by target, and `kinds` in one word of `fairlead.pool.Kind`.
 
-    def __init__(self, excluded: Mapping[str, str]) -> None:
+    `trace` is the refusal as it was kept, once it is.
+    """
+
+    def __init__(
+        self,
+        excluded: Mapping[str, str],
+        *,
+        kind: str = "policy",
+        kinds: Mapping[str, str] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
         self.excluded = dict(excluded)
+        self.kinds = dict.fromkeys(excluded, kind) if kinds is None else dict(kinds)
+        self.trace = trace
         why = "; ".join(f"{name}: {reason}" for name, reason in self.excluded.items()) or "the pool is empty"
         super().__init__(f"no target may answer this query ({why})")
 

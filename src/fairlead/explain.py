@@ -23,6 +23,7 @@ def explain(query: Query, signals: Signals, decision: Decision) -> dict[str, Any
         "version": decision.version,
         "policy_digest": decision.policy_digest,
         "pool_digest": decision.pool_digest,
+        "guards_digest": decision.guards_digest,
         "chosen": decision.plan.targets()[0] if decision.options else None,
         "plan": to_data(decision.plan) if decision.options else None,
         "propensity": decision.propensity,

@@ -16,12 +16,14 @@ About 1 µs a guard.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from msgspec import Struct
 
 from fairlead import conditions
+from fairlead.component import digest, pack
 from fairlead.conditions import Condition, Named, keys, parse
 from fairlead.errors import ConfigError, suggest
 from fairlead.pool import Eligibility
@@ -63,10 +65,16 @@ class Guarded(Struct, frozen=True, kw_only=True):
 
 
 class Guards:
-    """The guards of one route, in order."""
+    """The guards of one route, in order.
 
-    def __init__(self, guards: Sequence[Guard] = ()) -> None:
+    Args:
+        guards: those of every request first.
+        orders: where each action nests (`Action.order`), by name; those that rules may order included.
+    """
+
+    def __init__(self, guards: Sequence[Guard] = (), *, orders: Mapping[str, int] | None = None) -> None:
         self.guards = tuple(guards)
+        self.orders = dict(orders or {})
         self.needs = tuple(dict.fromkeys(k.partition(".")[0] for g in self.guards for k in g.keys))
         """Signals that they read."""
         self._parts = [
@@ -78,14 +86,58 @@ class Guards:
             for g in self.guards
         ]
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Guards:
+        """Make again what `data` gave. Raises `ConfigError` if it is something else."""
+        try:
+            guards = [
+                Guard(
+                    name=g["name"],
+                    when=None if g["when"] is None else parse(g["when"]),
+                    only=None if g["only"] is None else tuple(g["only"]),
+                    never=tuple(g["never"]),
+                    do=tuple(g["do"]),
+                    late=g["late"],
+                )
+                for g in data["guards"]
+            ]
+            return cls(guards, orders=data["orders"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise ConfigError(f"these are no guards as they are kept: {e!r}") from e
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """All of it as builtin data, conditions written out."""
+        guards = [
+            {
+                "name": g.name,
+                "when": None if g.when is None else conditions.written(g.when),
+                "only": g.only,
+                "never": g.never,
+                "do": g.do,
+                "late": g.late,
+            }
+            for g in self.guards
+        ]
+        return {"guards": guards, "orders": self.orders}
+
+    @cached_property
+    def digest(self) -> str:
+        """Name these guards and the places of the actions; empty if there are neither."""
+        return digest(pack(self.data)) if self.guards or self.orders else ""
+
     def __bool__(self) -> bool:
         return bool(self.guards)
+
+    def ordered(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return each action once, outermost first."""
+        return tuple(sorted(dict.fromkeys(names), key=lambda name: self.orders.get(name, 0)))
 
     def apply(self, signals: Signals, eligible: Eligibility) -> Guarded:
         """Take away what the guards that hold forbid. Who is left may be nobody: the policy's `decide` then refuses."""
         held: list[str] = []
         actions: list[str] = []
-        targets, excluded = eligible.targets, eligible.excluded
+        targets, excluded, kinds = eligible.targets, eligible.excluded, eligible.kinds
         readings = signals.readings
         for guard, reads, check in self._parts:
             late = [name for name in reads if (r := readings.get(name)) is None or r.late]
@@ -104,11 +156,14 @@ class Guards:
             gone = [t for t in targets if guard.forbids(t)]
             if gone:
                 excluded = excluded | {t.name: why for t in gone}
+                kinds = kinds | dict.fromkeys((t.name for t in gone), "guard")
                 targets = tuple(t for t in targets if t.name not in excluded)
         if not held:
             return Guarded(eligible=eligible)
         return Guarded(
-            eligible=Eligibility(targets=targets, excluded=excluded), guards=tuple(held), actions=tuple(actions)
+            eligible=Eligibility(targets=targets, excluded=excluded, kinds=kinds),
+            guards=tuple(held),
+            actions=tuple(actions),
         )
 
 

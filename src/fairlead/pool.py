@@ -6,18 +6,23 @@ kept beside it, since it changes with every call.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from fairlead import tokens
 from fairlead.component import digest, pack
 from fairlead.errors import ConfigError, UnknownName
-from fairlead.types import Call, Failure, Query, Target, Tokens
+from fairlead.types import Call, Failure, Profile, Query, Target, Tokens
+
+Kind: TypeAlias = Literal["asked", "fit", "context", "budget", "rest", "guard", "rule", "policy"]
+"""What keeps a target from answering: the asker's own wish, what the target can take, the length of the text, money, a rest after failures,
+a guard, a rule, or something else that a policy keeps."""
 
 
 class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +30,8 @@ class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
 
     targets: tuple[Target, ...]
     excluded: dict[str, str] = {}
+    kinds: dict[str, Kind] = {}
+    """Why each is excluded, in one word."""
 
 
 class Health:
@@ -113,35 +120,46 @@ class Pool:
         sizes: dict[str, int] = {}
         good: list[Target] = []
         excluded: dict[str, str] = {}
+        kinds: dict[str, Kind] = {}
         for t in self.targets:
             p = t.profile
+            kind: Kind
             if allow is not None and t.name not in allow:
-                excluded[t.name] = "not among the allowed targets"
+                kind, why = "asked", "not among the allowed targets"
             elif regions is not None and p.regions.isdisjoint(regions):
                 keeps = f"keeps data in {', '.join(sorted(p.regions))}" if p.regions else "states no region"
-                excluded[t.name] = f"{keeps}, and the data may go to {', '.join(regions) or 'no region'} only"
+                kind, why = "asked", f"{keeps}, and the data may go to {', '.join(regions) or 'no region'} only"
             elif not modalities <= p.modalities:
-                excluded[t.name] = "cannot take " + ", ".join(sorted(modalities - p.modalities))
+                kind, why = "fit", "cannot take " + ", ".join(sorted(modalities - p.modalities))
             elif query.tools and not p.tools:
-                excluded[t.name] = "cannot use tools"
-            elif budget is not None and (usd := self.estimate_usd(Call(target=t.name), query)) is None:
-                excluded[t.name] = "has no known price, and the query has a budget"
+                kind, why = "fit", "cannot use tools"
+            elif budget is not None and (usd := _usd(p, Call(target=t.name), query, sizes)) is None:
+                kind, why = "budget", "has no known price, and the query has a budget"
             elif budget is not None and usd is not None and usd > budget:
-                excluded[t.name] = f"may cost {usd:.6f} USD, more than the query's budget of {budget:.6f}"
-            elif left_usd is not None and (usd := self.estimate_usd(Call(target=t.name), query)) is None:
-                excluded[t.name] = "budget: has no known price, and the route has a budget; give its profile prices"
+                kind, why = "budget", f"may cost {usd:.6f} USD, more than the query's budget of {budget:.6f}"
+            elif left_usd is not None and (usd := _usd(p, Call(target=t.name), query, sizes)) is None:
+                kind, why = "budget", "budget: has no known price, and the route has a budget; give its profile prices"
             elif left_usd is not None and usd is not None and usd > left_usd:
-                excluded[t.name] = (
-                    f"budget: may cost {usd:.6f} USD, and {max(0.0, left_usd):.6f} are left in this period"
-                )
+                left = max(0.0, left_usd)
+                kind, why = "budget", f"budget: may cost {usd:.6f} USD, and {left:.6f} are left in this period"
             elif t.name in self.health.rests_until and (rest := self.health.resting(t.name)) > 0:
-                excluded[t.name] = f"resting for {rest:.1f} s after failures"
+                kind, why = "rest", f"resting for {rest:.1f} s after failures"
+            elif p.context_tokens is not None and (long := _too_long(query, p.context_tokens, p.tokenizer, sizes)):
+                kind, why = "context", long
             else:
-                if p.context_tokens is not None and (why := _too_long(query, p.context_tokens, p.tokenizer, sizes)):
-                    excluded[t.name] = why
-                    continue
                 good.append(t)
-        return Eligibility(targets=tuple(good), excluded=excluded)
+                continue
+            excluded[t.name], kinds[t.name] = why, kind
+        return Eligibility(targets=tuple(good), excluded=excluded, kinds=kinds)
+
+    async def counted(self, query: Query) -> None:
+        """Count, in a thread, what `eligible` would count for milliseconds: it then finds the counts remembered (see `fairlead.tokens`)."""
+        limits: dict[str, int] = {}
+        for t in self.targets:
+            if t.profile.tokenizer is not None and t.profile.context_tokens is not None:
+                limits[t.profile.tokenizer] = max(limits.get(t.profile.tokenizer, 0), t.profile.context_tokens)
+        if limits and tokens.long(query) and tokens.surely(query) > min(limits.values()):
+            await asyncio.to_thread(_count_all, query, limits)
 
     def estimate_usd(self, call: Call, query: Query) -> float | None:
         """Estimate generously what a call may cost, so that a budget can be kept by reserving it; None where no price is known.
@@ -154,29 +172,33 @@ class Pool:
         target = self._by_name.get(call.target)
         if target is None:
             return None
-        messages = query.messages if call.messages is None else call.messages
-        text = "".join(m.text for m in messages)
-        ascii_only = sum(map(str.isascii, text))
-        fields: dict[str, Any] = {**query.body, **call.params}
-        fields.pop("messages", None)
-        size = sum(map(_bytes, fields.values())) + sum(_bytes(m.tool_calls) for m in messages if m.tool_calls)
-        entry = math.ceil(ascii_only / 3 + (len(text) - ascii_only) * 1.5 + size / 3) + 8 * len(messages)
-        most = target.profile.max_output_tokens
-        # A target may heed either field, so the larger one bounds what it writes.
-        asked = max(_count(fields, k) or 0 for k in _OUTPUT_LIMITS) or most or _UNSAID
-        # Nobody writes beyond the context, of which the input takes at least a token for eight characters.
-        context = target.profile.context_tokens
-        room = asked if context is None else max(1, context - len(text) // 8)
-        tokens = Tokens(
-            input=entry,
-            output=(_count(fields, "n") or 1) * min(asked, most or asked, room),
-        )
-        return target.profile.usd(tokens)
+        return _usd(target.profile, call, query, {})
 
 
 _OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_tokens")
 _UNSAID: Final = 1024
 _MOST: Final = 10**9
+
+
+def _usd(profile: Profile, call: Call, query: Query, sizes: dict[str, int]) -> float | None:
+    """Estimate a call, see `Pool.estimate_usd`. `sizes` keeps what is the same for all targets; one for calls that differ in their target alone."""
+    fields: dict[str, Any] = {**query.body, **call.params}
+    fields.pop("messages", None)
+    if "entry" not in sizes:
+        messages = query.messages if call.messages is None else call.messages
+        text = "".join(m.text for m in messages)
+        plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+        size = sum(map(_bytes, fields.values())) + sum(_bytes(m.tool_calls) for m in messages if m.tool_calls)
+        sizes["entry"] = math.ceil(plain / 3 + (len(text) - plain) * 1.5 + size / 3) + 8 * len(messages)
+        sizes["characters"] = len(text)
+    most = profile.max_output_tokens
+    # A target may heed either field, so the larger one bounds what it writes.
+    asked = max(_count(fields, k) or 0 for k in _OUTPUT_LIMITS) or most or _UNSAID
+    # Nobody writes beyond the context, of which the input takes at least a token for eight characters.
+    room = asked if profile.context_tokens is None else max(1, profile.context_tokens - sizes["characters"] // 8)
+    return profile.usd(
+        Tokens(input=sizes["entry"], output=(_count(fields, "n") or 1) * min(asked, most or asked, room))
+    )
 
 
 def _bytes(value: Any) -> int:
@@ -215,8 +237,11 @@ def _too_long(query: Query, most: int, tokenizer: str | None, sizes: dict[str, i
     return f"by its tokenizer, this is more than its context of {most} tokens"
 
 
-def estimate_tokens(query: Query, *, tokenizer: str | None = None) -> int:
-    """Count input tokens with a tokenizer's file, or estimate them: a quarter of the characters, plus four a message (OpenAI's rule of thumb)."""
-    if tokenizer is not None:
-        return tokens.load(tokenizer).prompt(query)
+def _count_all(query: Query, limits: Mapping[str, int]) -> None:
+    for tokenizer, most in limits.items():
+        tokens.load(tokenizer).prompt(query, most=most)
+
+
+def estimate_tokens(query: Query) -> int:
+    """Estimate input tokens: a quarter of the characters, plus four a message (OpenAI's rule of thumb)."""
     return sum(len(m.text) for m in query.messages) // 4 + 4 * len(query.messages)

@@ -36,7 +36,7 @@ from fairlead.targets.base import Driver
 from fairlead.trust import Trust
 from fairlead.types import Decision, Failure, Feedback, Outcome, Plan, Query, Signals, Sink, Trace
 from fairlead.version import VERSION
-from fairlead.worlds.base import Cover, Limits, Run
+from fairlead.worlds.base import Limits, Run
 from fairlead.worlds.live import Live
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,10 @@ class Router:
         self.pool, self.world, self.observer, self.store = pool, world, observer, store
         self.policies = dict(policies)
         self.seed, self.fallbacks, self.trust = seed, fallbacks, trust
-        self.house_guards = Guards(guards)
-        self.guards = {r: Guards((*guards, *own)) for r, own in (route_guards or {}).items()}
         self.actions = dict(actions or {})
+        orders = {name: action.order for name, action in self.actions.items()}
+        self.house_guards = Guards(guards, orders=orders)
+        self.guards = {r: Guards((*guards, *own), orders=orders) for r, own in (route_guards or {}).items()}
         self.serving: dict[str, Serving] = {}
         limits = {route: limit_of(policy, path=f"$.routes.{route}.policy") for route, policy in self.policies.items()}
         self.spending = Spending(limits={route: limit for route, limit in limits.items() if limit is not None})
@@ -128,15 +129,15 @@ class Router:
         # Once and for all: meanwhile the learner may swap the policy, and a target's rest may end.
         serving = self.serves(query.route)
         signals = await self.observer.observe(query, self.needs(query.route, serving))
-        query = self.stamped(query)  # others may have spent while slow signals were read
+        await self.pool.counted(query)
+        query = self.stamped(query)  # others may have spent meanwhile
         guarded = self.guarded(query, signals)
         try:
             decision = self._decide(query, signals, serving, guarded)
         except NoEligibleTarget as e:
-            await self.keep(self.refusal(query, signals, serving, guarded, e, at, start))
+            e.trace = self.refusal(query, signals, serving, guarded, e, at, start)
+            await self.keep(e.trace)
             raise
-        purse = self.take(query, decision)
-        cover = None if purse is None else purse.cover
         passage = Passage(
             query=query, signals=signals, decision=decision, plan=self.with_fallbacks(decision), sink=sink
         )
@@ -145,7 +146,9 @@ class Router:
         try:
             if begun is not None:
                 begun(passage)
-            outcome = await self.act(passage, [self.actions[name] for name in decision.actions], cover)
+            actions = [self.actions[name] for name in decision.actions]
+            passage.keep_text = not any(action.hides for action in actions)
+            outcome = await self.act(passage, actions)
         except asyncio.CancelledError:
             gone = Outcome(
                 cancelled=True, error=Failure(kind="client_gone", message="cancelled before the answer was whole")
@@ -155,24 +158,14 @@ class Router:
         finally:
             self.under_way.discard(ended)
             ended.set_result(None)
-            if purse is not None:
-                purse.settle(0.0 if passage.run is None else passage.run.meter.spent_usd)
         trace = self.trace(passage, outcome, at, start)
         await self.keep(trace)
         return outcome, trace
 
-    async def act(self, passage: Passage, actions: Sequence[Action], cover: Cover | None) -> Outcome:
+    async def act(self, passage: Passage, actions: Sequence[Action]) -> Outcome:
         """Do the actions, outermost first, around the plan; the rest of the chain is each one's `proceed`."""
         if not actions:
-            run = passage.run = self.world.open(
-                passage.plan,
-                passage.query,
-                limits=Limits.of(passage.query.constraints),
-                sink=passage.sink,
-                cover=cover,
-            )
-            passage.result = await run.go()
-            return passage.result.outcome
+            return await self.run(passage)
         action, *rest = actions
         proceeded = False
 
@@ -181,10 +174,13 @@ class Router:
             if proceeded:
                 raise FairleadError(f"the action {action.type_name()} proceeded twice; what may run twice is a plan")
             proceeded = True
-            return await self.act(passage, rest, cover)
+            return await self.act(passage, rest)
 
         try:
-            return await action.act(passage, proceed)
+            outcome = await action.act(passage, proceed)
+            if not proceeded and passage.answered is None:
+                passage.answered = outcome
+            return outcome
         except Exception as e:  # noqa: BLE001 - the wall around actions: what one should have hidden must not get out by its failure
             where = traceback.extract_tb(e.__traceback__)[-1]
             # Not the message of what was raised: it may hold the text that was being masked.
@@ -201,6 +197,24 @@ class Router:
             message = f"the action {action.type_name()} broke ({type(e).__name__}), so the request was not answered"
             streamed = passage.result is not None and passage.result.outcome.streamed
             return Outcome(error=Failure(kind="internal", message=message), streamed=streamed)
+
+    async def run(self, passage: Passage) -> Outcome:
+        """Run the plan as the actions left it, within what is left of the route's budget and of the asker's time."""
+        query, plan = passage.query, passage.plan
+        if stray := set(plan.targets()).difference(passage.decision.eligible):
+            raise FairleadError(f"an action put a plan in place that turns to {', '.join(sorted(stray))}, not eligible")
+        limits = Limits.of(query.constraints)
+        if passage.deadline_seconds != query.constraints.deadline_seconds:
+            limits = msgspec.structs.replace(limits, seconds=passage.deadline_seconds or 0.0)
+        purse = self.take(query, plan)
+        try:
+            cover = None if purse is None else purse.cover
+            passage.run = self.world.open(plan, query, limits=limits, sink=passage.sink, cover=cover)
+            passage.result = await passage.run.go()
+            return passage.result.outcome
+        finally:
+            if purse is not None:
+                purse.settle(0.0 if passage.run is None else passage.run.meter.spent_usd)
 
     async def feedback(self, feedback: Feedback) -> Receipt:
         """Take a judgement of an answer, keep it, and learn what it teaches: see `fairlead.rewards`, and `fairlead.trust` if its sources are
@@ -246,9 +260,16 @@ class Router:
         return query if spent is None else msgspec.structs.replace(query, spent=spent)
 
     def observe(self, query: Query) -> Signals:
-        """Read the signals that the route's policy and guards need, to their end: for a dry run. Raises `UnknownName` if there is no such
-        route or target."""
+        """Read the signals that the route's policy and guards need, each to its end. Raises `UnknownName` if there is no such route or
+        target."""
         return self.observer.read(query, self.needs(query.route, self.serves(query.route)))
+
+    async def consider(self, query: Query) -> tuple[Query, Signals, Decision]:
+        """Decide as `handle` does, without admitting the query, doing anything or keeping it: a dry run. Raises as `handle` does."""
+        query = msgspec.structs.replace(query, arrival=self.arrivals + 1, at=time.time())
+        query = self.stamped(query)
+        signals = await self.observer.observe(query, self.needs(query.route, self.serves(query.route)))
+        return query, signals, self.decide(query, signals)
 
     def needs(self, route: str, serving: Serving) -> tuple[str, ...]:
         """Name the signals to read for a query on `route`."""
@@ -275,28 +296,34 @@ class Router:
         try:
             decision = serving.policy.decide(query, signals, self.pool, seed=self.seed, eligible=guarded.eligible)
         except NoEligibleTarget as e:  # who is not eligible has a better reason than that
-            raise NoEligibleTarget({**e.excluded, **guarded.eligible.excluded}) from None
-        ordered = dict.fromkeys((*guarded.actions, *decision.actions))
-        if unknown := [name for name in ordered if name not in self.actions]:
-            raise FairleadError(f"the decision orders {', '.join(unknown)}, which the config's actions do not have")
+            before = guarded.eligible
+            raise NoEligibleTarget({**e.excluded, **before.excluded}, kinds={**e.kinds, **before.kinds}) from None
         return msgspec.structs.replace(
             decision,
             guards=guarded.guards,
-            actions=tuple(sorted(ordered, key=lambda name: self.actions[name].order)),
+            guards_digest=self.guards.get(query.route, self.house_guards).digest,
+            actions=self.ordered((*guarded.actions, *decision.actions)),
             version=serving.version,
             policy_digest=serving.digest,
             seconds=decision.seconds + sum(r.seconds for r in signals.readings.values()),
         )
 
+    def ordered(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return actions by name, each once, in the order in which they nest. Raises `FairleadError` for one that is not there."""
+        if unknown := [name for name in names if name not in self.actions]:
+            raise FairleadError(f"the decision orders {', '.join(unknown)}, which the config's actions do not have")
+        return tuple(sorted(dict.fromkeys(names), key=lambda name: self.actions[name].order))
+
     def eligible(self, query: Query) -> Eligibility:
         """Say who may answer, the route's budget considered."""
         return self.pool.eligible(query, left_usd=self.spending.left(query))
 
-    def take(self, query: Query, decision: Decision) -> Purse | None:
-        """Hold what the chosen plan may cost, if the route has a budget. Nothing is awaited since the query was stamped."""
+    def take(self, query: Query, plan: Plan) -> Purse | None:
+        """Hold what a plan may cost, if the route has a budget. Others may have taken since the query was stamped, if an action waited: a
+        purse never covers more than is left."""
         if query.spent is None:
             return None
-        held = held_for(decision.plan.targets(), query, self.pool.estimate_usd)
+        held = held_for(plan.targets(), query, self.pool.estimate_usd)
         return self.spending.take(query.route, time.time(), held)
 
     def with_fallbacks(self, decision: Decision) -> Plan:
@@ -319,8 +346,10 @@ class Router:
         The reply's bytes and the request's are not part of it.
         """
         run = passage.result
-        if run is None:
-            run = Run.of(outcome, [], 0.0) if passage.run is None else passage.run.close(outcome)
+        if run is None and passage.run is not None:
+            run = passage.run.close(outcome)
+        elif run is None:
+            run = Run.of(passage.answered or outcome, [], 0.0)
         trace = Trace(
             id=passage.query.id,
             at=at,
@@ -347,8 +376,9 @@ class Router:
         at: float,
         start: float,
     ) -> Trace:
-        """Write the story of a query that nobody may answer."""
-        return Trace(
+        """Write the story of a query that nobody may answer: without its text, if a guard ordered what would have hidden it."""
+        hides = any(self.actions[name].hides for name in guarded.actions if name in self.actions)
+        trace = Trace(
             id=query.id,
             at=at,
             query=msgspec.structs.replace(query, body={}),
@@ -366,12 +396,15 @@ class Router:
                 eligible=tuple(t.name for t in guarded.eligible.targets),
                 excluded=why.excluded,
                 guards=guarded.guards,
+                guards_digest=self.guards.get(query.route, self.house_guards).digest,
+                actions=self.ordered(guarded.actions),
             ),
             outcome=Outcome(error=Failure(kind="no_target", message=str(why))),
             usd=0.0,
             seconds=perf_counter() - start,
             fairlead=VERSION,
         )
+        return chain.blank(trace) if hides else trace
 
     # ------------------------------------------------------------------------------------------------ who comes and goes
 
@@ -460,10 +493,16 @@ class Router:
         for route, policy in self.policies.items():
             self.observer.check(policy.needs)
             self.observer.check(self.guards.get(route, self.house_guards).needs)
+            self.ordered([a for _, part in policy.walk() if isinstance(part, Policy) for _, a in part.orders])
+        for guards in (self.house_guards, *self.guards.values()):
+            self.ordered([a for guard in guards.guards for a in guard.do])
         self.store.start()
         self.arrivals = self.store.count()
         self.spending.rebuild(lambda: self.store.traces(newest_first=True), time.time(), self.pool.estimate_usd)
         self.store.save_pool(self.pool.digest, self.pool.targets)
+        for guards in (self.house_guards, *self.guards.values()):
+            if guards.digest:
+                self.store.save_guards(guards.digest, guards.data)
         for route, policy in self.policies.items():
             resumed = self.resume(route)
             if resumed is not None:
@@ -483,8 +522,10 @@ class Router:
             for trace, lesson in self.store.unlearned(route, limit=10**9):
                 self.learner.submit(route, trace, rewards.reward(trace, lesson))
 
-    async def stop(self) -> None:
-        """Learn and write what is waiting, then close."""
+    async def stop(self, *, within_seconds: float = 10.0) -> None:
+        """Let plans that are being run end, for as long as `within_seconds`; learn and write what is waiting, then close."""
+        if self.under_way:
+            await asyncio.wait(self.under_way, timeout=within_seconds)
         for leaving in tuple(self.leaving):  # it stops its driver, whether it has waited long enough or not
             leaving.cancel()
             await asyncio.wait([leaving])

@@ -1,4 +1,4 @@
-"""The store in one SQLite file: traces and feedback in two hash chains, policies and pools by their digest.
+"""The store in one SQLite file: traces and feedback in two hash chains, policies, pools and guards by their digest.
 
 One thread owns the connection that writes (`writer.py`) and takes what waits into one transaction. Traces are encoded and hashed in that
 thread, in the order of `append`, so the order of the chain is the order of the queue.
@@ -43,7 +43,7 @@ from typing import IO, Any, Literal, TypeAlias
 import msgspec
 
 from fairlead import chain
-from fairlead.component import State, digest, pack, pack_apart, unpack_apart
+from fairlead.component import State, digest, pack, pack_apart, unpack, unpack_apart
 from fairlead.errors import ChainBroken, StateError, StoreError
 from fairlead.pool import Pool
 from fairlead.rewards import LEAST, Lesson, lesson
@@ -575,6 +575,23 @@ class SQLiteStore(Store):
         except msgspec.MsgspecError as e:
             raise StoreError(f"the pool {digest} in {self.path} cannot be read: {e}") from e
 
+    def save_guards(self, digest: str, data: dict[str, Any]) -> None:
+        """Keep a route's guards under their digest. Blocks."""
+        row = _deflated(digest, "guards", pack(data))
+
+        def work(connection: sqlite3.Connection, _: Heads) -> None:
+            connection.execute(_INSERT, row)
+
+        self._blocking(f"guards {digest}", work)
+
+    def load_guards(self, digest: str) -> dict[str, Any]:
+        """Read a route's guards. Raises `StoreError`. Blocks."""
+        try:
+            data: dict[str, Any] = unpack(self._artifact("guards", digest))
+        except StateError as e:
+            raise StoreError(f"the guards {digest} in {self.path} cannot be read: {e}") from e
+        return data
+
     def _kept_arrays(self, names: Collection[str]) -> set[str]:
         """Say which of these arrays are in the file."""
         query = f"SELECT digest FROM artifacts WHERE kind = 'array' AND digest IN ({', '.join('?' * len(names))})"
@@ -600,7 +617,7 @@ class SQLiteStore(Store):
     # ------------------------------------------------------------------------------------------------ proof
 
     def verify(self) -> int:
-        """Check both chains, that every policy and pool that a trace names is there, and that each is what its digest names. Blocks.
+        """Check both chains, that all policies, pools and guards that traces name are there, and that each is what its digest names. Blocks.
 
         The table of versions (which one is active, when it came, its note) is not chained: only that active ones are there is checked.
 
@@ -771,7 +788,8 @@ def _trace_rows(connection: sqlite3.Connection, named: dict[tuple[str, str], str
         t = msgspec.json.decode(body, type=_TraceColumns)
         if (id, at, seconds, route, target) != (t.id, t.at, t.seconds, t.query.route, t.outcome.target):
             raise ChainBroken(f"trace {seq} ({id}) was changed after it was written: its columns do not match its body")
-        for kind, name in (("policy", t.decision.policy_digest), ("pool", t.decision.pool_digest)):
+        d = t.decision
+        for kind, name in (("policy", d.policy_digest), ("pool", d.pool_digest), ("guards", d.guards_digest)):
             if name and (kind, name) not in named:
                 named[kind, name] = f"trace {seq} ({id})"
 
@@ -801,6 +819,7 @@ class _TargetColumn(msgspec.Struct):
 class _Names(msgspec.Struct):
     policy_digest: str = ""
     pool_digest: str = ""
+    guards_digest: str = ""
 
 
 class _TraceColumns(msgspec.Struct):
@@ -843,7 +862,7 @@ def _is(name: str, kind: str, deflated: int, body: Any, find: Callable[[str], by
     """Whether `body` is what the digest `name` names; `find` gives the arrays that a policy is made of."""
     try:
         body = _inflated(deflated, _bytes(body))
-        if kind == "array":
+        if kind in ("array", "guards"):
             return digest(body) == name
         if kind == "policy":
             return digest(body) == name or digest(pack(unpack_apart(body, find))) == name

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from asyncio import Future
 from collections.abc import Container, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -162,8 +162,16 @@ class Store(ABC):
         """Read a pool's targets. Raises `StoreError`. Blocks."""
 
     @abstractmethod
+    def save_guards(self, digest: str, data: dict[str, Any]) -> None:
+        """Keep a route's guards (`Guards.data`) under their digest. Blocks."""
+
+    @abstractmethod
+    def load_guards(self, digest: str) -> dict[str, Any]:
+        """Read a route's guards. Raises `StoreError`. Blocks."""
+
+    @abstractmethod
     def verify(self) -> int:
-        """Check the chain from the first trace to the last, and that the policies and pools that they name are there and unchanged.
+        """Check the chain from the first trace to the last, and that the policies, pools and guards that they name are there and unchanged.
 
         Returns how many traces there are. Raises `ChainBroken`. Blocks.
         """

@@ -219,7 +219,8 @@ def check_signal(make: Callable[[], Signal]) -> None:
     """Check one signal: pure, finite, at ease with empty, long and strange text; and what it says keeps to its ranges and laws."""
     check_component(make)
     signal = make()
-    ranges, laws = signal.ranges(), [parse(law) for law in signal.laws()]
+    ranges = signal.ranges()
+    laws = [parse(law) for law in (*signal.laws(), *signal.laws_at((-1, 0, 0.25, 0.5, 1, 2, 1000)))]
     named = signal.parts()
     _true(named is None or named == set(ranges) - {"value"}, "ranges names every part, and no other")
     if signal.slow:
@@ -252,6 +253,9 @@ def _keeps(reading: Reading, ranges: Mapping[str, Range], laws: Sequence[Conditi
     """Check one reading against what its signal says of itself."""
     said = Signals(readings={"it": reading})
     known = {"it" if key == "value" else f"it.{key}": range for key, range in ranges.items()}
+    for key, value in (("value", reading.value), *reading.parts.items()):
+        plain = type(value) in (bool, int, float, str) or (key == "value" and value is None)
+        _true(plain, f"{key} must be Python's own bool, int, float or str, not {type(value)} {shown}")
     for part in reading.parts:
         _true(f"it.{part}" in known, f"ranges must name the part {part!r} {shown}")
     _true(reading.value is None or "it" in known, f"ranges must name the value {shown}")

@@ -85,6 +85,11 @@ def surely(query: Query) -> int:
     )
 
 
+def long(query: Query) -> bool:
+    """Say whether a prompt is longer than one piece: counting it may take milliseconds."""
+    return sum(map(len, _texts(query, tools=True))) > PIECE
+
+
 def load(path: str) -> Tokenizer:
     """Return the tokenizer in the file `path`; one for all who ask.
 

@@ -139,6 +139,9 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 _MODALITY = {
     "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "refusal": "text",
     "image_url": "image",
     "input_image": "image",
     "input_audio": "audio",
@@ -448,6 +451,8 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What each member of a mixture proposed, by its name, without forecasts: a late judgement finds members that have moved on."""
     guards: tuple[str, ...] = ()
     """The route's guards that held, by name; what they forbade stands in `excluded`."""
+    guards_digest: str = ""
+    """Names all guards of the route as the store keeps them, those that did not hold included; empty if there was none to hold."""
     rule: str = ""
     """The rule that decided, where rules did."""
     actions: tuple[str, ...] = ()
@@ -459,6 +464,13 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def plan(self) -> Plan:
         """The chosen plan. Raises `IndexError` for a refusal."""
         return self.options[self.chosen].plan
+
+    @property
+    def may_answer(self) -> frozenset[str]:
+        """Targets that may answer in this plan's place: all eligible ones where `fallbacks` is None, else its own and its fallbacks'."""
+        if self.fallbacks is None:
+            return frozenset(self.eligible)
+        return frozenset(t for plan in (self.plan, *self.fallbacks) for t in plan.targets())
 
 
 class Act(Struct, frozen=True, kw_only=True, omit_defaults=True):

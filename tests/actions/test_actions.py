@@ -48,7 +48,6 @@ async def test_block_refuses_and_the_trace_does_not_keep_the_text(tmp_path: Path
         outcome, trace = await r.handle(Query.ask("secret " * 20))
         assert outcome.error is not None
         assert outcome.error.kind == "blocked"
-        assert "long" in outcome.error.message
         assert (trace.steps, trace.usd, trace.text_kept) == ((), 0.0, False)
         assert "secret" not in repr(trace)
         assert [(a.name, a.did) for a in trace.acts] == [("block", "blocked")]

@@ -34,10 +34,16 @@ def query(text: str = ASK[0]["content"]) -> Query:
 
 
 def passage(
-    *, sink: Any = None, eligible: tuple[str, ...] = ("weak", "strong"), text: str = ASK[0]["content"]
+    *,
+    sink: Any = None,
+    eligible: tuple[str, ...] = ("weak", "strong"),
+    fallbacks: tuple[Single, ...] | None = None,
+    text: str = ASK[0]["content"],
 ) -> Passage:
     plan = Single(target="weak")
-    decision = Decision(options=(Option(plan=plan, probability=1.0),), chosen=0, propensity=1.0, eligible=eligible)
+    decision = Decision(
+        options=(Option(plan=plan, probability=1.0),), chosen=0, propensity=1.0, eligible=eligible, fallbacks=fallbacks
+    )
     return Passage(query=query(text), signals=Signals(), decision=decision, plan=plan, sink=sink)
 
 
@@ -99,7 +105,7 @@ async def test_tags_say_the_share_and_the_number() -> None:
         assert (p.tags["support"], p.tags["unsupported"]) == tags
         (act,) = p.acts
         assert (act.name, act.did, act.detail["claims"], act.detail["target"]) == ("check", did, 2, "weak")
-        assert "1999" not in repr(act)
+        assert "1999" not in repr(act.detail)
 
 
 async def test_a_note_names_the_claim_the_reason_and_the_passage() -> None:
@@ -154,11 +160,15 @@ async def test_retry_wraps_the_plan_and_only_where_it_may() -> None:
     p = passage()
     await through(check, said(GOOD), p)
     assert p.plan == Checked(plan=Single(target="weak"), stronger="strong", above=0.7, bar=0.4)
-    p = passage(eligible=("weak",))
-    outcome = await through(check, said(), p)
-    assert p.plan == Single(target="weak")
-    assert "Note:" in outcome.text
-    assert p.acts[0].detail["instead"] == "strong is not eligible"
+    for forbids in ({"eligible": ("weak",)}, {"fallbacks": ()}):
+        p = passage(**forbids)
+        outcome = await through(check, said(), p)
+        assert p.plan == Single(target="weak")
+        assert "Note:" in outcome.text
+        assert p.acts[0].detail["instead"] == "strong may not answer this"
+    p = passage(fallbacks=(Single(target="strong"),))
+    await through(check, said(GOOD), p)
+    assert isinstance(p.plan, Checked)
     p = passage(text=ASK[0]["content"] + " padding." * 30_000)
     await through(check, said(), p)
     assert "too long" in str(p.acts[0].detail["instead"])
@@ -270,6 +280,32 @@ async def test_words_that_look_like_the_end_are_words() -> None:
     assert sent == [words, odd]
 
 
+async def test_further_answers_of_a_stream_are_passed_on_when_the_first_has_ended() -> None:
+    def delta(index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "finish_reason": finish}
+        return b"data: " + msgspec.json.encode({"id": "q", "choices": [choice]}) + b"\n\n"
+
+    sent: list[bytes] = []
+
+    async def sink(e: bytes) -> None:
+        sent.append(e)
+
+    tail, usage, done = Tail(sink, hold=True), b'data: {"choices":[],"usage":{}}\n\n', b"data: [DONE]\n\n"
+    early = delta(2, {}, "stop")
+    await tail(early)
+    assert sent == [early], "the end of another answer"
+    first = delta(0, {"content": "one"}), delta(0, {}, "stop")
+    other = delta(1, {"content": "two"}), delta(1, {"content": " three"}), delta(1, {}, "stop")
+    await tail(b"".join((*first, other[0])))
+    assert sent[1:] == [first[0] + other[0]]
+    await tail(other[1] + b": here\n\n")
+    await tail(other[2] + usage)
+    await tail(done)
+    assert sent[2:] == list(other[1:])
+    await tail.close(b"NOTE")
+    assert sent[4:] == [b"NOTE" + first[1] + b": here\n\n" + usage + done]
+
+
 # ----------------------------------------------------------------------------------------------- through router and gateway
 
 
@@ -315,10 +351,22 @@ async def test_a_retry_never_asks_who_may_not_act(tmp_path: Path) -> None:
         bound = msgspec.structs.replace(ask, constraints=msgspec.structs.replace(ask.constraints, regions=("us",)))
         outcome, trace = await router.handle(bound)
         assert {s.call.target for s in trace.steps if s.call} == {"house"}
-        assert trace.acts[0].detail["instead"] == "strong is not eligible"
+        assert trace.acts[0].detail["instead"] == "strong may not answer this"
         assert "Note:" in outcome.text
         assert "Note:" not in trace.outcome.text
         assert replay_decision(trace, router.store).same
+
+
+@pytest.mark.parametrize("required", [True, False])
+async def test_a_retry_does_not_go_past_a_rule_or_a_client_that_insists(tmp_path: Path, required: bool) -> None:
+    whole = msgspec.to_builtins(config(tmp_path, {"then": "retry", "stronger": "strong"}).file)
+    rule = {"name": "r", "when": {"facts": True}, "use": "weak", "required": required}
+    whole["routes"] = {"auto": {"policy": {"type": "rules", "rules": [rule]}}}
+    async with make(whole).router() as router:
+        _, trace = await router.handle(Query.ask(ASK[0]["content"]))
+        assert [s.call.target for s in trace.steps if s.call] == (["weak"] if required else ["weak", "strong"])
+        _, trace = await router.handle(msgspec.structs.replace(Query.ask(ASK[0]["content"]), route="weak"))
+        assert [s.call.target for s in trace.steps if s.call] == ["weak"]
 
 
 def test_the_stronger_target_must_be_there(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Mask: nothing personal goes out or into the trace, and the answer says what it would have said; streams are cut at every place."""
 
+import asyncio
 import json
 import re
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from fairlead.actions.base import Passage, Proceed
-from fairlead.actions.mask import Mask, Restorer, Stream, masked
+from fairlead.actions.mask import Mask, Restorer, Stream, _Masks, masked, masked_later
 from fairlead.config import make
 from fairlead.detect.presidio import Presidio
 from fairlead.errors import ConfigError
@@ -619,3 +621,88 @@ async def test_a_guard_keeps_personal_data_near_and_masked(tmp_path: Path, strea
         outcome, trace = await router.handle(Query.ask("write to nobody"))
         assert (outcome.text, trace.outcome.target, trace.acts) == ("I know no [EMAIL_1].", "far", ())
     assert MAIL.encode() not in b"".join(f.read_bytes() for f in tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------------ the trace
+
+
+def test_it_hides_what_it_masks() -> None:
+    assert Mask().hides
+
+
+async def test_a_client_that_leaves_while_it_works_leaves_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = passage(Query.ask(f"{MAIL} " + "words here " * 5000))
+    began, ended = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(query: Query, finder: Any) -> Any:
+        loop.call_soon_threadsafe(began.set)
+        ended.wait(10)
+        return masked(query, finder)
+
+    monkeypatch.setattr("fairlead.actions.mask.masked", slow)
+    task = asyncio.create_task(Mask().act(p, answering(Outcome(text="x"))))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ended.set()
+    assert not p.keep_text
+    p = passage(Query.ask(f"{MAIL} " + "words here " * 5000))
+    await Mask().act(p, answering(Outcome(text="x")))
+    assert p.keep_text
+    assert MAIL not in p.query.text
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "masked_as"),
+    [
+        (f"I wrote to {MAIL}.", "I wrote to [EMAIL_1].", "I wrote to [EMAIL_1]."),
+        (f"I wrote to {MAIL}.", "I wrote to [EMAIL_2].", "I wrote to [EMAIL_2]."),
+        (f"{OTHER}, then {MAIL}", "[EMAIL_3], then [EMAIL_1]", "[EMAIL_3], then [EMAIL_1]"),
+        (f"{OTHER}, then {MAIL}", "[EMAIL_1]", "[EMAIL_1], then [EMAIL_2]"),
+        (f"[EMAIL_1] and {MAIL}", "[EMAIL_1]", "[EMAIL_1] and [EMAIL_2]"),
+        (f'{{"to": "{MAIL}"}}', "", '{"to":"[EMAIL_1]"}'),
+        (f"{CARD}", "[EMAIL_1]", "[CARD_1]"),
+        ("nothing here", "[EMAIL_1]", "nothing here"),
+    ],
+)
+def test_what_is_said_of_a_masked_answer_later_is_masked_like_it(said: str, answer: str, masked_as: str) -> None:
+    assert masked_later(said, Mask().finder, answer) == masked_as
+
+
+# -------------------------------------------------------------------------------------------------------- many values
+
+
+def test_many_values_are_found_again_in_as_many_steps_as_the_text_has_words() -> None:
+    class Counting(dict[str, str]):
+        looked = 0
+
+        def get(self, *args: Any) -> Any:
+            Counting.looked += 1
+            return super().get(*args)
+
+    values = [f"user{i}@example{i % 7}.org" for i in range(2000)]
+    masks = _Masks(Mask().finder)
+    masks.learn("\n".join(values), "")
+    masks.number()
+    masks.placeholders = Counting(masks.placeholders)
+    text = " ".join(f"<{v}>" for v in reversed(values)) + " userx " * 1000
+    hidden = masks._repeats(text)
+    assert "@" not in hidden
+    assert Counting.looked <= 3 * len(text)
+    assert hidden.startswith("<[EMAIL_2000]>")
+
+
+@given(
+    values=st.lists(st.text(alphabet="ab+. 1", min_size=6, max_size=9), unique=True, max_size=6),
+    text=st.text(alphabet="ab+. 1", max_size=60),
+)
+def test_repeats_are_those_that_a_search_for_each_finds(values: list[str], text: str) -> None:
+    values = [v for v in values if v[0] not in " "]
+    masks = _Masks(Mask().finder)
+    masks.kinds = dict.fromkeys(values, "email")
+    masks.number()
+    longest = sorted(values, key=len, reverse=True)
+    pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)" if values else "(?!)"
+    assert masks._repeats(text) == re.sub(pattern, lambda m: masks.placeholders[m[0]], text)

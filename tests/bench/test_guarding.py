@@ -73,6 +73,13 @@ def test_a_guard_behind_another_costs_nothing_more() -> None:
     assert found.quality == (0.5, 1.0)
 
 
+@pytest.mark.parametrize("name", ["all", "none"])
+def test_a_guard_may_be_called_anything(name: str) -> None:
+    found = judge(config({**PRIVATE, "name": name}), table(), truth={name: "meant"}, resamples=50)
+    assert found.quality == (0.5, 1.0)
+    assert found.rows[0].quality.value == pytest.approx(-0.5)
+
+
 def test_what_is_blocked_is_refused() -> None:
     found = judge(config(STOP), table(), resamples=50)
     assert found.refused == (0.5, 0.0)

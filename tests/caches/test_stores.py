@@ -104,11 +104,11 @@ def entry(text: str = "four", **more: object) -> Entry:
 
 
 async def put(
-    store: CacheStore, name: str, *, seconds: float = 60.0, group: bytes = GROUP, vector: object = None
+    store: CacheStore, name: str, *, seconds: float = 60.0, groups: tuple[bytes, ...] = (GROUP,), vector: object = None
 ) -> bytes:
     key = store.key(name.encode())
     raw = b"" if vector is None else np.asarray(vector, "<f4").tobytes()
-    assert await store.put(key, entry(name), seconds=seconds, group=group, partition=PART, vector=raw)
+    assert await store.put(key, entry(name), seconds=seconds, groups=groups, partition=PART, vector=raw)
     return key
 
 
@@ -118,9 +118,9 @@ async def test_an_entry_comes_back_whole(make: Make) -> None:
         key = store.key(b"a", b"b")
         assert await store.get(key) is None
         kept = entry("fünf\n", model="m", tool_calls=b'[{"id":"1"}]', tags={"facts": "unsupported"})
-        await store.put(key, kept, seconds=60, group=GROUP)
+        await store.put(key, kept, seconds=60, groups=(GROUP,))
         assert await store.get(key) == kept
-        await store.put(key, entry("six"), seconds=60, group=GROUP)
+        await store.put(key, entry("six"), seconds=60, groups=(GROUP,))
         found = await store.get(key)
         assert found is not None
         assert found.text == "six"
@@ -164,25 +164,33 @@ async def test_bytes_are_bounded(make: Make) -> None:
     store = make(max_bytes=3000)
     async with opened(store):
         for i in range(20):
-            await store.put(store.key(b"%d" % i), entry("x" * 400), seconds=60, group=GROUP)
+            await store.put(store.key(b"%d" % i), entry("x" * 400), seconds=60, groups=(GROUP,))
             entries, size = await store.count()
             assert size <= 3000
         assert entries == 2
         assert await store.get(store.key(b"19")) is not None
-        assert not await store.put(store.key(b"big"), entry("x" * 4000), seconds=60, group=GROUP)
+        assert not await store.put(store.key(b"big"), entry("x" * 4000), seconds=60, groups=(GROUP,))
         assert await store.get(store.key(b"19")) is not None
 
 
 async def test_delete_by_trace_by_group_and_all(make: Make) -> None:
     store = make()
     async with opened(store):
-        a, b = await put(store, "a"), await put(store, "b", group=OTHER)
+        a, b = await put(store, "a"), await put(store, "b", groups=(OTHER,))
         await put(store, "c", vector=[1, 0])
+        both = await put(store, "both", groups=(GROUP, OTHER))
+        none = await put(store, "none", groups=())
         assert await store.delete(id="t-a") == 1
         assert await store.get(a) is None
         assert await store.delete(id="t-a") == 0
-        assert await store.delete(group=GROUP) == 1
+        assert await store.delete(groups=(OTHER, GROUP)) == 1
+        assert await store.get(both) is None
+        assert await store.delete(groups=(OTHER, GROUP)) == 0
+        assert await store.delete(groups=(GROUP,)) == 1
         assert await store.get(b) is not None
+        await put(store, "again", groups=(GROUP, OTHER))
+        assert await store.delete(groups=(OTHER,)) == 2
+        assert await store.get(none) is not None
         assert await store.delete() == 1
         assert await store.count() == (0, 0)
 
@@ -225,7 +233,7 @@ async def test_a_value_that_was_changed_is_not_there(make: Make, caplog: pytest.
         raw = await store._get(a)
         assert raw is not None
         for bad in (raw[:-1] + b"X", b"", b"short", (await store._get(b)) or b""):
-            await store._put(base.Row(key=a, value=bad, id="t-a", group=GROUP, seconds=60))
+            await store._put(base.Row(key=a, value=bad, id="t-a", groups=(GROUP,), seconds=60))
             assert await store.get(a) is None
         assert "dropped" in caplog.text
         assert await store.get(b) is not None
@@ -245,7 +253,7 @@ async def test_claims(shared: Make) -> None:
         assert await two.claim(key, "two", 0.05)
         await asyncio.sleep(0.1)
         assert await one.claim(key, "one", 60)
-        await one.put(key, entry(), seconds=60, group=GROUP)
+        await one.put(key, entry(), seconds=60, groups=(GROUP,))
         assert await two.get(key) == entry()
         assert await two.claim(key, "two", 60)
 
@@ -295,7 +303,7 @@ async def main():
     store = SQLite(path={path!r}, budget_seconds=5.0)
     await store.start()
     assert (await store.get(store.key(b"ours"))).text == "ours"
-    await store.put(store.key(b"theirs"), Entry(id="t", at=0.0, target="x", text="theirs"), seconds=60, group=b"g")
+    await store.put(store.key(b"theirs"), Entry(id="t", at=0.0, target="x", text="theirs"), seconds=60, groups=(b"g",))
     await store.stop()
 asyncio.run(main())
 """
@@ -365,7 +373,7 @@ async def test_a_full_disk_is_a_cache_error(tmp_path: Path) -> None:
         kept = await put(store, "a")
         await store._run(lambda: store._db.execute("PRAGMA max_page_count = 1"))
         with pytest.raises(CacheError, match="full"):
-            await store.put(store.key(b"b"), entry("x" * 100_000), seconds=60, group=GROUP)
+            await store.put(store.key(b"b"), entry("x" * 100_000), seconds=60, groups=(GROUP,))
         assert await store.get(kept) is not None
 
 

@@ -160,7 +160,13 @@ def refused(path):
     async def fill():
         known = store.read("chatcmpl-0")
         decision = msgspec.structs.replace(
-            known.decision, options=(), chosen=0, propensity=0.0, reasons=(), eligible=(), excluded={"a": "resting"}
+            known.decision,
+            options=(),
+            chosen=0,
+            propensity=0.0,
+            reasons=(),
+            eligible=(),
+            excluded={"a": "resting", "b": "too dear"},
         )
         outcome = Outcome(error=Failure(kind="no_target", message="nobody"))
         trace = msgspec.structs.replace(

@@ -3,12 +3,14 @@
 # ruff: noqa: RUF001
 
 import random
+import re
 import string
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from fairlead.detect import credentials
 from fairlead.detect.credentials import _FORMS, KINDS, find
 from fairlead.detect.presidio import Presidio, load
 from fairlead.detect.span import Span
@@ -121,6 +123,13 @@ def test_private_keys_are_found_to_their_end_or_that_of_the_text(name: str) -> N
         ("пароль: qwerty12", "qwerty12"),
         ("密码：qwerty12", "qwerty12"),
         ("mysql --password=x1y2z3 shop", "x1y2z3"),
+        ("password=my-S3cr3t!2024", "my-S3cr3t!2024"),
+        ("password: the_Rock#2024", "the_Rock#2024"),
+        ("password='my Very S3cret phrase'", "my Very S3cret phrase"),
+        ("password: $ecret99!", "$ecret99!"),
+        ("password: (S3cret!99", "(S3cret!99"),
+        ("password: {S3cret}9", "{S3cret}9"),
+        ("pwd=self.Made9!x", "self.Made9!x"),
     ],
 )
 def test_passwords_are_found(text: str, value: str) -> None:
@@ -131,7 +140,8 @@ def test_passwords_are_found(text: str, value: str) -> None:
     "text",
     [
         "password: str", "password is required", "PASSWORD=${DB_PASSWORD}", "password=<your-password>", "password: ********", "password = getpass.getpass()", "password=None",
-        "password: string;",
+        "password: string;", "password=your_password_here", "password=$DB_PASS", "password: [your password here]", "password: (see wiki)",
+        "password: ${{ secrets.PW }}", "password=os.environ['X']", "password={password!r}", "get_password = (lambda: 1)",
         "password: _PasswordType | None",
         "password=client_key_password,",
         'options["password"] = parsed_path.password',
@@ -147,6 +157,27 @@ def test_passwords_are_found(text: str, value: str) -> None:
 )  # fmt: skip
 def test_look_alikes_are_left_alone(text: str) -> None:
     assert found(text) == []
+
+
+@pytest.mark.parametrize("word", ["key", "token", "sid", "auth", "session", "AccountKey"])
+def test_a_run_of_words_is_not_gone_through_from_each_of_them(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the time is linear in the text: what all matches together go through is no more than some times its length."""
+    seen = 0
+
+    class Counting:
+        def match(self, text: str, at: int) -> re.Match[str] | None:
+            nonlocal seen
+            match = pattern.match(text, at)
+            seen += 1 if match is None else match.end() - at
+            return match
+
+    pattern = credentials._AFTER_WORD
+    monkeypatch.setattr(credentials, "_AFTER_WORD", Counting())
+    for text in (f"{word}=" * 5000, f"{word}=" * 100 + " x " + f"{word}={some(24)} " * 200):
+        seen = 0
+        find(text)
+        assert seen <= 6 * len(text)
+    assert found(f"{word}={some(24)} {word}={some(24)}1") == [("token", some(24)), ("token", some(24) + "1")]
 
 
 def test_only_the_kinds_asked_for() -> None:

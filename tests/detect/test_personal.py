@@ -5,6 +5,7 @@
 import importlib
 import re
 import sys
+import unicodedata
 from ipaddress import IPv6Address
 from pathlib import Path
 from re import _parser  # type: ignore[attr-defined]
@@ -272,6 +273,14 @@ def test_spans_lie_within_any_text_in_order(text: str) -> None:
         assert span.kind in KINDS
         assert 0.0 < span.score <= 1.0
         at = span.end
+
+
+def test_digits_of_every_script_are_digits_and_nothing_unseen_stands_between() -> None:
+    for zero in (chr(c) for c in range(0x80, 0x20000) if unicodedata.decimal(chr(c), None) == 0):
+        card = "".join(chr(ord(zero) + int(d)) for d in "4111111111111111")
+        assert [s.kind for s in find(card)] == ["card"], hex(ord(zero))
+    for unseen in ("\u3164", "\uffa0", "\u180f", "\U0001d173", "\U000e01f0", "\u200b"):
+        assert [s.kind for s in find(unseen.join("4111111111111111"))] == ["card"], unseen
 
 
 @given(text=st.text(max_size=80))

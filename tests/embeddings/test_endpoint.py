@@ -144,7 +144,7 @@ def test_failures_are_zeros_and_a_warning(
 def test_nobody_there(caplog: pytest.LogCaptureFixture) -> None:
     embedder = Endpoint(model="m", size=3, base_url="http://127.0.0.1:1/v1", timeout_seconds=5.0)
     assert not embedder.embed("a").any()
-    assert "URLError" in caplog.text
+    assert "ConnectionRefusedError" in caplog.text
 
 
 def test_a_variable_that_is_not_set_is_named(server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -243,3 +243,26 @@ def test_a_copy_asks_for_itself(server: Server) -> None:
     assert KEY not in repr(embedder)
     assert copy.embed("a").any()
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("part", ["body", "headers"])
+def test_a_server_that_drips_is_given_up(server: Server, part: str, caplog: pytest.LogCaptureFixture) -> None:
+    free = threading.Event()
+
+    def drip(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"content-length: 100000\r\n\r\n" if part == "body" else b"x: "))
+        while not free.wait(0.02):
+            try:
+                handler.wfile.write(b" ")
+            except OSError:
+                return
+
+    server.answer = drip
+    embedder = make(server, timeout_seconds=0.2)
+    thread = threading.Thread(target=embedder.embed, args=("a",), daemon=True)
+    thread.start()
+    thread.join(5.0)
+    given_up = not thread.is_alive()
+    free.set()
+    assert given_up
+    assert "no whole answer within 0.2 s" in caplog.text

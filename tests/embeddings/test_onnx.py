@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fairlead import config
+from fairlead.embeddings import onnx
 from fairlead.embeddings.onnx import Onnx
 from fairlead.errors import ConfigError
 from fairlead.signals.embedding import Embedding, vector
@@ -175,6 +176,25 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     embedder = Onnx(model=str(tmp_path / "none.onnx"), tokenizer="none.json")
     with pytest.raises(ConfigError, match=r"no file .*none\.onnx"):
         embedder.embed("red")
+
+
+def test_signals_of_one_config_load_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(model: str, tokenizer: str, **_: int) -> object:
+        loaded.append(model)
+        return object()
+
+    monkeypatch.setattr(onnx, "load", load)
+    spec = {"type": "onnx", "model": "m.onnx", "tokenizer": "t.json"}
+    signals = {
+        "embedding": {"embedder": spec},
+        "complexity": {"embedder": spec},
+        "near": {"type": "similarity", "groups": {"g": ["x"]}, "embedder": {**spec, "threads": 2}},
+    }
+    made = config.make({"targets": {"a": {"type": "scripted"}}, "routes": {}, "signals": signals}, folder=tmp_path)
+    assert loaded == [str(tmp_path / "m.onnx")] * 2
+    assert made.signals["embedding"].params()["embedder"] is made.signals["complexity"].params()["embedder"]
 
 
 def test_a_config_finds_missing_files_at_the_start_from_its_folder(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Everything but chat, over real sockets: feedback, dry runs, traces, sums, metrics, health; and a restart."""
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,66 @@ async def test_corrections(api: Api) -> None:
     assert (status, reply["error"]["param"]) == (400, "value")
 
 
+async def test_corrections_of_masked_answers_are_masked_too(tmp_path: Path) -> None:
+    """What the client saw was restored; beside the masked trace no value may stand, and an equal text is no correction."""
+    mail, other = "bo@example.org", "ann@example.com"
+    masking = config(
+        tmp_path,
+        targets={"cheap": {"type": "scripted", "replies": ["I wrote to [EMAIL_1]."]}},
+        guards=[{"name": "private", "when": {"pii.found": True}, "do": ["mask"]}],
+        routes={"auto": {"policy": {"type": "fixed", "plan": "cheap"}}},
+    )
+    async with (
+        Gateway.of(masking) as app,
+        Server(app, host="127.0.0.1", port=0) as server,
+        aiohttp.ClientSession(server.url) as http,
+    ):
+        api = Api(app, http)
+        ask = {"model": "auto", "messages": [{"role": "user", "content": f"mail {mail}"}]}
+        _, reply = await api.post("/v1/chat/completions", ask)
+        assert reply["choices"][0]["message"]["content"] == f"I wrote to {mail}."
+        id = reply["id"]
+        for source, sent, value in (
+            ("a", {"correction": f"I wrote to {mail}."}, 1.0),
+            ("b", {"correction": f"I wrote to {mail} and {other}.", "value": 0.5}, 0.5),
+        ):
+            _, receipt = await api.post("/v1/feedback", {"id": id, "source": source, **sent})
+            assert receipt["value"] == value
+        _, shown = await api.get(f"/v1/traces/{id}")
+        assert [f["correction"] for f in shown["feedback"]] == [
+            "I wrote to [EMAIL_1].",
+            "I wrote to [EMAIL_1] and [EMAIL_2].",
+        ]
+        assert not any(m in json.dumps(shown) for m in (mail, other))
+        app.router.actions.clear()  # the mask has left the config: what it masked is not known
+        status, reply = await api.post("/v1/feedback", {"id": id, "source": "c", "correction": f"To {mail}."})
+        assert (status, reply["error"]["param"]) == (400, "value")
+        await api.post("/v1/feedback", {"id": id, "source": "d", "correction": f"To {mail}.", "value": 0.1})
+        _, shown = await api.get(f"/v1/traces/{id}")
+        assert shown["feedback"][-1]["correction"].strip() == ""
+
+
+async def test_corrections_of_what_is_kept_without_text_are_blank(tmp_path: Path) -> None:
+    blocking = config(
+        tmp_path,
+        guards=[{"name": "private", "when": {"pii.found": True}, "do": ["stop"]}],
+        actions={"stop": {"type": "block", "reply": True}},
+    )
+    async with (
+        Gateway.of(blocking) as app,
+        Server(app, host="127.0.0.1", port=0) as server,
+        aiohttp.ClientSession(server.url) as http,
+    ):
+        api = Api(app, http)
+        ask = {"model": "auto", "messages": [{"role": "user", "content": "mail bo@example.org"}]}
+        await api.post("/v1/chat/completions", ask)
+        _, traces = await api.get("/v1/traces")
+        id = traces["data"][0]["id"]
+        await api.post("/v1/feedback", {"id": id, "correction": "bo@example.org", "value": 0.5})
+        _, shown = await api.get(f"/v1/traces/{id}")
+        assert [f["correction"].strip() for f in shown["feedback"]] == [""]
+
+
 async def test_every_kind_of_feedback(api: Api) -> None:
     """Each kind has a value, and counts by its kind unless it says how much."""
     kinds: list[tuple[dict[str, Any], float, float]] = [
@@ -162,6 +224,40 @@ async def test_feedback_is_signed_by_the_key_it_came_with(tmp_path: Path) -> Non
             assert (await api.post("/v1/feedback", {"id": id, "value": value}))[0] == 200
         _, shown = await api.get(f"/v1/traces/{id}")
         assert [(f["by"], f["value"]) for f in shown["feedback"]] == [("one", 1.0), ("two", 0.0)]
+
+
+async def test_a_tenant_sees_its_own_only(tmp_path: Path) -> None:
+    keys = {
+        "ops": hashed("fl-ops"),
+        "red": {"hash": hashed("fl-red"), "tenant": "red"},
+        "blue": {"hash": hashed("fl-blue"), "tenant": "blue"},
+    }
+    async with (
+        Gateway.of(config(tmp_path, gateway={"keys": keys})) as app,
+        Server(app, host="127.0.0.1", port=0) as server,
+    ):
+        apis = {}
+        async with contextlib.AsyncExitStack() as open_:
+            for name in keys:
+                bearer = {"authorization": f"Bearer fl-{name}"}
+                http = await open_.enter_async_context(aiohttp.ClientSession(server.url, headers=bearer))
+                apis[name] = Api(app, http)
+            ids = {name: await apis[name].ask() for name in ("red", "blue", "ops")}
+            for name, api in apis.items():
+                may = set(ids) if name == "ops" else {name}
+                _, listed = await api.get("/v1/traces")
+                assert {t["id"] for t in listed["data"]} == {ids[n] for n in may}
+                _, stats = await api.get("/v1/stats")
+                assert stats["requests"] == 3
+                assert {row["id"] for row in stats["recent"]} == {ids[n] for n in may}
+                for other, id in ids.items():
+                    want = 200 if other in may else 404
+                    assert (await api.get(f"/v1/traces/{id}"))[0] == want
+                    for judged in ({"value": 1.0}, {"correction": "four"}):
+                        assert (await api.post("/v1/feedback", {"id": id, "source": str(judged), **judged}))[0] == want
+            _, listed = await apis["red"].get("/v1/traces?limit=1")
+            assert [t["id"] for t in listed["data"]] == [ids["red"]]
+            assert len(app.router.store.feedback(ids["red"])) == 4  # by red and by ops
 
 
 async def test_feedback_that_is_refused(api: Api) -> None:

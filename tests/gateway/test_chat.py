@@ -20,7 +20,7 @@ from fairlead.gateway.figures import busy
 from fairlead.gateway.server import Server
 from fairlead.targets.scripted import Reply
 from fairlead.targets.scripted_server import Bytes, ScriptedServer
-from fairlead.types import Call, Decision, Failure, Outcome, Query, Signals, Step, Trace
+from fairlead.types import Call, Decision, Failure, Identity, Outcome, Query, Signals, Step, Trace
 
 SECRET = "very-secret-upstream-key-93751"
 PRICED = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
@@ -510,6 +510,15 @@ async def test_keys(start: Start) -> None:
                 assert r.status == 200, path
 
 
+async def test_an_empty_name_is_no_name(start: Start) -> None:
+    async with start({"t": scripted("x")}) as run:
+        empty = {f"x-fairlead-{name}": "" for name in ("tenant", "user", "session", "episode")}
+        assert (await run.post({"model": "auto", "messages": ASK}, headers=empty))[0] == 200
+        body = {"model": "auto", "messages": ASK, "user": "", "fairlead": {"session": "", "user": ""}}
+        assert (await run.post(body))[0] == 200
+        assert [t.query.identity for t in run.gateway.router.store.traces()] == [Identity(), Identity()]
+
+
 async def test_foreign_pages_are_kept_out_without_keys(start: Start) -> None:
     async with start({"t": scripted("x")}) as run:
         body = {"model": "t", "messages": ASK}
@@ -556,7 +565,6 @@ async def test_a_guard_refuses_and_says_which(start: Start) -> None:
             with pytest.raises(openai.PermissionDeniedError) as e:
                 await run.client.chat.completions.create(model="auto", messages=long, stream=stream)
             assert e.value.code == "blocked"
-            assert "long" in e.value.message
             assert e.value.response.headers["x-fairlead-guards"] == "long"
         status, headers, _ = await run.post({"model": "auto", "messages": ASK})
         assert (status, headers.get("x-fairlead-guards")) == (200, None)
@@ -615,3 +623,34 @@ async def test_who_asks_is_what_the_key_says(start: Start) -> None:
             ("team", "red", "u", ("reader",)),
             ("front", "green", "ann", ("admin", "reader")),
         ]
+
+
+async def test_a_refusal_by_guards_is_counted_and_told(start: Start) -> None:
+    guards = [{"name": "over-budget-data", "when": {"length": {"gt": 50}}, "never": ["t"]}]
+    async with start({"t": scripted("x")}, guards=guards) as run:
+        body = {"model": "auto", "messages": [{"role": "user", "content": "word " * 20}]}
+        for path in ("/v1/chat/completions", "/v1/route"):
+            status, headers, shown = await run.post(body, path)
+            assert (status, shown["error"]["code"]) == (403, "blocked"), path
+        _, headers, _ = await run.post(body)
+        assert headers["x-fairlead-guards"] == "over-budget-data"
+        assert (await run.traces())[-1].id == headers["x-fairlead-id"]
+        async with run.http.get("/metrics") as r:
+            assert 'fairlead_guards_total{guard="over-budget-data"} 2.0' in await r.text()
+        async with run.http.get("/v1/stats") as r:
+            assert (await r.json())["guards"] == {"over-budget-data": 2}
+
+
+async def test_a_dry_run_knows_who_asks_and_when(start: Start) -> None:
+    keys = {"team": {"hash": hashed("fl-team"), "roles": ["auditor"]}}
+    guards = [
+        {"name": "auditors", "when": {"identity.auditor": True}, "never": ["u"]},
+        {"name": "today", "when": {"clock": {"ge": 0}}, "do": ["tag"]},
+    ]
+    signals = {"identity": {"roles": ["auditor"]}}
+    async with start(
+        {"t": scripted("x"), "u": scripted("y")}, guards=guards, signals=signals, gateway={"keys": keys}
+    ) as run:
+        body = {"model": "auto", "messages": ASK}
+        _, _, shown = await run.post(body, "/v1/route", headers={"x-api-key": "fl-team"})
+        assert (shown["guards"], shown["eligible"]) == (["auditors", "today"], ["t"])

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from fairlead.plans.base import decode, to_data
-from fairlead.plans.checked import Checked
+from fairlead.plans.checked import LONGEST, Checked
 from fairlead.plans.single import Single
 from fairlead.targets.scripted import Reply, Scripted
 from fairlead.testing import check_plan, comparable
@@ -101,6 +101,15 @@ def test_it_judges_by_the_messages_alone() -> None:
     for text in (GOOD, BAD):
         outcome = Outcome(text=text, target="a")
         assert plan.accepts(QUERY, outcome) == plan.accepts(blank, outcome) == (text == GOOD)
+
+
+def test_what_is_too_long_to_be_judged_on_the_loop_is_accepted() -> None:
+    plan = Checked.example()
+    for fill, accepted in ((LONGEST - 1000, False), (LONGEST, True)):
+        query = msgspec.structs.replace(
+            QUERY, messages=(*QUERY.messages, Message(role="user", content="pad. " * (fill // 5)))
+        )
+        assert plan.accepts(query, Outcome(text=BAD, target="a")) == accepted
 
 
 def test_contract() -> None:

@@ -16,7 +16,7 @@ from fairlead.signals.base import Range
 from fairlead.signals.classifier import Classifier
 from fairlead.signals.custom import Custom
 from fairlead.testing import check_signal
-from fairlead.types import Message, Query, Reading
+from fairlead.types import Constraints, Message, Query, Reading
 
 SECRET = "4111 1111 1111 1111"
 KEYS = {
@@ -43,6 +43,15 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def listed(text): return [text]\n"
         "def numpys(text): return {'size': np.int64(3)}\n"
         "number = 3\n"
+        "async def waits(text): return True\n"
+        "def two(a, b): return True\n"
+        "def leaves(text): raise SystemExit(3)\n"
+        "def vast(text): return {'n': 10**30}\n"
+        "def half(text): return {'s': '\\ud800'}\n"
+        "def floats(text): return {'x': np.float64(0.3)}\n"
+        "def changes(query):\n"
+        "    query.body.clear(); query.constraints.prefer['cheap'] = 1.0\n"
+        "    return {'vip': True}\n"
     )
     (tmp_path / "broken_of_test_custom.py").write_text("raise RuntimeError('half done')\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -64,7 +73,7 @@ def test_a_value_and_parts(ours: str) -> None:
     check_signal(lambda: Custom(call=f"{ours}:parts", keys=KEYS, slow=True))
 
 
-@pytest.mark.parametrize("name", ["raises", "other", "beyond", "undeclared", "wrong", "listed", "numpys"])
+@pytest.mark.parametrize("name", ["raises", "other", "beyond", "undeclared", "wrong", "listed", "numpys", "leaves"])
 def test_what_fails_or_was_not_declared_says_nothing(ours: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         reading = read(f"{ours}:{name}", SECRET)
@@ -82,12 +91,58 @@ def test_what_fails_or_was_not_declared_says_nothing(ours: str, name: str, caplo
         ("broken_of_test_custom:f", "half done"),
         ("{ours}:absent", "no function 'absent'"),
         ("{ours}:number", "no function 'number'"),
+        ("{ours}:waits", "is async"),
+        ("{ours}:two", "one argument"),
     ],
 )
 def test_a_function_that_is_not_there(ours: str, call: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as e:
         Custom(call=call.format(ours=ours), keys=KEYS).check()
     assert e.value.path == "$.call"
+
+
+def test_what_no_trace_could_keep_is_refused(ours: str, caplog: pytest.LogCaptureFixture) -> None:
+    for name, kind in (("vast", "int"), ("half", "string")):
+        key = name[0].replace("v", "n").replace("h", "s")
+        signal = Custom(call=f"{ours}:{name}", keys={key: Range(kind=kind)})  # type: ignore[arg-type]
+        assert signal.read(Query.ask("hi")).late
+    assert Custom(call=f"{ours}:floats", keys={"x": Range(kind="number")}).read(Query.ask("hi")).late
+    assert "float64" in caplog.text
+
+
+def test_no_value_where_only_parts_are_declared_is_nothing_found(ours: str) -> None:
+    reading = Custom(call=f"{ours}:none", keys={"vip": Range(kind="bool")}).read(Query.ask("hi"))
+    assert (reading.value, reading.parts, reading.late) == (None, {}, False)
+
+
+def test_what_a_function_does_to_the_query_is_not_sent(ours: str) -> None:
+    query = Query.ask("hi", temperature=0.5, constraints=Constraints(prefer={"quick": 0.1}))
+    before = msgspec.msgpack.encode(query)
+    assert read_query(f"{ours}:changes", query).parts == {"vip": True}
+    assert msgspec.msgpack.encode(query) == before
+
+
+def read_query(call: str, query: Query) -> Reading:
+    return Custom(call=call, keys=KEYS, of="query").read(query)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"kind": "int", "low": 5, "high": 1},
+        {"kind": "int", "among": ["a"]},
+        {"kind": "bool", "low": 0},
+        {"kind": "number", "low": float("nan")},
+    ],
+)
+def test_ranges_that_say_nothing(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"low|among|between"):
+        Range(**given)
+    signal = {"type": "custom", "call": "builtins:len", "keys": {"value": given}}
+    data = {"targets": {"a": {"type": "scripted"}}, "routes": {}, "signals": {"mine": signal}}
+    with pytest.raises(ConfigError, match=r"low|among|between") as e:
+        config.make(data)
+    assert e.value.path.startswith("$.signals.mine.keys.value")
 
 
 def test_it_is_declared_in_a_config(ours: str) -> None:
@@ -103,7 +158,11 @@ def test_it_is_declared_in_a_config(ours: str) -> None:
     rules[0]["when"] = {"mine.length": {"gt": 5}}
     with pytest.raises(ConfigError, match="no part 'length'"):
         config.make(data)
-    for keys, path in (({}, "$.signals.mine.keys"), ({"not": {"kind": "bool"}}, "$.signals.mine.keys.not")):
+    for keys, path in (
+        ({}, "$.signals.mine.keys"),
+        ({"": {"kind": "bool"}}, "$.signals.mine.keys."),
+        ({"not": {"kind": "bool"}}, "$.signals.mine.keys.not"),
+    ):
         with pytest.raises(ConfigError) as e:
             config.make({**data, "signals": {"mine": {**signal, "keys": keys}}})
         assert e.value.path == path

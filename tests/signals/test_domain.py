@@ -1,6 +1,7 @@
 """Domains: what is known is named, what is not is refused, and the threshold keeps its promise. Checks of the card without models."""
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -340,6 +341,8 @@ def test_untaught_it_says_how_to_teach_it() -> None:
         (["a"] * 20 + ["b"] * 4, "'b' has 4 different"),
         (["A!"] * 12 + ["a"] * 12, "like that of 'A!'"),
         (["score"] * 12 + ["a"] * 12, "a key of its own"),
+        (["any"] * 12 + ["a"] * 12, "a key of its own"),
+        (["Not?"] * 12 + ["a"] * 12, "a key of its own"),
         (["!!"] * 12 + ["a"] * 12, "no letter or digit"),
     ],
 )
@@ -354,3 +357,9 @@ async def test_rules_can_block_what_is_none_of_the_domains(signal: Domain) -> No
     for text, wanted in (("is my lease bad for the tenant", False), (UNSEEN, True)):
         signals = await observer.observe(Query.ask(text), ["domain"])
         assert conditions.holds(block, signals) is wanted
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.sparse", None)
+    with pytest.raises(ConfigError, match=r"pip install 'fairlead\[bench\]'"):
+        Domain().fit([f"text number {'x' * i}" for i in range(24)], ["a"] * 12 + ["b"] * 12)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from fairlead.component import pack, unpack
 from fairlead.conditions import holds, parse
@@ -52,6 +53,47 @@ def test_tools_are_read_and_told_apart_from_users(signal: Injection) -> None:
 
 def test_the_operator_and_the_assistant_are_not_read(signal: Injection) -> None:
     assert risk(signal.read(talk(("system", ATTACK), ("assistant", ATTACK), ("user", CALM)))) < 0.2
+
+
+def sent(*messages: dict[str, Any], **fields: Any) -> Query:
+    """A query as the gateway reads it: all fields as they came."""
+    body = {"messages": list(messages), **fields}
+    typed = msgspec.convert(body["messages"], tuple[Message, ...])
+    return Query(id="q", messages=typed, body={k: Raw(msgspec.json.encode(v)) for k, v in body.items()})
+
+
+@pytest.mark.parametrize(
+    ("message", "part"),
+    [
+        ({"role": "user", "content": [{"type": "input_text", "text": ATTACK}]}, "user"),
+        ({"role": "user", "content": [{"type": "file", "file": {"filename": ATTACK, "file_data": "AAAA"}}]}, "user"),
+        ({"role": "user", "content": CALM, "context": [{"title": ATTACK}]}, "user"),
+        ({"role": "ipython", "content": ATTACK}, "user"),
+        ({"role": "tool", "content": CALM, "artifact": {"log": ATTACK}}, "tool"),
+    ],
+)
+def test_all_texts_of_users_and_tools_are_read(signal: Injection, message: dict[str, Any], part: str) -> None:
+    reading = signal.read(sent(message))
+    assert risk(reading) > 0.9
+    assert reading.parts[part] == reading.value
+
+
+def test_what_the_operator_says_in_other_fields_is_not_read(signal: Injection) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": ATTACK}}]
+    own = [{"role": role, "content": CALM, "note": ATTACK} for role in ("system", "developer", "assistant")]
+    assert risk(signal.read(sent(*own, {"role": "user", "content": CALM}, tools=tools))) < 0.2
+
+
+def test_a_body_and_its_typed_view_read_the_same(signal: Injection) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": ATTACK}, {"type": "text", "text": CALM}]}]
+    query = sent(*messages)
+    assert still(signal.read(query)) == still(signal.read(msgspec.structs.replace(query, body={})))
+
+
+def test_confidence_is_the_risk_or_its_opposite(signal: Injection) -> None:
+    for text in (ATTACK, CALM):
+        reading = signal.read(Query.ask(text))
+        assert reading.confidence == max(risk(reading), 1.0 - risk(reading))
 
 
 def test_every_user_turn_is_read_the_first_too(signal: Injection) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from fairlead.conditions import holds, parse
 from fairlead.errors import ConfigError
 from fairlead.signals import keyword
 from fairlead.signals.keyword import Keyword
 from fairlead.testing import check_signal
-from fairlead.types import Message, Query, Reading
+from fairlead.types import Message, Query, Reading, Signals
 
 
 def read(rule: Any, text: str) -> Reading:
@@ -67,7 +68,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "re2", None)
     with pytest.raises(ConfigError, match=r"pip install 'fairlead\[rules\]'"):
         Keyword(rules={"g": ["re:a"]}).check()
-    assert Keyword(rules={"g": ["a"]}).read(Query.ask("a")).parts == {"g": True}
+    assert Keyword(rules={"g": ["a"]}).read(Query.ask("a")).parts["g"] is True
 
 
 # ----------------------------------------------------------------------------------------------------- any, all and none
@@ -76,9 +77,9 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("text", ["", "court", "law", "law court", "outlaw courts"])
 def test_any_all_none_are_or_and_nor(text: str) -> None:
     each = [read([w], text).parts["g"] for w in ("court", "law")]
-    assert read({"any": ["court", "law"]}, text).parts == {"g": any(each)}
-    assert read({"all": ["court", "law"]}, text).parts == {"g": all(each)}
-    assert read({"none": ["court", "law"]}, text).parts == {"g": not any(each)}
+    assert read({"any": ["court", "law"]}, text).parts["g"] is any(each)
+    assert read({"all": ["court", "law"]}, text).parts["g"] is all(each)
+    assert read({"none": ["court", "law"]}, text).parts["g"] is not any(each)
 
 
 # ----------------------------------------------------------------------------------------------------------------- bm25
@@ -145,10 +146,105 @@ def test_a_typo_does_not_flip_the_route() -> None:
     assert other.value is None
 
 
-def test_only_the_beginning_of_a_long_text_is_compared() -> None:
+def test_trigrams_compare_the_ends_of_a_long_text() -> None:
     text = "word " * keyword.READ_TRIGRAM
-    assert read({"trigram": ["contract"]}, "contract " + text).parts["g"] is True
-    assert read({"trigram": ["contract"]}, text + "contract").parts["g"] is False
+    for found, long in ((True, "contract " + text), (True, text + "contract"), (False, text + "contract " + text)):
+        parts = read({"trigram": ["contract"]}, long).parts
+        assert (parts["g"], parts["partial"]) == (found, True)
+
+
+# ------------------------------------------------------------------------------------------------------ how much is read
+
+RULES: dict[str, Any] = {"secret": ["project x"], "clean": {"none": ["project x"]}}
+
+
+@pytest.mark.parametrize("padding", ["lorem " * 3400, "lorem " * 100_000])
+def test_padding_before_or_behind_hides_nothing(padding: str) -> None:
+    for text in (padding + "project x", "project x " + padding):
+        reading = Keyword(rules=RULES).read(Query.ask(text))
+        assert (reading.value, reading.parts) == ("secret", {"secret": True, "clean": False, "partial": True})
+
+
+def test_nobody_vouches_for_what_was_not_read() -> None:
+    padding = "lorem " * keyword.READ
+    reading = Keyword(rules=RULES).read(Query.ask(padding + "project x " + padding))
+    assert (reading.value, reading.parts) == (None, {"secret": False, "clean": False, "partial": True})
+    assert Keyword(rules=RULES).read(Query.ask("lorem")).parts == {"secret": False, "clean": True, "partial": False}
+    # What stands on either side of the gap is no phrase.
+    half = "lorem " * (keyword.READ // 12)
+    cut = half[:-8] + " project" + "-" * keyword.READ + "x " + half
+    assert Keyword(rules=RULES).read(Query.ask(cut)).parts["secret"] is False
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "found"),
+    [
+        ("café", "un cafe\u0301 noir", True),
+        ("cafe\u0301", "un CAFÉ noir", True),
+        ("delete", "please del\u200bete it", True),
+        ("straße", "die STRASSE", True),
+        ("STRASSE", "die straße", True),
+        ("delete", "\uff44\uff45\uff4c\uff45\uff54\uff45", True),
+        ("money  back", "my MONEY\nback!", True),
+        ("money back", "money backs", False),
+        ("money back", "amoney back, money back", True),
+        ("c++", "C++ or c", True),
+        ("c++", "abc++", False),
+        (".net", "the .NET way", True),
+        ("日本", "在日本語", True),
+        ("x", "x_y", False),
+        ("?!", "what?!", True),
+    ],
+)
+@pytest.mark.parametrize("method", ["any", "all"])
+def test_whole_words_as_people_write_them(entry: str, text: str, found: bool, method: str) -> None:
+    assert read({method: [entry]}, text).parts["g"] is found
+
+
+@pytest.mark.usefixtures("linear")
+def test_patterns_read_the_text_as_it_came_and_as_it_looks() -> None:
+    for pattern in ("re:delete", "re:del\u200bete", "re:caf.$"):
+        assert read([pattern], "del\u200bete the cafe\u0301").parts["g"] is True
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "long"),
+    [
+        (["print", "def", "money back"], 200_000, False),
+        ([f"word{i}" for i in range(1_000)], 200_000, False),
+        ([f"two words{i}" for i in range(1_000)], 300, False),
+        ([f"two words{i}" for i in range(1_000)], 20_000, True),
+        ({"trigram": ["refund", "contract", "money back"]}, 200_000, False),
+        ({"trigram": ["w " * n for n in range(1, 60)]}, 1_000, True),
+    ],
+)
+def test_what_may_take_long_is_left_to_a_thread(rule: Any, size: int, long: bool) -> None:
+    signal = Keyword(rules={"g": rule})
+    assert signal.takes_long(Query.ask("x" * size)) is long
+    assert not signal.takes_long(Query.ask(""))
+    most = signal.takes_long(Query.ask("x" * keyword.READ))
+    assert {range.null for key, range in signal.ranges().items() if key != "value"} == {most}
+    late = Signals(readings={"value": Reading(late=True, confidence=0.0)})
+    assert all(holds(parse(law), late) for law in signal.laws())
+
+
+@pytest.mark.usefixtures("linear")
+def test_large_patterns_take_long() -> None:
+    assert Keyword(rules={"g": ["re:.{0,900}x"]}).takes_long(Query.ask("x" * 300))
+    assert not Keyword(rules={"g": ["re:colou?r", "re:[0-9]{3}-[0-9]{4}"]}).takes_long(Query.ask("x" * 200_000))
+
+
+# ------------------------------------------------------------------------------------------------------------ confidence
+
+
+def test_it_is_as_sure_as_the_score() -> None:
+    assert read(["contract"], "contract").confidence == 1.0
+    assert read({"trigram": ["contract"]}, "contrct").confidence == pytest.approx(0.5)
+    rule = {"bm25": ["breach of contract", "end of contract"], "threshold": 0.01}
+    found = read(rule, "contract")
+    high = Keyword(rules={"g": rule}).ranges()["g_score"].high
+    assert found.confidence == pytest.approx(found.parts["g_score"] / high)  # type: ignore[operator]
+    assert read(rule, "nothing").confidence == 1.0
 
 
 # --------------------------------------------------------------------------------------------------------- what is wrong
@@ -157,6 +253,12 @@ def test_only_the_beginning_of_a_long_text_is_compared() -> None:
 @pytest.mark.parametrize(
     ("rules", "path"),
     [
+        ({}, "$.rules"),
+        ({"": ["a"]}, "$.rules."),
+        ({"g": ["\u200b"]}, "$.rules.g[0]"),
+        ({"partial": ["a"]}, "$.rules.partial"),
+        # A word that all of ten entries share says next to nothing.
+        ({"g": {"bm25": ["order"] * 10}}, "$.rules.g.threshold"),
         ({"g": {}}, "$.rules.g"),
         ({"g": {"any": ["a"], "all": ["b"]}}, "$.rules.g"),
         ({"g": {"most": ["a"]}}, "$.rules.g"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -75,6 +76,13 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(ConfigError, match=r"pip install 'fairlead\[rules\]'"):
         Langid(languages=["fr"]).check()
+
+
+def test_a_package_that_is_there_but_broken_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    langid._whole.cache_clear()
+    monkeypatch.setitem(sys.modules, "py3langid.langid", ModuleType("empty"))
+    with pytest.raises(ConfigError, match="not as expected"):
+        Langid().check()
 
 
 def test_making_one_loads_nothing() -> None:

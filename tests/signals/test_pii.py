@@ -4,7 +4,9 @@ import itertools
 
 import msgspec
 import pytest
+from msgspec import Raw
 
+from fairlead.actions.mask import Mask, masked
 from fairlead.conditions import holds, parse
 from fairlead.detect.personal import KINDS, SECRET
 from fairlead.detect.presidio import Presidio
@@ -107,10 +109,10 @@ def test_ranges_name_every_key_and_laws_hold_of_every_reading() -> None:
     cases: list[dict[str, list[str]]] = [{}, {"kinds": ["email", "password"]}, {"kinds": []}, {"allow": list(SECRET)}]
     for args in cases:
         signal = PII(**args)  # type: ignore[arg-type]
-        assert set(signal.ranges()) == {"value", *signal.parts()}
+        assert set(signal.ranges()) == {"value", "found", "secret", *signal.finder.kinds}
         for texts in itertools.product(("", MAIL), ("", CARD), ("", PASSWORD)):
             reading = signal.read(Query.ask(" ".join(texts)))
-            assert set(reading.parts) == signal.parts()
+            assert set(reading.parts) == set(signal.ranges()) - {"value"}
             assert reading.value is not None
             readings = {"value": Reading(value=reading.value)} | {k: Reading(value=v) for k, v in reading.parts.items()}
             for law in signal.laws():
@@ -147,10 +149,68 @@ def test_with_presidio_it_is_slow_and_finds_names(monkeypatch: pytest.MonkeyPatc
     reading = signal.read(Query.ask("I am Ann Lee"))
     assert reading.parts["name"]
     assert reading.value == 1
-    assert {"name", "address"} <= signal.parts()
+    assert {"name", "address"} <= set(signal.ranges())
 
 
 def test_without_presidio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "presidio_analyzer", None)
     with pytest.raises(ConfigError, match=r"pip install 'fairlead\[presidio\]'"):
         PII(presidio="xx_missing_model").check()
+
+
+def sent(messages: str = "[]", **fields: str) -> Query:
+    """A query as the gateway reads it: all fields as they came."""
+    body = {"messages": messages, **fields}
+    typed = msgspec.json.decode(messages, type=tuple[Message, ...])
+    return Query(id="q", messages=typed, body={k: Raw(v.encode()) for k, v in body.items()})
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        sent('[{"role":"assistant","content":null,"function_call":{"name":"f","arguments":"{\\"to\\":\\"ann@example.org\\"}"}}]'),
+        sent('[{"role":"assistant","content":[{"type":"refusal","refusal":"not to ann@example.org"}]}]'),
+        sent('[{"role":"assistant","content":"x","reasoning_content":"ann@example.org"}]'),
+        sent('[{"role":"assistant","content":null,"audio":{"id":"a1","data":"AAAA","transcript":"ann@example.org"}}]'),
+        sent('[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"send","input":{"name":"ann@example.org"}}]}]'),
+        sent(tools='[{"type":"function","function":{"name":"f","description":"ask ann@example.org"}}]'),
+        sent(prediction='{"type":"content","content":"ann@example.org"}'),
+        sent(user='"ann@example.org"'),
+        sent(metadata='{"name":"ann@example.org"}'),
+        sent(metadata='{"ann@example.org":"yes"}'),
+        sent(extra='{"id":"x","card":4111111111111111}'),
+        sent(extra="[" * 700 + '"ann@example.org"' + "]" * 700),
+        talk(Message(role="user", content="[" * 900 + '"ann@example.org"' + "]" * 900)),
+    ],
+)  # fmt: skip
+def test_it_counts_what_mask_would_mask(query: Query) -> None:
+    assert read(query).value == 1
+    masked_query, values, _ = masked(query, Mask().finder)
+    assert len(values) == 1
+    assert read(masked_query).value == 0
+
+
+def test_only_messages_count_where_only_some_are_scanned() -> None:
+    query = sent('[{"role":"user","content":"hi"}]', user='"ann@example.org"')
+    assert read(query, scan="user").value == read(query, scan="last").value == 0
+    assert read(query).value == 1
+
+
+def test_names_of_the_format_are_no_texts() -> None:
+    call = '{"id":"ann@example.org","type":"function","function":{"name":"ann@example.org","arguments":"{}"}}'
+    query = sent(
+        f'[{{"role":"assistant","name":"ann@example.org","content":null,"tool_calls":[{call}]}}]', model='"a@b.org"'
+    )
+    assert read(query).value == 0
+
+
+def test_what_is_large_is_read_off_the_loop_and_may_be_late() -> None:
+    signal = PII()
+    assert not signal.takes_long(Query.ask("short"))
+    assert signal.takes_long(Query.ask("x" * 20_000))
+    assert signal.takes_long(talk(Message(role="user", content="x" * 20_000)))
+    assert all(r.null for r in signal.ranges().values())
+    late = Signals(readings={k: Reading(confidence=0.0, late=True) for k in signal.ranges()})
+    for kinds in (None, [], ["email"]):
+        for law in PII(kinds=kinds).laws():
+            assert holds(parse(law), late), law

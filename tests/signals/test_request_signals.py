@@ -10,6 +10,7 @@ import pytest
 from msgspec import Raw
 
 from fairlead.errors import ConfigError
+from fairlead.signals import structure
 from fairlead.signals.clock import Clock
 from fairlead.signals.identity import Identity
 from fairlead.signals.modality import Modality
@@ -32,6 +33,7 @@ from fairlead.types import Message, Part, Query, Spent
         (("file", "text"), "file", {"text", "file"}),
         (("input_audio", "image_url", "file"), "audio", {"audio", "image", "file"}),
         (("hologram",), None, {"other"}),
+        (("refusal", "output_text", "input_text"), None, set()),
     ],
 )
 def test_modality(parts: tuple[str, ...], value: str | None, there: set[str]) -> None:
@@ -62,10 +64,20 @@ def form(text: str = "hi", **body: Any) -> dict[str, Any]:
         ({"tool_choice": "required"}, {"value": "tool", "tool_forced": True}),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, {"value": "tool", "tool_forced": True}),
         ({"tool_choice": "auto"}, {"value": "text", "tool_forced": False}),
+        ({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, {"tool_forced": True}),
+        ({"tool_choice": {"type": "any"}}, {"tool_forced": True}),
+        ({"tool_choice": {"type": "tool", "name": "f"}}, {"tool_forced": True}),
+        ({"tool_choice": {"type": "auto"}}, {"value": "text", "tool_forced": False}),
+        ({"tool_choice": {"type": "none"}}, {"value": "text", "tool_forced": False}),
+        ({"tool_choice": {}}, {"tool_forced": False}),
+        ({"tool_choice": {"foo": 1}}, {"tool_forced": False}),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}}, {"tool_forced": False}),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required"}}}, {"tool_forced": True}),
         ({"stream": True, "n": 3}, {"stream": True, "n": 3}),
         # What is not of the form that the API gives it was not asked for.
         ({"response_format": "json", "tool_choice": 7, "stream": "yes", "n": None}, {"value": "text", "n": 1}),
         ({"n": -4}, {"n": 1}),
+        ({"n": Raw(b"1" + b"0" * 30)}, {"n": 2**53}),
     ],
 )
 def test_structure_of_the_body(body: dict[str, Any], want: dict[str, Any]) -> None:
@@ -81,10 +93,21 @@ def test_structure_of_the_body(body: dict[str, Any], want: dict[str, Any]) -> No
         ("Show the results in a table please", "table"),
         ("I sat at the table and wrote code.", "text"),
         ("What is a function?", "text"),
+        ("Give an answer. The function is known.", "text"),
+        ("Give " + "x" * 70 + " code", "text"),
+        ("give " * 800 + "code", "code"),
+        ("CREATE it: a Script", "code"),
     ],
 )
 def test_structure_of_the_text(text: str, value: str) -> None:
     assert form(text)["value"] == value
+
+
+def test_whether_code_is_asked_for_is_seen_in_linear_time() -> None:
+    # A verb is looked at once, not with all that follows it: the hits of the pattern are as many as the words.
+    text = "give " * 799 + "x" * 60 + " code"
+    assert sum(1 for _ in structure._CODE.finditer(text)) == 800
+    assert form(text)["code"] is False
 
 
 def test_structure_counts_tools_and_survives_bytes_that_are_no_json() -> None:
@@ -110,7 +133,7 @@ def test_nobody_has_no_role() -> None:
     check_signal(lambda: Identity(roles=["admin"]))
 
 
-@pytest.mark.parametrize("roles", [["key"], [""], ["a", "a"], ["value"]])
+@pytest.mark.parametrize("roles", [["key"], [""], [" "], ["a", "a"], ["value"]])
 def test_roles_that_cannot_be_parts(roles: list[str]) -> None:
     with pytest.raises(ConfigError) as e:
         Identity(roles=roles).check()
@@ -140,7 +163,7 @@ def test_who_was_not_admitted_has_no_time() -> None:
     assert Clock().parts() == {"minute_of_day", "weekday", "weekend"}
 
 
-@pytest.mark.parametrize("zone", ["Mars/Olympus", "../etc/passwd", ""])
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "../etc/passwd", "", "localtime"])
 def test_zones_that_are_not(zone: str) -> None:
     for act in (Clock(zone=zone).check, lambda: Clock(zone=zone).read(Query.ask("x"))):
         with pytest.raises(ConfigError) as e:
@@ -159,8 +182,9 @@ def test_quota() -> None:
     without = Quota(usd=4.0).read(Query.ask("hi"))
     assert (without.value, without.parts, without.confidence) == (None, {}, 0.0)
     check_signal(lambda: Quota(usd=4.0))
-    with pytest.raises(ConfigError, match=r"\$\.usd"):
-        Quota(usd=0.0).check()
+    for usd in (0.0, 1e-320, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match=r"\$\.usd"):
+            Quota(usd=usd).check()
 
 
 # ------------------------------------------------------------------------------------------------------------ their laws

@@ -61,6 +61,17 @@ def test_the_largest_cosine_of_a_group_and_the_best_group(
     assert reading.parts == pytest.approx({"right": np.cos(np.deg2rad(right)), "up": np.cos(np.deg2rad(up))}, abs=1e-6)
 
 
+@pytest.mark.parametrize(("text", "near"), [("east", 0.0), ("nearly east", 10.0), ("north by east", 11.25)])
+def test_a_match_is_as_sure_as_it_is_near(text: str, near: float) -> None:
+    cosine = np.cos(np.deg2rad(near))
+    found = Similarity(groups=GROUPS, threshold=0.8, embedder=Compass()).read(query(text))
+    assert found.confidence == pytest.approx(cosine, abs=1e-6)
+    none = Similarity(groups=GROUPS, threshold=1.0, embedder=Compass()).read(query("nearly east"))
+    assert (none.value, none.confidence) == (None, pytest.approx(1.0 - np.cos(np.deg2rad(10.0)), abs=1e-6))
+    far = Similarity(groups={"up": ["north"]}, embedder=Compass()).read(query("west"))
+    assert (far.value, far.confidence) == (None, pytest.approx(1.0, abs=1e-6))
+
+
 def test_the_threshold_itself_is_a_match_and_ties_go_to_the_first() -> None:
     groups = {"b": ["east"], "a": ["east"]}
     assert Similarity(groups=groups, threshold=1.0, embedder=Compass()).read(query("east")).value == "b"
@@ -132,6 +143,12 @@ def test_complexity_is_the_contrast(text: str, theta: float, value: str) -> None
     assert reading.value == value
     a = np.deg2rad(ANGLES[text])
     assert reading.parts["delta"] == pytest.approx(np.cos(a) - max(np.sin(a), -np.cos(a)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("text", "near"), [("east", 0.0), ("nearly east", 10.0), ("north-east", 45.0)])
+def test_complexity_is_as_sure_as_its_nearest_example(text: str, near: float) -> None:
+    reading = Complexity(hard=["east"], easy=["north"], embedder=Compass()).read(query(text))
+    assert reading.confidence == pytest.approx(np.cos(np.deg2rad(near)), abs=1e-6)
 
 
 def test_the_built_in_examples_are_on_their_own_side() -> None:

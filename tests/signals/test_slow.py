@@ -11,6 +11,7 @@ import pytest
 
 from fairlead import config
 from fairlead.embeddings.base import Embedder, Vector
+from fairlead.errors import UnknownName
 from fairlead.signals.base import Observer, Signal
 from fairlead.signals.complexity import Complexity
 from fairlead.signals.embedding import Embedding
@@ -42,6 +43,12 @@ class Gated(Embedder):
         self.begun.set()
         assert self.gate.wait(10.0)
         return np.asarray([1.0, 0.0], np.float32)
+
+
+class Ready(Gated):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate.set()
 
 
 class Untouchable(Signal):
@@ -105,12 +112,29 @@ async def test_a_text_is_embedded_once_for_all_that_ask_and_nothing_else_runs() 
         watched.stop()
 
 
+async def test_one_that_hangs_makes_no_other_late() -> None:
+    embedder = Gated()
+    watched = Observer(
+        signals={"embedding": Embedding(embedder=embedder), "quick": Similarity(groups={"g": ["x"]}, embedder=Ready())},
+        budget_seconds=0.02,
+        threads=1,
+    )
+    try:
+        for text in ("a", "b", "c"):
+            await watched.observe(Query.ask(text), ("embedding",))
+        watched.budget_seconds = 10.0
+        assert not (await watched.observe(Query.ask("d"), ("quick",))).readings["quick"].late
+    finally:
+        embedder.gate.set()
+        watched.stop()
+
+
 async def test_a_slow_one_that_breaks_is_late(caplog: pytest.LogCaptureFixture) -> None:
     watched = observer(Gated(), budget_seconds=10.0)
     try:
         found = (await watched.observe(Query.ask("hi"), ("untouchable",))).readings["untouchable"]
         assert found.late
-        assert "untouchable could not be read: AssertionError" in caplog.text
+        assert "untouchable broke: AssertionError" in caplog.text
     finally:
         watched.stop()
 
@@ -131,3 +155,17 @@ def test_embedders_of_a_config_are_shared() -> None:
     assert embedders[0] is embedders[1]
     assert embedders[2] is embedders[3]
     assert embedders[0] is not embedders[2]
+
+
+class Broken(Signal):
+    def _read(self, query: Query) -> Reading:
+        raise KeyError("tenant_name")
+
+
+def test_a_key_error_within_a_signal_is_not_an_unknown_signal() -> None:
+    watched = Observer(signals={"mine": Broken()})
+    with pytest.raises(KeyError) as e:
+        watched.read(Query.ask("hi"), ("mine",))
+    assert not isinstance(e.value, UnknownName)
+    with pytest.raises(UnknownName, match="yours"):
+        watched.read(Query.ask("hi"), ("mine", "yours"))

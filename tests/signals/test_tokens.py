@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from msgspec import Raw
 
 from fairlead import config, tokens
 from fairlead.errors import ConfigError
-from fairlead.pool import Pool, estimate_tokens
+from fairlead.pool import Pool
 from fairlead.signals.tokens import Tokens
 from fairlead.testing import check_signal
 from fairlead.types import Message, Part, Profile, Query, Target
@@ -71,7 +72,6 @@ def test_the_whole_prompt_is_counted(tokenizer: str) -> None:
     assert signal.read(query).value == 3 + 3 + calls + offered + 3 * tokens.MESSAGE
     assert signal.read(query).parts == {"last": 3}
     assert Tokens(tokenizer=tokenizer, tools=False).read(query).value == 3 + 3 + calls + 3 * tokens.MESSAGE
-    assert estimate_tokens(query, tokenizer=tokenizer) == signal.read(query).value
 
 
 def test_it_is_a_slow_signal(tokenizer: str) -> None:
@@ -134,6 +134,29 @@ def test_what_surely_fits_is_not_counted() -> None:
         absent.eligible(user("x" * 96))
     with pytest.raises(ConfigError, match="no file"):
         absent.eligible(user("é" * 10))
+
+
+async def test_long_prompts_are_counted_off_the_loop(tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens._load.cache_clear()
+    threads: list[str] = []
+    whole = tokens.Tokenizer._piece
+
+    def spy(self: Any, text: str) -> int:
+        if (len(text), hash(text)) not in self._counts:
+            threads.append(threading.current_thread().name)
+        return whole(self, text)
+
+    monkeypatch.setattr(tokens.Tokenizer, "_piece", spy)
+    targets = pool(tokenizer, 30_000)
+    await targets.counted(user("red " * 100))
+    await targets.counted(user("red " * 6_000))  # surely fits
+    assert not threads
+    query = user("".join(f"{i:<10}" for i in range(8_000)))
+    await targets.counted(query)
+    assert len(threads) == 4
+    assert threading.current_thread().name not in threads
+    assert [t.name for t in targets.eligible(query).targets] == ["t"]
+    assert len(threads) == 4
 
 
 def test_letters_that_are_written_out_do_not_pass_the_bound(tmp_path: Path) -> None:

@@ -378,6 +378,15 @@ async def test_a_server_that_cannot_stream(ask):
     assert client.text == o.text == "whole"
 
 
+async def test_a_refusal_ends_as_one(ask):
+    body = (
+        b'{"id":"u","choices":[{"message":{"role":"assistant","content":null,"refusal":"No."},"finish_reason":"stop"}]}'
+    )
+    o = await ask(Bytes(pieces=(body,), headers={"content-type": "application/json"}))
+    assert (o.text, o.finish) == ("No.", "content_filter")
+    assert msgspec.json.decode(o.reply)["choices"][0]["finish_reason"] == "stop", "the reply is as it came"
+
+
 # ------------------------------------------------------------------------------------------------ the reader by itself
 
 CHUNK = '{{"id":"{id}","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{delta},"finish_reason":{end}}}]}}'
@@ -413,6 +422,14 @@ def test_split_reads_at_every_byte_give_the_same():
     for i in range(len(STREAM) + 1):
         assert read(STREAM[:i], STREAM[i:]) == whole, i
     assert read(*(STREAM[i : i + 1] for i in range(len(STREAM)))) == whole
+
+
+def test_a_streamed_refusal_ends_as_one():
+    parts = (('{"refusal":"N"}', "null"), ('{"refusal":"o."}', "null"), ("{}", '"stop"'))
+    events = [f"data: {CHUNK.format(id='u', delta=delta, end=end)}\n\n".encode() for delta, end in parts]
+    out, outcome = read(*events)
+    assert (outcome.text, outcome.finish) == ("No.", "content_filter")
+    assert b'"stop"' in out
 
 
 def test_a_stream_cut_at_any_byte_says_so():

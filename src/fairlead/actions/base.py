@@ -37,7 +37,20 @@ class Passage:
     action that stops a query for what it holds puts a blanked one in its place.
     """
 
-    __slots__ = ("acts", "decision", "keep_text", "plan", "query", "result", "run", "signals", "sink", "tags")
+    __slots__ = (
+        "acts",
+        "answered",
+        "deadline_seconds",
+        "decision",
+        "keep_text",
+        "plan",
+        "query",
+        "result",
+        "run",
+        "signals",
+        "sink",
+        "tags",
+    )
 
     def __init__(self, *, query: Query, signals: Signals, decision: Decision, plan: Plan, sink: Sink | None) -> None:
         self.query, self.signals, self.decision, self.plan, self.sink = query, signals, decision, plan, sink
@@ -46,7 +59,11 @@ class Passage:
         self.tags: dict[str, str] = {}
         """Told to the client in headers ``x-fairlead-tag-…``; a stream's go out with its first byte."""
         self.keep_text = True
-        """False: the trace keeps this query's texts as blanks."""
+        """False: the trace keeps this query's texts as blanks. So it begins where an action that `hides` is to be done."""
+        self.deadline_seconds = query.constraints.deadline_seconds
+        """Time left for the plan; an action that waits takes off what it waited."""
+        self.answered: Outcome | None = None
+        """What the innermost action that did not proceed answered with: that, not what came of it outside, is for the trace."""
         self.run: LiveRun | None = None
         """The plan being run, once it is."""
         self.result: Run | None = None
@@ -65,7 +82,12 @@ class Action(Component, ABC):
 
     family: ClassVar[str] = "actions"
     order: ClassVar[int]
-    """Where it nests: 10 refuse, 20 mask, 30 cache, 40 change the prompt, 50 check the answer, 90 tag."""
+    """Where it nests: 5 tag, 10 refuse, 20 mask, 30 cache, 40 change the prompt, 50 check the answer."""
+
+    @property
+    def hides(self) -> bool:
+        """Whether it keeps what was asked from being kept: until it has done so, and sets `Passage.keep_text`, texts are traced as blanks."""
+        return False
 
     @property
     def names(self) -> tuple[str, ...]:

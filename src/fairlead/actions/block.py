@@ -27,12 +27,14 @@ class Block(Action):
         self.reply = reply
         self.keep_text = keep_text
 
+    @property
+    def hides(self) -> bool:
+        """Unless it is told to keep the text."""
+        return not self.keep_text
+
     async def act(self, passage: Passage, proceed: Proceed) -> Outcome:
         """Answer with the refusal."""
-        passage.keep_text = passage.keep_text and self.keep_text
         passage.note(self, "blocked")
         if self.reply:
             return Outcome(text=self.message, model="fairlead", finish="content_filter", usd=0.0)
-        by = ", ".join(passage.decision.guards) or passage.decision.rule
-        message = self.message + (f" ({by})" if by else "")
-        return Outcome(usd=0.0, error=Failure(kind="blocked", message=message))
+        return Outcome(usd=0.0, error=Failure(kind="blocked", message=self.message))

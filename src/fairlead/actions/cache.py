@@ -9,7 +9,9 @@ What an answer depends on is its key (a keyed hash, see `fairlead.caches.base`):
 Exactly equal questions get the answer again. With `similar` a question also gets the answer to one whose last user message is like its
 own (cosine of embeddings, vLLM Semantic Router 2026, arXiv 2603.04444; .92 there), all else equal, and only if the two also agree in what
 embeddings do not see (`caches/anchors.py`). By default it is off: see docs/guides/cache.md for how often a like question is another. A hit
-is served only if the target that made the answer may act on this query now: a guard, a region or an `allow` that forbids it makes it a miss.
+is served only if the target that made the answer may answer this query now: a guard, a region or an `allow` that forbids it makes it a miss, and
+so does a rule or a client that insists on another target. Whom nobody may answer, because all targets rest or the budget is used up, say, is
+refused before anything is looked up here.
 
 Never answered from here, and never kept:
 
@@ -51,7 +53,6 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fairlead.actions.base import Action, Passage, Proceed
@@ -62,6 +63,7 @@ from fairlead.component import pack
 from fairlead.embeddings.base import Embedder
 from fairlead.embeddings.hashing import Hashing
 from fairlead.errors import CacheError, ConfigError, FairleadError
+from fairlead.signals.base import in_time
 from fairlead.types import Feedback, Identity, Outcome, Query, Tokens, Trace
 
 log = logging.getLogger(__name__)
@@ -175,7 +177,7 @@ class Cache(Action):
         if not await self._usable():
             return await self._without(passage, proceed, "the store rests", start)
         key = self.store.key(b"exact", *question.parts)
-        seconds, deadline = self.wait_seconds, passage.query.constraints.deadline_seconds
+        seconds, deadline = self.wait_seconds, passage.deadline_seconds
         until = start + (seconds if deadline is None else min(seconds, deadline))
         for _ in range(_LEADERS):
             flight = self._flights.get(key)
@@ -206,11 +208,13 @@ class Cache(Action):
                 self._failed(e)
 
     async def clear(self, identity: Identity | None = None) -> int:
-        """Drop all answers, or those that `identity` could be given, as `scope` tells; return how many. Raises `CacheError`."""
+        """Drop all answers, or those made for whom `identity` names: of its key, tenant, user and session what it holds must agree. Return
+        how many. Raises `CacheError`, and `ValueError` if it names nobody."""
         if identity is None:
             return await self.store.delete()
-        group = self._group(identity)
-        return 0 if group is None else await self.store.delete(group=self.store.key(b"group", group))
+        if not (groups := self._groups(identity)):
+            raise ValueError("the identity holds no key, tenant, user or session; to drop all answers, give none")
+        return await self.store.delete(groups=groups)
 
     # ------------------------------------------------------------------------------------------------- what was asked
 
@@ -218,6 +222,16 @@ class Cache(Action):
         """Whose answers may be given to `identity`; None: nobody's, since it does not say who it is."""
         who = {"tenant": "", "user": identity.user, "session": identity.session}[self.scope]
         return None if who is None else _encode([self.scope, identity.key, identity.tenant, who])
+
+    def _groups(self, identity: Identity) -> tuple[bytes, ...]:
+        """Say of an answer made for `identity` whose it is, so that it can be dropped by each of these."""
+        whose = (
+            ("key", identity.key),
+            ("tenant", identity.tenant),
+            ("user", identity.user),
+            ("session", identity.session),
+        )
+        return tuple(self.store.key(b"whose", name.encode(), _encode(who)) for name, who in whose if who)
 
     def _question(self, query: Query, actions: tuple[str, ...]) -> _Question | str:
         """Take apart what was asked; or say why it is not answered from here."""
@@ -243,7 +257,7 @@ class Cache(Action):
         wishes = _encode([query.route, self.version, actions, query.constraints.prefer])
         about = (group, wishes, b"%d" % len(fields))
         rest = (*about, *fields, *before)
-        return _Question(group=group, parts=(*rest, last), rest=rest, text=self._text(query, last))
+        return _Question(parts=(*rest, last), rest=rest, text=self._text(query, last))
 
     def _text(self, query: Query, last: bytes) -> str:
         """The text by which a like question may be found; empty if none may."""
@@ -270,6 +284,7 @@ class Cache(Action):
                 like = await self._like(question)
                 found = await self._alike(like, passage)
             while found is None and self.store.shared:
+                claimed = True  # whoever is cancelled while it asks may have it: it is given back, which does no harm to another's
                 claimed = await self._ask(lambda: self.store.claim(key, owner, self.wait_seconds), True)
                 if claimed or perf_counter() >= until:
                     break
@@ -286,7 +301,7 @@ class Cache(Action):
             if not why:
                 told = {name: said for name, said in passage.tags.items() if tags.get(name) != said}
                 found = _Found(entry=_entry(passage, outcome, told, like))
-                if await self._keep(key, found.entry, question.group, like):
+                if await self._keep(key, found.entry, passage.query.identity, like):
                     claimed = False
                 else:
                     why = "the store would not keep it"
@@ -317,14 +332,14 @@ class Cache(Action):
                 return _Found(entry=entry, similarity=cosine)
         return None
 
-    async def _keep(self, key: bytes, entry: Entry, group: bytes, like: _Like | None) -> bool:
+    async def _keep(self, key: bytes, entry: Entry, whose: Identity, like: _Like | None) -> bool:
         """Hand an answer to the store; False if it was not kept."""
         return await self._ask(
             lambda: self.store.put(
                 key,
                 entry,
                 seconds=self.ttl_seconds,
-                group=self.store.key(b"group", group),
+                groups=self._groups(whose),
                 partition=b"" if like is None else like.partition,
                 vector=b"" if like is None else like.vector.astype("<f4", copy=False).tobytes(),
             ),
@@ -332,8 +347,8 @@ class Cache(Action):
         )
 
     def _may(self, entry: Entry, passage: Passage) -> bool:
-        """Whether this answer may be given to this query: its target may act."""
-        return entry.target in passage.decision.eligible
+        """Whether this answer may be given to this query: its target may answer."""
+        return entry.target in passage.decision.may_answer
 
     def _unfit(self, passage: Passage, outcome: Outcome) -> str:
         """Say why `outcome` is not to be kept; empty if it is."""
@@ -379,31 +394,18 @@ class Cache(Action):
         passage.note(self, did, seconds=seconds, **detail)
 
     def _hurry(self, passage: Passage, start: float) -> None:
-        """Take from the query's deadline what was waited."""
-        query, waited = passage.query, perf_counter() - start
-        deadline = query.constraints.deadline_seconds
-        if deadline is not None and waited >= _SOON:
-            left = replace(query.constraints, deadline_seconds=max(0.0, deadline - waited))
-            passage.query = replace(query, constraints=left)
+        """Take from the plan's time what was waited."""
+        waited = perf_counter() - start
+        if passage.deadline_seconds is not None and waited >= _SOON:
+            passage.deadline_seconds = max(0.0, passage.deadline_seconds - waited)
 
     async def _like(self, question: _Question) -> _Like | None:
         """Say what a like question must be like; None where only the same one is answered."""
         if not question.text.strip():
             return None
-        if self._workers is None:
-            vector = self.embedder.embed(question.text)
-        else:
-            work = asyncio.get_running_loop().run_in_executor(self._workers, self.embedder.embed, question.text)
-            await asyncio.wait([work], timeout=self.embed_seconds)
-            if not work.done():
-                work.cancel()  # what has not begun never will; what has, ends unheard
-                work.add_done_callback(_heard)
-                return None
-            if (error := work.exception()) is not None:
-                log.warning("no embedding for the cache: %s; only the same question is answered", type(error).__name__)
-                return None
-            vector = work.result()
-        if not vector.any():
+        embed = partial(self._embed, question.text)
+        vector = embed() if self._workers is None else (await in_time({embed: self._workers}, self.embed_seconds))[0]
+        if vector is None or not vector.any():
             return None
         bag, order = words(question.text)
         return _Like(
@@ -412,6 +414,14 @@ class Cache(Action):
             bag=self.store.key(b"bag", bag),
             order=self.store.key(b"order", order),
         )
+
+    def _embed(self, text: str) -> NDArray[np.float32] | None:
+        """Embed a question; None where that fails, for no question does by its embedder."""
+        try:
+            return self.embedder.embed(text)
+        except Exception as e:  # noqa: BLE001 - whatever an embedder raises; its message may hold the text
+            log.warning("no embedding for the cache: %s; only the same question is answered", type(e).__name__)
+            return None
 
     # --------------------------------------------------------------------------------------------- a store that fails
 
@@ -469,7 +479,6 @@ class Cache(Action):
 class _Question(Struct, frozen=True, kw_only=True):
     """What was asked: `rest` is all but the last message, `parts` all, `text` what a like question must be like."""
 
-    group: bytes
     parts: tuple[bytes, ...]
     rest: tuple[bytes, ...]
     text: str
@@ -529,9 +538,3 @@ def _entry(passage: Passage, outcome: Outcome, tags: dict[str, str], like: _Like
         bag=b"" if like is None else like.bag,
         order=b"" if like is None else like.order,
     )
-
-
-def _heard(future: asyncio.Future[Any]) -> None:
-    """Take an exception that comes too late, so that asyncio does not complain of it."""
-    if not future.cancelled():
-        future.exception()

@@ -32,7 +32,7 @@ import msgspec
 from fairlead.actions.base import Action, Passage, Proceed
 from fairlead.detect.support import BAR, Support, explained, needs_facts, sources, structured
 from fairlead.errors import ConfigError
-from fairlead.plans.checked import Checked
+from fairlead.plans.checked import LONGEST, Checked
 from fairlead.policies.base import Share
 from fairlead.scorers.base import Scorer
 from fairlead.scorers.lexical import Lexical
@@ -43,8 +43,6 @@ Detail: TypeAlias = dict[str, bool | int | float | str]
 
 _AT_ONCE: Final = 20_000
 """Characters of sources that are judged on the event loop; more goes to a thread."""
-_IN_A_PLAN: Final = 50_000
-"""Characters of sources up to which a plan judges: it blocks the loop meanwhile, some 20 ms, and ten times that for hostile texts."""
 _NAMED: Final = 5
 """Claims that a note names at most."""
 
@@ -170,9 +168,9 @@ class Check(Action):
 
     def _cannot_retry(self, passage: Passage, size: int) -> str:
         """Say why the stronger target is not to be asked; empty if it is."""
-        if self.stronger not in passage.decision.eligible:
-            return f"{self.stronger} is not eligible"
-        if size > _IN_A_PLAN:
+        if self.stronger not in passage.decision.may_answer:
+            return f"{self.stronger} may not answer this"
+        if size > LONGEST:
             return "the sources are too long to be judged in a plan"
         return ""
 
@@ -221,10 +219,12 @@ def annotated(outcome: Outcome, said: str) -> Outcome:
 
 
 _FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+_EVENT: Final = re.compile(rb"(?s).+?(?:\n\n|\Z)")
 
 
 class Tail:
-    """Passes a stream on; with `hold`, keeps back its end, from the event that says why the answer ended."""
+    """Passes a stream on; with `hold`, keeps back the end of its first answer, from the event that says why it ended, and of the stream. What
+    belongs to further answers (``n``) is passed on at once."""
 
     def __init__(self, sink: Sink, *, hold: bool) -> None:
         self.sink = sink
@@ -233,19 +233,15 @@ class Tail:
 
     async def __call__(self, events: bytes) -> None:
         """Take some whole events."""
-        if self.held:
-            self.held += events
-            return
-        found = _FINISH.search(events) if self.hold else None
-        if found is None:
+        if not self.hold or not (self.held or _FINISH.search(events)):
             await self.sink(events)
             return
-        start = events.rfind(b"\n\n", 0, found.start()) + 2 if b"\n\n" in events[: found.start()] else 0
-        end = events.find(b"\n\n", found.start()) + 2
-        content, finish = _parted(events[start:end])
-        self.held = finish + events[end:]
-        if events[:start] + content:
-            await self.sink(events[:start] + content)
+        passed = b""
+        for event in _EVENT.findall(events):
+            now, later = _parted(event, bool(self.held))
+            passed, self.held = passed + now, self.held + later
+        if passed:
+            await self.sink(passed)
 
     async def close(self, said: bytes, *, after: bytes = b"") -> None:
         """Send what is left, `said` before it and `after` behind it."""
@@ -254,19 +250,22 @@ class Tail:
             await self.sink(rest)
 
 
-def _parted(event: bytes) -> tuple[bytes, bytes]:
-    """Split an event that holds both the last words and the reason for the end in two; most hold the reason alone."""
-    data = event.strip().removeprefix(b"data:")
+def _parted(event: bytes, ended: bool) -> tuple[bytes, bytes]:
+    """Split an event into what is passed on and what is held back; `ended`: the first answer has. One that holds both its last words and the
+    reason for its end becomes two; most hold the reason alone."""
     try:
-        whole: Any = msgspec.json.decode(data)
-        last = {**whole, "choices": [dict(c) for c in whole["choices"]]}
-        first = {**whole, "choices": [{**c, "finish_reason": None} for c in whole["choices"]]}
-        spoken = any((c.get("delta") or {}).get("content") for c in whole["choices"])
-    except (msgspec.DecodeError, TypeError, KeyError, AttributeError):
-        return b"", event
+        whole: Any = msgspec.json.decode(event.strip().removeprefix(b"data:"))
+        choices = [dict(c) for c in whole["choices"]]
+        first = [c for c in choices if not c.get("index")]
+        ends = any(c.get("finish_reason") for c in first)
+        spoken = any((c.get("delta") or {}).get("content") for c in choices)
+    except (msgspec.DecodeError, TypeError, KeyError, ValueError, AttributeError):
+        return (b"", event) if ended or _FINISH.search(event) else (event, b"")
+    if not ends:
+        return (b"", event) if ended and (first or not choices) else (event, b"")
     if not spoken:
         return b"", event
-    for choice in last["choices"]:
-        choice["delta"] = {}
-    first.pop("usage", None)
-    return tuple(b"data: " + msgspec.json.encode(e) + b"\n\n" for e in (first, last))  # type: ignore[return-value]
+    words = {**whole, "choices": [{**c, "finish_reason": None} for c in choices]}
+    end = {**whole, "choices": [{**c, "delta": {}} for c in choices]}
+    words.pop("usage", None)
+    return tuple(b"data: " + msgspec.json.encode(e) + b"\n\n" for e in (words, end))  # type: ignore[return-value]

@@ -1,4 +1,7 @@
-"""Tell the client something of the decision, in headers ``x-fairlead-tag-…``. Ours, no paper."""
+"""Tell the client something of the decision, in headers ``x-fairlead-tag-…``. Ours, no paper.
+
+Outermost of all, so that a request that is blocked, or answered from the cache, is told of its own decision and of no other's.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Tag(Action):
         ConfigError: by `check`, for a name that no header could have.
     """
 
-    order: ClassVar[int] = 90
+    order: ClassVar[int] = 5
 
     def __init__(self, *, tags: dict[str, str] | None = None) -> None:
         self.tags = tags

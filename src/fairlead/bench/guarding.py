@@ -12,7 +12,7 @@ others (wrongly) and does not fire on those (misses), with Wilson intervals, and
 The time of a guard is the time of reading the signals that nobody else needs. What a mask or a changed prompt does to an answer's quality
 is not in any table: it counts as nothing, and the report says so.
 
-Shapes: Q queries, G guards, S scenarios (all guards, none, all but each).
+Shapes: Q queries, G guards, S scenarios (all guards, none, all but the first, all but the second …).
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def judge(
     queries = list(table.queries())
     read = [observer.read(q, needs) for q in queries]
 
-    scenarios = {"all": guards, "none": ()} | {g.name: tuple(o for o in guards if o is not g) for g in guards}
+    scenarios = [guards, (), *(guards[:g] + guards[g + 1 :] for g in range(len(guards)))]
     blocks = frozenset(name for name, action in config.actions.items() if isinstance(action, Block))
     pool = Pool(targets=targets)
     outcomes: dict[tuple[Plan, int], tuple[float, float, float]] = {}
@@ -171,9 +171,9 @@ def judge(
                     out_Q4[q, :3] += option.probability * np.asarray(outcomes[option.plan, q])
         return out_Q4
 
-    brought_SQ4 = {name: brought(some) for name, some in scenarios.items()}
-    known = ~np.isnan(brought_SQ4["all"][:, 0] + brought_SQ4["none"][:, 0])
-    for found in brought_SQ4.values():
+    brought_SQ4 = [brought(some) for some in scenarios]
+    known = np.ones(len(queries), dtype=np.bool_)
+    for found in brought_SQ4:
         known &= ~np.isnan(found[:, 0])
     if not known.all():
         notes.append(
@@ -181,15 +181,15 @@ def judge(
         )
     if not known.any():
         raise TableError("no query has a recorded quality for what would be chosen")
-    every, none = brought_SQ4["all"][known], brought_SQ4["none"][known]
-    priced = all(not np.isnan(found[known, 1]).any() for found in brought_SQ4.values())
+    every, none, *without = (found[known] for found in brought_SQ4)
+    priced = all(not np.isnan(found[known, 1]).any() for found in brought_SQ4)
     rows = []
     for g, guard in enumerate(guards):
         rows.append(
             _row(
                 guard,
                 every=every,
-                without=brought_SQ4[guard.name][known],
+                without=without[g],
                 fires=np.asarray([_fires(guard, s) for s in read])[known],
                 truth=truth_GQ[guard.name][known] if guard.name in truth_GQ else None,
                 own_seconds=_own_seconds(guards, g, policy.needs, read),

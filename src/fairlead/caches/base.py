@@ -76,8 +76,8 @@ class Row(Struct, frozen=True, kw_only=True):
     key: bytes
     value: bytes
     id: str
-    group: bytes
-    """Whose it is: what `delete` can remove together."""
+    groups: tuple[bytes, ...]
+    """Hashes as `key` makes them, one for each thing that says whose it is: what `delete` can remove together."""
     seconds: float
     """How long it may be given."""
     partition: bytes = b""
@@ -164,12 +164,19 @@ class CacheStore(Component, ABC):
 
     @final
     async def put(
-        self, key: bytes, entry: Entry, *, seconds: float, group: bytes, partition: bytes = b"", vector: bytes = b""
+        self,
+        key: bytes,
+        entry: Entry,
+        *,
+        seconds: float,
+        groups: tuple[bytes, ...] = (),
+        partition: bytes = b"",
+        vector: bytes = b"",
     ) -> bool:
         """Keep `entry` for `seconds`, in place of what was there. False if it is larger than all that may be kept."""
         body = _encoder.encode(entry)
         value = self.key(b"value", key, body) + body
-        row = Row(key=key, value=value, id=entry.id, group=group, seconds=seconds, partition=partition, vector=vector)
+        row = Row(key=key, value=value, id=entry.id, groups=groups, seconds=seconds, partition=partition, vector=vector)
         if row.size > self.max_bytes:
             return False
         await self._within(self._put(row))
@@ -201,9 +208,10 @@ class CacheStore(Component, ABC):
         await self._within(self._release(key, owner))
 
     @final
-    async def delete(self, *, id: str | None = None, group: bytes | None = None) -> int:
-        """Remove the answers made for the trace `id`, or those of `group`, or all; return how many. They are gone for all processes."""
-        return await self._within(self._delete(id=id, group=group))
+    async def delete(self, *, id: str | None = None, groups: tuple[bytes, ...] = ()) -> int:
+        """Remove the answers made for the trace `id`, or those that are in each of `groups`, or all; return how many. They are gone for all
+        processes."""
+        return await self._within(self._delete(id=id, groups=groups))
 
     @final
     async def count(self) -> tuple[int, int]:
@@ -242,7 +250,7 @@ class CacheStore(Component, ABC):
         """
 
     @abstractmethod
-    async def _delete(self, *, key: bytes | None = None, id: str | None = None, group: bytes | None = None) -> int:
+    async def _delete(self, *, key: bytes | None = None, id: str | None = None, groups: tuple[bytes, ...] = ()) -> int:
         """Remove by the one that is given, or everything."""
 
     @abstractmethod

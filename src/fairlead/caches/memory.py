@@ -24,7 +24,7 @@ class Memory(CacheStore):
         budget_seconds: as every cache has it; never needed here.
     """
 
-    __slots__ = ("_bytes", "_groups", "_partitions", "_puts", "_rows", "_seq")
+    __slots__ = ("_bytes", "_partitions", "_puts", "_rows", "_seq")
 
     def __init__(
         self,
@@ -79,10 +79,10 @@ class Memory(CacheStore):
             out.append((seq, key, vector))
         return out[::-1][:most]
 
-    async def _delete(self, *, key: bytes | None = None, id: str | None = None, group: bytes | None = None) -> int:
+    async def _delete(self, *, key: bytes | None = None, id: str | None = None, groups: tuple[bytes, ...] = ()) -> int:
         if key is not None:
             return self._drop(key)
-        gone = [k for k, (r, _) in self._rows.items() if id in (None, r.id) and group in (None, r.group)]
+        gone = [k for k, (r, _) in self._rows.items() if id in (None, r.id) and set(groups).issubset(r.groups)]
         return sum(map(self._drop, gone))
 
     async def _count(self) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from fairlead.secret import checked, redact, reveal
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-# One entry is described by part, group, size and id, with a newline between them.
+# One entry is described by part, groups, size and id, with a newline between them.
 _COMMON: Final = """
 local p = ARGV[1]
 local function drop(k)
@@ -34,9 +34,9 @@ local function drop(k)
   local about = redis.call('HGET', p..'about', k)
   if not about then return 0 end
   redis.call('HDEL', p..'about', k)
-  local part, group, size, id = about:match('^(%x*)\\n(%x*)\\n(%d+)\\n(.*)$')
+  local part, groups, size, id = about:match('^(%x*)\\n([%x ]*)\\n(%d+)\\n(.*)$')
   if part ~= '' then redis.call('ZREM', p..'p:'..part, k) end
-  redis.call('SREM', p..'g:'..group, k)
+  for g in groups:gmatch('%x+') do redis.call('SREM', p..'g:'..g, k) end
   redis.call('SREM', p..'i:'..id, k)
   redis.call('DECRBY', p..'bytes', size)
   return 1
@@ -57,7 +57,7 @@ return value
 _PUT: Final = (
     _COMMON
     + """
-local _, k, value, vector, part, group, id, size, ms, entries, bytes = unpack(ARGV)
+local _, k, value, vector, part, groups, id, size, ms, entries, bytes = unpack(ARGV)
 drop(k)
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', p..'due', '-inf', now(), 'LIMIT', 0, 1000)) do drop(old) end
 local seq = redis.call('INCR', p..'seq')
@@ -65,9 +65,9 @@ redis.call('HSET', p..'e:'..k, 'value', value, 'vector', vector)
 redis.call('PEXPIRE', p..'e:'..k, ms)
 redis.call('ZADD', p..'used', seq, k)
 redis.call('ZADD', p..'due', now() + ms, k)
-redis.call('HSET', p..'about', k, part..'\\n'..group..'\\n'..size..'\\n'..id)
+redis.call('HSET', p..'about', k, part..'\\n'..groups..'\\n'..size..'\\n'..id)
 if part ~= '' then redis.call('ZADD', p..'p:'..part, seq, k) end
-redis.call('SADD', p..'g:'..group, k)
+for g in groups:gmatch('%x+') do redis.call('SADD', p..'g:'..g, k) end
 redis.call('SADD', p..'i:'..id, k)
 redis.call('INCRBY', p..'bytes', size)
 redis.call('DEL', p..'c:'..k)
@@ -84,7 +84,11 @@ _DELETE: Final = (
 local keys
 if ARGV[2] == 'key' then keys = {ARGV[3]}
 elseif ARGV[2] == 'all' then keys = redis.call('ZRANGE', p..'used', 0, -1)
-else keys = redis.call('SMEMBERS', p..ARGV[2]..':'..ARGV[3]) end
+else
+  local sets = {}
+  for i = 3, #ARGV do sets[i - 2] = p..ARGV[2]..':'..ARGV[i] end
+  keys = redis.call('SINTER', unpack(sets))
+end
 local n = 0
 for _, k in ipairs(keys) do n = n + drop(k) end
 return n
@@ -207,11 +211,11 @@ class Redis(CacheStore):
         return found
 
     async def _put(self, row: Row) -> None:
-        part, group = row.partition.hex() if row.vector else "", row.group.hex()
+        part, groups = row.partition.hex() if row.vector else "", " ".join(g.hex() for g in row.groups)
         milliseconds = max(1, round(1000 * row.seconds))
         await self._script(
             _PUT,
-            *(row.key.hex(), row.value, row.vector, part, group, row.id, row.size, milliseconds),
+            *(row.key.hex(), row.value, row.vector, part, groups, row.id, row.size, milliseconds),
             *(self.max_entries, self.max_bytes),
         )
 
@@ -221,13 +225,12 @@ class Redis(CacheStore):
             (int(seq), bytes.fromhex(key.decode()), vector) for seq, key, vector in zip(flat, flat, flat, strict=True)
         ]
 
-    async def _delete(self, *, key: bytes | None = None, id: str | None = None, group: bytes | None = None) -> int:
+    async def _delete(self, *, key: bytes | None = None, id: str | None = None, groups: tuple[bytes, ...] = ()) -> int:
+        what: tuple[str, ...] = ("g", *(g.hex() for g in groups)) if groups else ("all",)
         if key is not None:
             what = ("key", key.hex())
         elif id is not None:
             what = ("i", id)
-        else:
-            what = ("all", "") if group is None else ("g", group.hex())
         return int(await self._script(_DELETE, *what))
 
     async def _count(self) -> tuple[int, int]:

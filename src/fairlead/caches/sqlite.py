@@ -29,19 +29,18 @@ from fairlead.errors import CacheError, ConfigError
 T = TypeVar("T")
 
 APPLICATION: Final = 0x464C4443  # "FLDC"
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 TOUCH_SECONDS = 1.0
 
 _TABLES: Final = f"""
 CREATE TABLE secret(value BLOB NOT NULL);
 CREATE TABLE entries(
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL, id TEXT NOT NULL, grp BLOB NOT NULL,
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, whose BLOB NOT NULL, value BLOB NOT NULL, id TEXT NOT NULL,
   part BLOB NOT NULL, vector BLOB NOT NULL, size INTEGER NOT NULL, used REAL NOT NULL, until REAL NOT NULL);
 CREATE INDEX entries_part ON entries(part, seq);
 CREATE INDEX entries_used ON entries(used);
 CREATE INDEX entries_until ON entries(until);
 CREATE INDEX entries_id ON entries(id);
-CREATE INDEX entries_grp ON entries(grp);
 CREATE TABLE total(entries INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO total VALUES (0, 0);
 CREATE TRIGGER more AFTER INSERT ON entries BEGIN UPDATE total SET entries = entries + 1, bytes = bytes + new.size; END;
@@ -63,6 +62,7 @@ class SQLite(CacheStore):
     """
 
     shared: ClassVar[bool] = True
+    paths: ClassVar[tuple[str, ...]] = ("path",)
     __slots__ = ("_connection", "_worker")
 
     def __init__(
@@ -174,12 +174,12 @@ class SQLite(CacheStore):
         return result
 
     def _insert(self, row: Row) -> None:
-        do, now = self._db.execute, time.time()
+        do, now, vector = self._db.execute, time.time(), (row.partition, row.vector)
         do("DELETE FROM entries WHERE until <= ? OR key = ?", (now, row.key))
         do("DELETE FROM claims WHERE until <= ? OR key = ?", (now, row.key))
         do(
-            "INSERT INTO entries(key, value, id, grp, part, vector, size, used, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (row.key, row.value, row.id, row.group, row.partition, row.vector, row.size, now, now + row.seconds),
+            "INSERT INTO entries(key, whose, value, id, part, vector, size, used, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (row.key, b"".join(row.groups), row.value, row.id, *vector, row.size, now, now + row.seconds),
         )
         while True:
             entries, size = do("SELECT entries, bytes FROM total").fetchone()
@@ -194,11 +194,15 @@ class SQLite(CacheStore):
         query = "SELECT seq, key, vector FROM entries WHERE part = ? AND seq > ? AND vector != x'' ORDER BY seq LIMIT ?"
         return await self._run(lambda: self._db.execute(query, (partition, after, most)).fetchall())
 
-    async def _delete(self, *, key: bytes | None = None, id: str | None = None, group: bytes | None = None) -> int:
-        column, value = next(((n, v) for n, v in (("key", key), ("id", id), ("grp", group)) if v is not None), ("1", 1))
+    async def _delete(self, *, key: bytes | None = None, id: str | None = None, groups: tuple[bytes, ...] = ()) -> int:
+        # Hashes side by side: seldom asked for, so a look at every row does, and two that together make a third do not come about.
+        given: list[tuple[str, object]] = [("instr(whose, ?) > 0", g) for g in groups]
+        given += [(f"{n} = ?", v) for n, v in (("key", key), ("id", id)) if v is not None]
+        where = " AND ".join(said for said, _ in given) or "1"
 
         def work() -> int:
-            return self._db.execute(f"DELETE FROM entries WHERE {column} = ?", (value,)).rowcount  # ours, not input
+            do = self._db.execute
+            return do(f"DELETE FROM entries WHERE {where}", [v for _, v in given]).rowcount  # ours, not input
 
         return await self._run(self._transact, work)
 

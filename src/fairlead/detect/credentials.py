@@ -8,7 +8,7 @@ A string looks random if its characters change class (upper, lower, digit) often
 content hashes, UUIDs, ids of messages and images in base64 are left alone, as are placeholders (``<token>``, ``${TOKEN}``, ``***``). What is not
 found: short secrets without a word beside them, and words as passwords in a sentence.
 
-Every search is bounded: the time is linear in the text. About 5 µs for 300 characters without a word of `LONG` characters.
+Every search is bounded, and goes on behind what it went through: the time is linear in the text. About 5 µs for 300 characters without a word of `LONG` characters.
 """
 
 from __future__ import annotations
@@ -92,9 +92,12 @@ _CALLED_PASSWORD: Final = re.compile(
     re.IGNORECASE,
 )
 _BLANK: Final = re.compile(
-    r"(?:[<\[{$(]|%[\w(]{1,40}[%)]|%s).{0,200}|[*x.\u2022#_-]{1,200}|(?:your|my|the|a|some)[_ -].{0,200}|(?:your|my)?(?:password|passwd|pass|pwd|secret)|"
+    # In brackets, perhaps cut off at a space; a variable; a mask; words that say what belongs there; a name in code.
+    r"<.{0,200}>?|(?:\[.{0,200}\]|\{.{0,200}\}|\(.{0,200}\))(?:\\[nrt]){0,4}|[\[{(]{1,3}[A-Za-z_.:!-]{0,60}|\$\{.{0,200}|\$\(.{0,200}|\$[A-Za-z_][\w:]{0,60}|"
+    r"%[\w(]{1,40}[%)]|%s|[*x.\u2022#_-]{1,200}|(?:your|my|the|a|some)(?:[_ -][A-Za-z]{1,20}){1,8}[.!]?|"
+    r"(?:your|my)?(?:password|passwd|pass|pwd|secret)|"
     r"changeme|example|placeholder|redacted|none|null|nil|undefined|true|false|str|string|text|bool|required|optional|"
-    r"(?:self|os|env|process|config|req|request|args|settings)\..{0,200}|[a-z_.]{1,60}\(.{0,200}",
+    r"(?:self|os|env|process|config|req|request|args|settings)\.[A-Za-z_][\w.]{0,100}(?:[\[(].{0,200})?|[a-z_.]{1,60}\(.{0,200}",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -103,7 +106,7 @@ _CODE: Final = re.compile(r"(?:_|(?=[A-Za-z]{1,60}[_.\[(]))[A-Za-z_.]{1,80}(?:[\
 
 _LONG: Final = re.compile(r"[A-Za-z0-9_+/=.~:-]{20,}+")
 _AFTER_WORD: Final = re.compile(
-    r"""(?:s|ids?|entials?)?["'\]\x60]{0,2}(?:[ \t]{0,3}(?::=|=>|==?|[:\uff1a])[ \t]{0,3}|[ \t]{1,3})["'\x60]?([A-Za-z0-9_+/=.~-]{16,}+)""",
+    r"""(?:s|ids?|entials?)?["'\]\x60]{0,2}(?:[ \t]{0,3}(?::=|=>|==?|[:\uff1a])[ \t]{0,3}|[ \t]{1,3})["'\x60]?([A-Za-z0-9_+/=.~-]{16,513}+)""",
     re.IGNORECASE,
 )
 _ASSIGN_WORDS: Final = ("key", "token", "secret", "auth", "cred", "bearer", "basic", "sig", "cookie", "session", "sid")
@@ -193,7 +196,8 @@ def _tokens(text: str, low: str) -> Iterator[Span]:
                 start = after.start(1)
                 if not _NO_SECRET.search(text, max(0, at - 20), start):
                     yield Span(start, start + len(value), "token", "assigned", 0.8)
-            at = low.find(word, at + len(word))
+            # On behind what was looked at: a run of such words is not gone through from each of them.
+            at = low.find(word, at + len(word) if after is None else after.end())
     for m in _LONG.finditer(text):
         value = m[0].rstrip(".:=")
         if not _ALONE.fullmatch(value) or _ID_PREFIX.match(value) or _HEX.fullmatch(value):

@@ -29,31 +29,111 @@ class Span(Struct, frozen=True, order=True):
 REST: Final = 6
 """Of what overlaps with something surer, fewer characters are not kept."""
 
-# Soft hyphen, zero width, direction marks, joiners, variation selectors, tags.
-_INVISIBLE: Final = "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e01ef"
-_HIDDEN: Final = re.compile(f"[{_INVISIBLE}]")
+INVISIBLE: Final = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Soft hyphen, zero width, direction marks, joiners, fillers, variation selectors, tags: all that shows nothing."""
+_HIDDEN: Final = re.compile(f"[{INVISIBLE}]")
 _SPACES: Final = [0x00A0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000]
 _DASHES: Final = [*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63]
-_ZEROS: Final = [0x0660, 0x06F0, 0x0966, 0x09E6, 0x0BE6, 0x0E50, *range(0x1D7CE, 0x1D800, 10)]
+# Of all scripts that have digits of their own (Unicode 14, category Nd), the full width apart.
+_ZEROS: Final = [
+    *(
+        0x0660,
+        0x06F0,
+        0x07C0,
+        0x0966,
+        0x09E6,
+        0x0A66,
+        0x0AE6,
+        0x0B66,
+        0x0BE6,
+        0x0C66,
+        0x0CE6,
+        0x0D66,
+        0x0DE6,
+        0x0E50,
+        0x0ED0,
+        0x0F20,
+    ),
+    *(
+        0x1040,
+        0x1090,
+        0x17E0,
+        0x1810,
+        0x1946,
+        0x19D0,
+        0x1A80,
+        0x1A90,
+        0x1B50,
+        0x1BB0,
+        0x1C40,
+        0x1C50,
+        0xA620,
+        0xA8D0,
+        0xA900,
+        0xA9D0,
+    ),
+    *(
+        0xA9F0,
+        0xAA50,
+        0xABF0,
+        0x104A0,
+        0x10D30,
+        0x11066,
+        0x110F0,
+        0x11136,
+        0x111D0,
+        0x112F0,
+        0x11450,
+        0x114D0,
+        0x11650,
+        0x116C0,
+    ),
+    *(
+        0x11730,
+        0x118E0,
+        0x11950,
+        0x11C50,
+        0x11D50,
+        0x11DA0,
+        0x16A60,
+        0x16AC0,
+        0x16B50,
+        *range(0x1D7CE, 0x1D800, 10),
+        0x1E140,
+    ),
+    *(0x1E2F0, 0x1E950, 0x1FBF0),
+]
 _PLAIN: Final = {
     **dict.fromkeys(_SPACES, 32),
     **dict.fromkeys(_DASHES, 45),
     **{zero + i: 0x30 + i for zero in _ZEROS for i in range(10)},
     **{c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F)},
 }
-_OTHER: Final = re.compile(f"[{''.join(map(re.escape, map(chr, _PLAIN)))}]")
+_OTHER: Final = frozenset(map(chr, _PLAIN))
 
 
 def plain(text: str) -> tuple[str, Sequence[int] | None]:
     """Return (what a detector reads, the place in `text` of each of its characters and of its end; None: the same places)."""
     if text.isascii():
         return text, None
-    if _OTHER.search(text):
-        text = text.translate(_PLAIN)  # one character for one
+    text = _translated(text)
     if not _HIDDEN.search(text):
         return text, None
     places = [i for i, c in enumerate(text) if not _HIDDEN.match(c)]
     return "".join([text[i] for i in places]), [*places, len(text)]
+
+
+def seen(text: str) -> str:
+    """Return what `plain` makes of a text, without the places."""
+    return text if text.isascii() else _HIDDEN.sub("", _translated(text))
+
+
+def _translated(text: str) -> str:
+    """Return `text` with one character for one; a set of its characters is looked through quicker than the text is."""
+    return text if _OTHER.isdisjoint(set(text)) else text.translate(_PLAIN)
 
 
 def restored(spans: Iterable[Span], places: Sequence[int] | None) -> list[Span]:

@@ -24,6 +24,8 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from fairlead.detect.span import INVISIBLE
+
 DEPTH: Final = 3
 LAYERS: Final = 16
 TOTAL: Final = 20_000
@@ -68,10 +70,6 @@ def unhide(text: str) -> Unhidden:
 
 # ----------------------------------------------------------------------------------------------------- as it would be read
 
-INVISIBLE: Final = (
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-)
 _HIDDEN: Final = re.compile(f"[{INVISIBLE}]")
 _HIDDEN_RUN: Final = re.compile(f"[{INVISIBLE}]+")
 _BELONGS: Final = re.compile(

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fairlead.errors import ConfigError
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -190,7 +192,10 @@ def _vocabulary(texts: Sequence[Bag], features: int) -> tuple[NDArray[np.uint32]
 
 
 def _matrix(texts: Sequence[Bag], vocabulary_V: NDArray[np.uint32], idf_V: Floats, unseen: float) -> csr_matrix:
-    from scipy.sparse import csr_matrix
+    try:
+        from scipy.sparse import csr_matrix
+    except ImportError as e:
+        raise ConfigError("teaching needs scipy: pip install 'fairlead[bench]'") from e
 
     ends, columns, values = [0], [], []
     for found in texts:

@@ -62,8 +62,10 @@ class Onnx(Embedder):
         return copy(self)
 
     def check(self) -> None:
-        """Raise `ConfigError` for files that are no encoder. Loads the model."""
-        self._loaded = load(self.model, self.tokenizer, max_tokens=self.max_tokens, threads=self.threads)
+        """Raise `ConfigError` for files that are no encoder. Loads the model, once."""
+        self._loaded = self._loaded or load(
+            self.model, self.tokenizer, max_tokens=self.max_tokens, threads=self.threads
+        )
 
     @property
     def size(self) -> int:

@@ -39,6 +39,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fairlead import rewards
+from fairlead.actions.mask import Mask, masked_later
 from fairlead.config import Config, GatewayConfig
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
 from fairlead.explain import explain
@@ -60,6 +61,8 @@ CHAT: Final = "/v1/chat/completions"
 CALLER: Final = "fairlead.caller"
 """Where the scope of a request says whose key it came with."""
 MOST_TRACES: Final = 1000
+MOST_SEARCHED: Final = 20_000
+"""Newest traces among which those of one tenant are looked for."""
 MOST_CORRECTED: Final = 20_000
 """Characters: comparing two texts takes the product of their lengths."""
 
@@ -156,6 +159,7 @@ class Gateway:
         traces = list(itertools.islice(store.traces(newest_first=True, limit=SEED), SEED))
         for trace in reversed(traces):
             if not trace.decision.options:
+                stats.held(trace)
                 continue  # a refusal; those are counted by status only
             stats.add(trace, status=200 if trace.outcome.error is None else 500)
             for feedback in store.feedback(trace.id):
@@ -198,12 +202,21 @@ class Gateway:
         )
         self.stats.add(trace, status=status, overhead_seconds=overhead)
 
+    def note_refusal(self, trace: Trace) -> None:
+        """Count the guards that held where nobody was left."""
+        self.metrics.held(trace)
+        self.stats.held(trace)
+
     def nobody(self, e: NoEligibleTarget) -> Refused:
         """Say that nobody may answer, and when somebody may again; where only the request stands in the way, it is told so."""
-        if e.excluded and all("budget" in why for why in e.excluded.values()):
+        kinds = set(e.kinds.values())
+        if kinds == {"budget"}:
             return Refused(402, str(e), code="budget_exceeded", retry=False)
-        if e.excluded and all("do not fit its context" in why for why in e.excluded.values()):
+        if kinds == {"context"}:
             return Refused(400, str(e), code="context_length_exceeded", param="messages", retry=False)
+        if kinds & {"guard", "rule"} and kinds <= {"guard", "rule", "asked", "fit", "context"}:
+            # Nobody will ever answer this: not a failure of ours, so not one that a load balancer should count.
+            return Refused(403, str(e), code="blocked", retry=False)
         rests = [r for name in e.excluded if (r := self.router.pool.health.resting(name)) > 0.0]
         headers: Headers = [(b"retry-after", str(math.ceil(min(rests))).encode())] if rests else []
         return Refused(503, str(e), code="no_eligible_target", retry=bool(rests), headers=headers)
@@ -300,6 +313,12 @@ class Gateway:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise Refused(400, f"the body is not valid JSON: {e}", code="invalid_json") from e
         caller: Caller | None = request.scope.get(CALLER)
+        id = judgement.id or judgement.response_id
+        if id and (tenant := _tenant(request)) is not None:
+            trace = await self.router.store.get(id)
+            if trace is None or trace.query.identity.tenant != tenant:
+                self.metrics.feedback.labels("unknown").inc()
+                raise _no_trace(id)
         feedback = await self._judged(judgement, by="" if caller is None else caller.key)
         receipt = await self.router.feedback(feedback)
         self.metrics.feedback.labels(receipt.status).inc()
@@ -322,6 +341,7 @@ class Gateway:
             raise Refused(400, f"send one of {', '.join(given)} in a judgement; others under another source")
         kind: FeedbackKind = next(iter(given), "value")
         worth: float | None = value
+        correction: str | None = None
         try:
             match kind:
                 case "label":
@@ -330,8 +350,8 @@ class Gateway:
                     worth = rewards.of_rating(j.rating or 0.0, j.of, j.lowest)
                 case "reask" | "abandon":
                     worth = 0.0 if given[kind] else 1.0
-                case "correction" if value is None:
-                    worth = await self._corrected(id, j.correction or "")
+                case "correction":
+                    correction, worth = await self._corrected(id, j.correction or "", compare=value is None)
                 case "test" | "judge":
                     worth = float(given[kind])
         except Refused:
@@ -349,38 +369,50 @@ class Gateway:
             source=j.source,
             confidence=j.confidence,
             label=j.label,
-            correction=j.correction,
+            correction=correction,
             at=time.time(),
             by=by,
         )
 
-    async def _corrected(self, id: str, correction: str) -> float:
-        """Compare a correction with the answer. Raises `Refused` if that cannot be done."""
+    async def _corrected(self, id: str, correction: str, *, compare: bool) -> tuple[str, float | None]:
+        """Return a correction as it may be kept, and what the answer is worth by it, if that is to be found out: where the trace is masked, so is
+        the correction, and where it is blank, that is too. Raises `Refused` if it cannot be compared."""
         trace = await self.router.store.get(id)
         if trace is None:
             self.metrics.feedback.labels("unknown").inc()
             raise _no_trace(id)
-        if not trace.text_kept or max(len(correction), len(trace.outcome.text)) > MOST_CORRECTED:
-            why = "is too long to be compared" if trace.text_kept else "was not kept (store.text is off)"
+        kept, answer = trace.text_kept, trace.outcome.text
+        if any(act.name == Mask.type_name() for act in trace.acts):
+            actions = [self.router.actions.get(name) for name in trace.decision.actions]
+            masks = [action for action in actions if isinstance(action, Mask)]
+            kept = kept and bool(masks)  # what masked the answer may have left the config since
+            for mask in masks if kept else ():
+                correction = await asyncio.to_thread(masked_later, correction, mask.finder, answer)
+        if compare and (not kept or max(len(correction), len(answer)) > MOST_CORRECTED):
+            why = "is too long to be compared" if kept else "was not kept, or cannot be masked as it was"
             raise Refused(400, f"the answer {why}: send a value in [0, 1] with the correction", param="value")
-        return await asyncio.to_thread(rewards.of_correction, trace.outcome.text, correction)
+        if not kept:
+            return " " * len(correction), None
+        worth = await asyncio.to_thread(rewards.of_correction, answer, correction) if compare else None
+        return correction, worth
 
     async def dry_run(self, request: Request) -> Response:
         """Decide, without calling anybody or keeping anything."""
         headers = header_map(request.scope)
-        asked = reading.read(await self._body(request), headers, self.router.serving, self.targets)
-        query = msgspec.structs.replace(asked.query, arrival=self.router.arrivals + 1)
+        caller = request.scope.get(CALLER)
+        asked = reading.read(await self._body(request), headers, self.router.serving, self.targets, caller)
         try:
-            signals = self.router.observe(query)
-            decision = self.router.decide(query, signals)
+            query, signals, decision = await self.router.consider(asked.query)
         except NoEligibleTarget as e:
             raise self.nobody(e) from e
         return _json(explain(query, signals, decision))
 
-    async def show_stats(self, _: Request) -> Response:
-        """Send what the page shows."""
-        router = self.router
+    async def show_stats(self, request: Request) -> Response:
+        """Send what the page shows: sums over all requests, and of single ones those that the caller's tenant may see."""
+        router, tenant = self.router, _tenant(request)
         shown = self.stats.show()
+        if tenant is not None:
+            shown["recent"] = [row for row in shown["recent"] if row["tenant"] == tenant]
         shown["version"] = VERSION
         shown["up_seconds"] = time.time() - self.began
         shown["traces"] = router.store.count()
@@ -403,10 +435,15 @@ class Gateway:
         if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= MOST_TRACES:
             raise Refused(400, f"limit must be a whole number from 1 to {MOST_TRACES}", param="limit")
         limit = int(text)
-        store = self.router.store
+        store, tenant = self.router.store, _tenant(request)
 
         def read() -> bytes:
-            return msgspec.json.encode({"object": "list", "data": list(store.traces(newest_first=True, limit=limit))})
+            if tenant is None:
+                found = list(store.traces(newest_first=True, limit=limit))
+            else:
+                newest = store.traces(newest_first=True, limit=MOST_SEARCHED)
+                found = list(itertools.islice((t for t in newest if t.query.identity.tenant == tenant), limit))
+            return msgspec.json.encode({"object": "list", "data": found})
 
         return Response(await asyncio.to_thread(read), media_type="application/json")
 
@@ -415,7 +452,7 @@ class Gateway:
         id = request.path_params["id"]
         store = self.router.store
         trace = await store.get(id)
-        if trace is None:
+        if trace is None or _tenant(request) not in (None, trace.query.identity.tenant):
             raise _no_trace(id)
         shown = {"trace": trace, "feedback": await asyncio.to_thread(store.feedback, id)}
         shown["explanation"] = explain(trace.query, trace.signals, trace.decision)
@@ -461,6 +498,12 @@ def _failing(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
             raise Refused(500, str(e), code="internal_error") from e
 
     return answer
+
+
+def _tenant(request: Request) -> str | None:
+    """Return whose traces a request may see; None: everybody's. A key that names no tenant is an operator's."""
+    caller: Caller | None = request.scope.get(CALLER)
+    return None if caller is None else caller.tenant
 
 
 def _no_trace(id: str) -> Refused:

@@ -26,7 +26,7 @@ from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.refusal import Headers, Refused, of_failure, respond
 from fairlead.plans.fallback import Fallback
 from fairlead.targets import wire
-from fairlead.types import Outcome, Query, Trace
+from fairlead.types import Decision, Outcome, Query, Trace
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
@@ -86,6 +86,9 @@ class Chat:
             outcome, trace = await gateway.router.handle(query, sink=sink, begun=exchange.begin)
         except NoEligibleTarget as e:
             refused = gateway.nobody(e)
+            if e.trace is not None:
+                gateway.note_refusal(e.trace)
+                refused.headers += told(e.trace.decision, query)
         except StoreError as e:
             log.error("%s was answered, but its trace could not be kept: %s", query.id, e)
             message = f"the answer is withheld, since its trace could not be kept ({e})"
@@ -195,13 +198,20 @@ class Exchange:
             out.append((b"x-fairlead-cost-usd", usd(trace.usd)))
         if skipped:
             out.append((b"x-fairlead-fallbacks", b"%d" % skipped))
-        if decision.guards:
-            out.append((b"x-fairlead-guards", clean(", ".join(decision.guards))))
-        if decision.rule:
-            out.append((b"x-fairlead-rule", clean(decision.rule)))
+        out += told(decision)
         for name, value in passage.tags.items():
             out.append((b"x-fairlead-tag-" + name.encode(), clean(value)))
         return out
+
+
+def told(decision: Decision, query: Query | None = None) -> Headers:
+    """Write which guards held and which rule decided; with `query`, under which id it is kept."""
+    out = [] if query is None else [(b"x-fairlead-id", query.id.encode())]
+    if decision.guards:
+        out.append((b"x-fairlead-guards", clean(", ".join(decision.guards))))
+    if decision.rule:
+        out.append((b"x-fairlead-rule", clean(decision.rule)))
+    return out
 
 
 async def watch(receive: Any, task: asyncio.Task[Any] | None, exchange: Exchange) -> None:

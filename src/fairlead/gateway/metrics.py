@@ -71,8 +71,7 @@ class Metrics:
             self._usd(route, target).inc(trace.usd)
         if fallbacks:
             self.fallbacks.labels(route).inc(fallbacks)
-        for guard in trace.decision.guards:
-            self.guards.labels(guard).inc()
+        self.held(trace)
         for act in trace.acts:
             self.acts.labels(act.name, act.did).inc()
         for step in trace.steps:
@@ -83,6 +82,11 @@ class Metrics:
         whole.observe(seconds)
         if first_byte is not None:
             first.observe(first_byte)
+
+    def held(self, trace: Trace) -> None:
+        """Count the guards that held."""
+        for guard in trace.decision.guards:
+            self.guards.labels(guard).inc()
 
     def text(self) -> bytes:
         """Write them all in the Prometheus text format."""

@@ -2,12 +2,19 @@
 
 The top level is split into undecoded fields, of which ``messages`` is read in a typed view; all else is forwarded byte for byte.
 What the asker wants of Fairlead itself comes in ``x-fairlead-*`` headers or in a ``fairlead`` object of the body, which is not
-forwarded; where both say something, the body wins. About 10 µs for 1 kB.
+forwarded; where both say something, the body wins.
+
+An object that has a key twice is refused, wherever it stands: decoders keep one of the two, and which one a target keeps nobody knows, so
+what guards read would not be what it gets.
+
+About 10 µs for 1 kB, 45 µs for 24 kB.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Collection
 from typing import Annotated, Any, Final
 
@@ -24,6 +31,8 @@ from fairlead.types import Constraints, Identity, Message, Query, new_id
 HEADER_BYTES: Final = 64 * 1024
 _PREFIX: Final = b"x-fairlead-"
 _ROLES: Final = b"x-fairlead-roles"
+_SPARSE: Final = 500
+"""Bytes to an object: in a body of more, mostly text, the standard library looks for keys faster than we write it again."""
 
 
 class Wishes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +68,8 @@ class _Tool(Struct):
     custom: _Named | None = None
 
 
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _messages = msgspec.json.Decoder(tuple[Message, ...])
 _string = msgspec.json.Decoder(str | None)
@@ -190,11 +201,47 @@ def _roles(said: bytes | None, caller: Caller | None) -> tuple[str, ...]:
 def split(body: bytes) -> dict[str, Raw]:
     """Split a JSON object into its undecoded fields. Raises `Refused`."""
     try:
-        return _fields.decode(body)
+        fields = _fields.decode(body)
+        key = doubled(body)
     except msgspec.ValidationError as e:
         raise of_validation(e) from e
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise Refused(400, f"the body is not valid JSON: {e}", code="invalid_json") from e
+    if key is not None:
+        where = next((name for name, raw in fields.items() if doubled(bytes(raw)) is not None), None)
+        text = f"{where or 'the body'}: the key {key[:100]!r} stands twice in one object; send it once"
+        raise Refused(400, text, code="duplicate_key", param=where or key[:100])
+    return fields
+
+
+class _Doubled(Exception):
+    pass
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise _Doubled(next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1))
+
+
+def doubled(body: bytes) -> str | None:
+    """Return a key that an object has twice, at whatever depth of valid JSON; None if there is none.
+
+    Decoded and written again, a body lacks the quotes of the keys that decoding dropped. So one that has as many has no key twice: that is
+    seen in 4 µs for 1 kB, and only what differs is gone through with care.
+    """
+    if body.count(b"{") * _SPARSE > len(body):
+        try:
+            quotes = _encode(_decode(body)).count(b'"')
+        except (msgspec.DecodeError, OverflowError):
+            pass  # a number that is too large for us, which is forwarded as it came
+        else:
+            if quotes == body.count(b'"') + body.count(b"\\u0022"):
+                return None
+    try:
+        json.loads(body, object_pairs_hook=_pairs, parse_int=str, parse_float=str)
+    except _Doubled as e:
+        return str(e)
+    return None
 
 
 def include_usage(query: Query) -> bool:
@@ -270,11 +317,11 @@ def _of_wishes(wishes: Wishes, user: str | None, targets: Collection[str]) -> tu
         preferences.check(wishes.prefer)
     except (ConfigError, UnknownName) as e:
         raise Refused(400, f"prefer: {e}", code="invalid_value", param="prefer") from e
-    identity = Identity(
-        tenant=wishes.tenant,
-        user=wishes.user or user,
-        session=wishes.session,
-        episode=wishes.episode,
+    identity = Identity(  # what is empty is not said: nobody is to share a session without a name
+        tenant=wishes.tenant or None,
+        user=wishes.user or user or None,
+        session=wishes.session or None,
+        episode=wishes.episode or None,
         step=wishes.step,
     )
     constraints = Constraints(

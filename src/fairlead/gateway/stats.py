@@ -81,8 +81,7 @@ class Stats:
         self.requests += 1
         self.by_route[route] = self.by_route.get(route, 0) + 1
         self.fallbacks += fallbacks(trace)
-        for name in trace.decision.guards:
-            self.guards[name] = self.guards.get(name, 0) + 1
+        self.held(trace)
         for act in trace.acts:
             did = f"{act.name} {act.did}"
             self.acts[did] = self.acts.get(did, 0) + 1
@@ -109,6 +108,7 @@ class Stats:
         self.recent.append(
             {
                 "id": trace.id,
+                "tenant": trace.query.identity.tenant,
                 "at": trace.at,
                 "route": route,
                 "target": outcome.target,
@@ -125,6 +125,11 @@ class Stats:
                 "feedback": None,
             }
         )
+
+    def held(self, trace: Trace) -> None:
+        """Count the guards that held."""
+        for name in trace.decision.guards:
+            self.guards[name] = self.guards.get(name, 0) + 1
 
     def _save(self, trace: Trace) -> None:
         tokens = trace.outcome.tokens

@@ -3,7 +3,8 @@ Router (2026, arXiv 2603.04444): dead zones and conflicts; the rest is ours.
 
 A finding comes with a *witness*, values of signals that show it; each is put to the rules and guards themselves before it is reported. What
 is not found is proved not to be there, of all readings that the signals' `ranges` and `laws` allow (see `space`), and of targets that may
-act: who is resting, too small for a query or left out by its asker is not known beforehand.
+act: who is resting, too small for a query or left out by its asker is not known beforehand. A slow signal may be late. So may any
+other, for one that breaks is: that no query is refused then is proved too, or told as kind ``late``; the rest is of signals in time.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ Kind: TypeAlias = Literal[
     "guard_always",
     "impasse",
     "taken_away",
+    "one_route",
+    "late",
     "not_proved",
 ]
 

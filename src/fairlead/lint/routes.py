@@ -7,7 +7,7 @@ of single keys is compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -38,6 +38,8 @@ from fairlead.policies.rules import Ask, First, Refuse, Rule, Rules
 from fairlead.pool import Eligibility
 from fairlead.types import Signals
 
+IN_TIME: Final = ", as long as all signals can be read"
+"""Where what is said to be proved is not of signals that are late."""
 IMPASSES: Final = 20
 """So many sets of guards that leave nobody are named at most."""
 
@@ -67,6 +69,7 @@ def lint_route(route: str, config: Config) -> Linted:
     for path, rules in inside:
         reach = _reach(path, outer)
         outer[path] = (rules, reach)
+        lint.ask_among(path, outer)
         lint.rules_of(path, rules, reach)
     return Linted(lint.findings, lint.proved, rules=sum(len(rules.parsed) for _, rules in inside))
 
@@ -79,11 +82,25 @@ def _reach(path: str, outer: Mapping[str, tuple[Rules, Condition]]) -> Condition
     for above, (rules, reached) in reversed(list(outer.items())):
         for name in rules.policies:
             if path == f"{above}.policies.{name}" or path.startswith(f"{above}.policies.{name}."):
-                ways: list[Condition] = [rules.holding(r) for r in rules.parsed if _asks(r, name)]
+                ways: list[Condition] = []
+                firm: list[Condition] = []
+                for r in rules.ordered:
+                    if _asks(r, name):
+                        ways.append(All((rules.holding(r), Not(AnyOf(tuple(firm))))))
+                    if _firm(r) and rules.strategy == "priority":  # else whoever is surest goes first
+                        firm.append(rules.holding(r))
                 if _asks(rules.otherwise, name):
                     ways.append(Not(AnyOf(tuple(rules.holding(r) for r in rules.parsed if _firm(r)))))
                 return All((reached, AnyOf(tuple(ways))))
     return All(())
+
+
+def _askers(path: str, outer: Mapping[str, tuple[Rules, Condition]]) -> Iterator[list[Ask]]:
+    """Yield how each policy of rules around `path` asks for what stands there."""
+    for above, (rules, _) in outer.items():
+        for name in rules.policies:
+            if f"{path}.".startswith(f"{above}.policies.{name}."):
+                yield [r.use for r in (*rules.parsed, rules.otherwise) if isinstance(r.use, Ask) and _asks(r, name)]
 
 
 def _asks(rule: Rule, policy: str) -> bool:
@@ -111,10 +128,36 @@ class _Route:
             )
             for target in self.targets
         }
-        blocks = {name for name, action in config.actions.items() if isinstance(action, Block)}
-        blocking = [g for g, (_, guard) in zip(self.held, guards, strict=True) if blocks.intersection(guard.do)]
+        self.blocks = {name for name, action in config.actions.items() if isinstance(action, Block)}
+        blocking = [g for g, (_, guard) in zip(self.held, guards, strict=True) if self.blocks.intersection(guard.do)]
         self.blocked = space.name(space.z3.Or(blocking))
         self.open = space.z3.Not(self.blocked)
+        self.among: frozenset[str] | None = None
+        """Whom the rules under question are asked among by the rules around them; None: all."""
+
+    def ask_among(self, path: str, outer: Mapping[str, tuple[Rules, Condition]]) -> None:
+        """Turn to the rules at `path`, which stand in those of `outer`."""
+        self.among = None
+        for asks in _askers(path, outer):
+            if len({a.among for a in asks}) > 1:
+                said = (
+                    "these rules are asked among different targets: they are looked at as if it were among all of these"
+                )
+                self.report("note", "not_proved", path, said)
+            limits = [set(a.among) for a in asks if a.among is not None]
+            if limits and len(limits) == len(asks):
+                limit = frozenset().union(*limits)
+                self.among = limit if self.among is None else self.among & limit
+
+    def left(self, target: str) -> Any:
+        """Return that `target` may act."""
+        z3 = self.space.z3
+        return z3.BoolVal(False) if self.among is not None and target not in self.among else z3.Not(self.gone[target])
+
+    @property
+    def some(self) -> Any:
+        """Somebody may act."""
+        return self.space.name(self.space.z3.Or([self.left(t.name) for t in self.targets]))
 
     # ------------------------------------------------------------------------------------------------------ reporting
 
@@ -162,7 +205,7 @@ class _Route:
         """Ask the guards themselves: which hold, and which targets they leave."""
         asked = Guards([g for _, g in self.guards] if guards is None else list(guards))
         found = asked.apply(signals, Eligibility(targets=self.targets, excluded={}))
-        return found.guards, {t.name for t in found.eligible.targets}
+        return found.guards, {t.name for t in found.eligible.targets if self.among is None or t.name in self.among}
 
     def guards_alone(self) -> None:
         """Ask of each guard whether it can hold, and of all whether they leave anybody."""
@@ -176,17 +219,38 @@ class _Route:
             self.single_tests(self.raw_guard(path).get("when"), f"{path}.when")
             when = space.name(space.formula(guard.when))
             if not space.possible(when):
-                only = "" if not space.possible(held) else ", but where a signal it reads is late"
+                only = "" if not space.possible(held, late=True) else ", but where a signal it reads is late"
                 self.report(
                     "warning", "guard_never", path, f"guard {guard.name!r} never holds{only}: {_say(guard.when)}"
                 )
             elif not space.possible(z3.Not(held)):
                 self.report("note", "guard_always", path, f"guard {guard.name!r} always holds")
+        for path, guard in self.guards:
+            taken = [t.name for t in self.targets if guard.forbids(t)]
+            if taken and not path.startswith("$.guards"):
+                said = f"guard {guard.name!r} takes away {', '.join(taken)} on route {self.route} only: by name"
+                others = "" if len(self.config.policies) == 1 else ", or on another route,"
+                self.report(
+                    "note",
+                    "one_route",
+                    path,
+                    f"{said}{others} they can still be asked; a guard of the file would hold there too",
+                )
+        past: list[Any] = []
+        self.impasses(past, late=False)
+        self.impasses(past, late=True)
+        found = {f.kind for f in self.findings[before:]}
+        if "impasse" not in found:
+            unless = IN_TIME if "late" in found else ""
+            self.proved.append(f"route {self.route}: no guards leave a query without a target{unless}")
+
+    def impasses(self, past: list[Any], *, late: bool) -> None:
+        """Ask which guards together leave nobody, those in `past` apart; `late`: also where signals are late that are not slow."""
+        space, z3 = self.space, self.space.z3
         named = [g.name for g in (guard for _, guard in self.guards)]
         rest = [self.gone[t.name] for t in self.targets]
-        past: list[Any] = []
         for _ in range(IMPASSES):
-            point = space.find(*rest, self.open, *past)
+            point = space.find(*rest, self.open, *past, late=late)
             if point is None:
                 break
             signals = space.signals_at(point)
@@ -200,9 +264,9 @@ class _Route:
             )
             self.report(
                 "warning",
-                "impasse",
+                "late" if late else "impasse",
                 path,
-                f"{message}: every such query is refused",
+                f"{_if_late(point) if late else ''}{message}: every such query is refused",
                 point=point,
                 about=about,
                 true=not left and {g.name for g in together} <= set(names),
@@ -216,8 +280,6 @@ class _Route:
                 "$.guards",
                 f"further sets of guards may leave no target: only {IMPASSES} are named",
             )
-        if not any(f.kind == "impasse" for f in self.findings[before:]):
-            self.proved.append(f"route {self.route}: no guards leave a query without a target")
 
     def least(self, guards: list[Guard]) -> list[Guard]:
         """Of guards that leave nobody, drop those that are not needed for it."""
@@ -254,9 +316,11 @@ class _Route:
             literal = space.name(space.formula(test))
             allowed = space.ranges.get(test.key)
             if not space.possible(literal):
+                if space.possible(literal, late=True):  # it asks whether the signal could be read
+                    continue
                 said = "" if allowed is None else f"; {test.key} is {_range(allowed)}"
                 self.report("warning", "test_never", at, f"never true: {_say(test)}{said}")
-            elif not space.possible(space.z3.Not(literal)):
+            elif not space.possible(space.z3.Not(literal)) and (test.op, test.value) != ("ne", None):
                 said = "" if allowed is None else f"; {test.key} is {_range(allowed)}"
                 self.report("warning", "test_always", at, f"always true: {_say(test)}{said}")
 
@@ -268,7 +332,7 @@ class _Route:
         ordered = rules.ordered
         conditions = [rules.holding(rule) for rule in ordered]
         literals = [space.name(space.formula(c)) for c in conditions]
-        here = space.name(space.formula(reach))
+        here = space.name(space.formula(reach) if self.among is None else z3.And(space.formula(reach), self.some))
         where = [path + rule.path.removeprefix("$") for rule in ordered]
         for data, rule in zip(rules.rules, rules.parsed, strict=True):
             self.single_tests(data["when"], f"{path}{rule.path.removeprefix('$')}.when", rules.conditions)
@@ -309,6 +373,10 @@ class _Route:
         space = self.space
         if space.possible(here, literal):
             return True
+        if space.possible(here, literal, late=True):
+            message = f"rule {rule.name!r} never holds, but where a signal is late"
+            self.report("note", "never_holds", path, f"{message}: {_say(rule.when)}")
+            return False
         parts = list(condition.parts) if isinstance(condition, All) else [condition]
         named = [space.name(space.formula(p)) for p in parts]
         if space.possible(*named):
@@ -351,20 +419,17 @@ class _Route:
     ) -> None:
         """Ask whether guards take away what a rule uses."""
         space, z3 = self.space, self.space.z3
-        if not self.guards:
+        if not self.guards and self.among is None:
             return
-        match rule.use:
-            case First(plans):
-                ways = [plan.targets() for plan in plans]
-            case Ask(among=tuple(among)):
-                ways = [(target,) for target in among]
-            case _:
-                return
-        followed = space.name(z3.Or([z3.And([z3.Not(self.gone[t]) for t in way]) for way in ways]))
+        ways = _ways(rule)
+        if ways is None:
+            return
+        followed = self.can_follow(ways)
         point = space.find(*holds_, z3.Not(followed), self.open, *denied)
         always = not space.possible(*holds_, followed, self.open)
         if point is None:
             if not always:
+                self.late_required(rule, condition, path, [*holds_, z3.Not(followed), self.open, *denied])
                 return
             point = space.find(*holds_, z3.Not(followed), self.open)
             if point is None:  # blocked wherever it holds: that is what the guard is for
@@ -384,15 +449,35 @@ class _Route:
         ]
         by = " or ".join(repr(g.name) for g in taking)
         then = "the query is refused" if rule.required else "it is passed over"
-        if always:
-            message = f"wherever rule {rule.name!r} holds, guards such as {by} take away what it uses: {then}"
+        if not taking:
+            message = f"rule {rule.name!r} uses what it is not asked among by the rules around it: {then}"
             level: Level = "error" if rule.required else "warning"
+        elif always:
+            message = f"wherever rule {rule.name!r} holds, guards such as {by} take away what it uses: {then}"
+            level = "error" if rule.required else "warning"
         else:
             message = f"rule {rule.name!r} can hold where guard {by} takes away what it uses: {then}"
             level = "warning" if rule.required else "note"
         true = holds(condition, signals) and not any(all(t in left for t in way) for way in ways)
         about = [*keys(condition), *keys(rule.when), *(k for g in taking for k in g.keys)]
         self.report(level, "taken_away", path, message, point=point, about=about, true=true)
+
+    def late_required(self, rule: Rule, condition: Condition, path: str, asked: Sequence[Any]) -> None:
+        """Ask whether a required rule loses what it uses where signals are late that are not slow."""
+        point = self.space.find(*asked, late=True) if rule.required else None
+        if point is None:
+            return
+        signals = self.space.signals_at(point)
+        names, left = self.holding(signals)
+        message = f"{_if_late(point)}guards such as {_or([repr(n) for n in names])} take away what rule {rule.name!r} uses: the query is refused"
+        about = [*keys(rule.when), *(k for _, g in self.guards if g.name in names for k in g.keys)]
+        true = holds(condition, signals) and bool(rule.missing(left))
+        self.report("note", "late", path, message, point=point, about=about, true=true)
+
+    def can_follow(self, ways: Sequence[Sequence[str]]) -> Any:
+        """Return that all targets of one of `ways` may act."""
+        z3 = self.space.z3
+        return self.space.name(z3.Or([z3.And([self.left(t) for t in way]) for way in ways]))
 
     def forbids(self, guard: Guard, name: str) -> bool:
         """Say whether `guard` takes away the target of that name."""
@@ -401,11 +486,15 @@ class _Route:
     def dead_zone(
         self, name: str, path: str, rules: Rules, conditions: Sequence[Condition], literals: Sequence[Any], here: Any
     ) -> None:
-        """Ask whether there is a query to which no rule applies."""
+        """Ask whether there is a query to which no rule applies, and one to which none is left to apply where guards took targets away."""
+        passed = self.passed_over(path, rules, literals, here) if self.guards or self.among is not None else False
         point = self.space.find(here, *(self.space.z3.Not(x) for x in literals))
+        if point is None and passed:
+            return
         if point is None:
             unused = "" if rules.default is None else "; the default is there for rules that are passed over"
-            self.proved.append(f"rules {name}: no dead zones, every input is covered by a rule{unused}")
+            unless = IN_TIME if self.late_zone(path, rules, literals, here) else ""
+            self.proved.append(f"rules {name}: no dead zones, every input is covered by a rule{unless}{unused}")
             return
         signals = self.space.signals_at(point)
         about = [k for rule in rules.parsed for k in keys(rule.when)]
@@ -414,7 +503,7 @@ class _Route:
             said = "no rule covers this, and there is no default: such queries are refused"
             self.report("warning", "dead_zone", f"{path}.rules", said, point=point, about=about, true=true)
             return
-        does = "refused by the default" if isinstance(rules.otherwise.use, Refuse) else "left to the default"
+        does = "refused by the default" if self.refuses(rules.otherwise) else "left to the default"
         self.report(
             "note",
             "dead_zone",
@@ -424,7 +513,78 @@ class _Route:
             about=about,
             true=true,
         )
-        self.proved.append(f"rules {name}: no dead zones, every input is covered by a rule or the default")
+        if not passed:
+            self.proved.append(f"rules {name}: no dead zones, every input is covered by a rule or the default")
+
+    def no_rule(self, rules: Rules, literals: Sequence[Any]) -> list[Any]:
+        """Return, of each rule, that it neither is followed nor refuses: it does not hold, or guards take away what it uses."""
+        z3, left = self.space.z3, []
+        for rule, literal in zip(rules.ordered, literals, strict=True):
+            ways = None if _firm(rule) else _ways(rule)
+            left.append(z3.Not(literal) if ways is None else z3.Not(z3.And(literal, self.can_follow(ways))))
+        return left
+
+    def late_zone(self, path: str, rules: Rules, literals: Sequence[Any], here: Any) -> bool:
+        """Ask whether a query is refused for want of a rule where signals are late that are not slow."""
+        if not self.refuses(rules.otherwise):
+            return False
+        point = self.space.find(here, self.open, self.some, *self.no_rule(rules, literals), late=True)
+        if point is None:
+            return False
+        signals = self.space.signals_at(point)
+        names, stay = self.holding(signals)
+        said = "there is no default" if rules.default is None else "the default refuses"
+        message = f"{_if_late(point)}no rule may apply, and {said}: such queries are refused"
+        about = [k for rule in rules.parsed for k in keys(rule.when)]
+        about += [k for _, g in self.guards if g.name in names for k in g.keys]
+        true = rules.judge(signals, stay).rule is rules.otherwise
+        self.report("note", "late", f"{path}.rules", message, point=point, about=about, true=true)
+        return True
+
+    def refuses(self, rule: Rule) -> bool:
+        """Say whether queries that a rule or default decides are refused."""
+        return isinstance(rule.use, Refuse) or bool(self.blocks.intersection(rule.do))
+
+    def passed_over(self, path: str, rules: Rules, literals: Sequence[Any], here: Any) -> bool:
+        """Ask whether guards that leave somebody take away what every rule that holds uses, and what the default does then. Says whether
+        such a query is refused."""
+        space, z3 = self.space, self.space.z3
+        left = self.no_rule(rules, literals)
+        default = rules.otherwise
+        ways = _ways(default)
+        if self.refuses(default):
+            # Where no rule holds at all, that it is refused is said of the rules alone.
+            left.append(z3.Or(list(literals)))
+        elif ways is None:
+            return False
+        else:
+            left.append(z3.Not(self.can_follow(ways)))
+        point = space.find(here, self.open, self.some, *left)
+        if point is None:
+            return False
+        signals = space.signals_at(point)
+        names, stay = self.holding(signals)
+        about = [k for rule in rules.parsed for k in keys(rule.when)]
+        about += [k for _, g in self.guards if g.name in names for k in g.keys]
+        where = (
+            f"guard {' and '.join(map(repr, names))} holds"
+            if names
+            else "these rules are asked among some targets only"
+        )
+        verdict = rules.judge(signals, stay)
+        if self.refuses(default):
+            said = "there is no default" if rules.default is None else "the default refuses"
+            message = f"where {where}, every rule that holds can be passed over, and {said}: such queries are refused"
+            level: Level = "warning" if rules.default is None else "note"
+            self.report(
+                level, "dead_zone", f"{path}.rules", message, point=point, about=about, true=verdict.rule is default
+            )
+            return True
+        message = f"where {where}, the default's target can be taken away: the first by name that is left stands in"
+        self.report(
+            "note", "taken_away", f"{path}.default", message, point=point, about=about, true=verdict.rule is default
+        )
+        return False
 
     # ------------------------------------------------------------------------------------------------------- conflicts
 
@@ -537,31 +697,49 @@ class _Overlaps:
 
 
 def _box(condition: Condition, space: Space) -> dict[Variable, frozenset[int]]:
-    """Return, by key, the cells outside of which `condition` is surely false; keys on which that says nothing are left out."""
+    """Return, by key, the cells outside of which `condition` is surely false of signals in time; keys on which that says nothing are left
+    out."""
     match condition:
-        case Test(key, op, value):
-            values = space.cells.get((key, "value"), (None,))
-            return {(key, "value"): frozenset(i for i, v in enumerate(values) if passes(v, op, value))}
+        case Test(key, op, value) | Not(Test(key, op, value)):
+            variable: Variable = (key, "value")
+            values, wanted = space.cells.get(variable, (None,)), isinstance(condition, Test)
+            there = 1 if variable in space.never_null else 0
+            return {
+                variable: frozenset(i for i, v in enumerate(values) if i >= there and passes(v, op, value) is wanted)
+            }
         case Sure(signal, op, value):
             values = space.cells[signal, "confidence"]
             return {(signal, "confidence"): frozenset(i for i, v in enumerate(values) if passes(v, op, value))}
         case All(parts):
             box: dict[Variable, frozenset[int]] = {}
             for part in parts:
-                for variable, inside in _box(part, space).items():
-                    box[variable] = box[variable] & inside if variable in box else inside
+                for key_, inside in _box(part, space).items():
+                    box[key_] = box[key_] & inside if key_ in box else inside
             return box
         case AnyOf(parts):
             boxes = [_box(part, space) for part in parts]
             shared = set.intersection(*map(set, boxes)) if boxes else set()
             return {v: frozenset().union(*(b[v] for b in boxes)) for v in shared}
-        case Not(Test() as test):
-            return {v: frozenset(range(len(space.cells.get(v, (None,))))) - i for v, i in _box(test, space).items()}
     return {}
 
 
 def _apart(a: Mapping[Variable, frozenset[int]], b: Mapping[Variable, frozenset[int]]) -> bool:
     return any(v in b and a[v].isdisjoint(b[v]) for v in a)
+
+
+def _ways(rule: Rule) -> list[tuple[str, ...]] | None:
+    """Return the sets of targets of which one must be left for a rule to be followed; None: it needs nobody of its own."""
+    match rule.use:
+        case First(plans):
+            return [plan.targets() for plan in plans]
+        case Ask(among=tuple(among)):
+            return [(target,) for target in among]
+    return None
+
+
+def _if_late(point: Point) -> str:
+    names = sorted(name for (name, what), value in point.items() if what == "late" and value)
+    return f"if {' and '.join(names)} {'is' if len(names) == 1 else 'are'} late, "
 
 
 def _differ(a: Rule, b: Rule) -> bool:

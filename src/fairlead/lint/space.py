@@ -6,8 +6,11 @@ and there may be null. One value stands for each cell that the signal's range al
 reading if and only if it is true of one made of such values.
 
 The solver (z3, de Moura and Bjørner 2008) sees Booleans only: of a key with cells 0 … m-1 the variables "at least cell i", each implied by
-the next. What signals promise (`Signal.laws`) is added, and that a late signal says nothing: all null, confidence 0. The keys of different
+the next. What signals promise (`Signal.laws`, `laws_at`) is added, and that a late signal says nothing: all null, confidence 0. The keys of different
 signals are independent of each other, as far as is known here.
+
+Any signal may be late, for one that breaks is. With a slow one that is expected, and every question counts with it; of the others only a
+question that says so does.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
 from fairlead.conditions import All, AnyOf, Condition, Not, Sure, Test, compile, parse, passes
 from fairlead.errors import ConfigError, FairleadError
@@ -51,7 +54,7 @@ def cells(allowed: Range | None, constants: Iterable[Scalar]) -> tuple[Scalar, .
     if kind in (None, "bool"):
         found += [False, True]
     if kind in (None, "int", "number"):
-        points = {c for c in constants if isinstance(c, int | float) and not isinstance(c, bool) and math.isfinite(c)}
+        points = {c for c in constants if _finite(c)}
         low, high = (None, None) if allowed is None else (allowed.low, allowed.high)
         found += _numbers(points, low, high, whole=kind == "int")
     if kind in (None, "string"):
@@ -65,6 +68,10 @@ def cells(allowed: Range | None, constants: Iterable[Scalar]) -> tuple[Scalar, .
         else:
             found += [*said, *[s for s in among if s not in said][:1]]
     return tuple(found)
+
+
+def _finite(value: Scalar) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _numbers(points: set[int | float], low: float | None, high: float | None, *, whole: bool) -> Iterator[int | float]:
@@ -109,10 +116,17 @@ class Space:
         self.z3 = solver_package()
         asked = list(conditions)
         self.signals = {n: signals[n] for n in dict.fromkeys(n for c in asked for n in _names(c)) if n in signals}
-        self.slow = {name for name, signal in self.signals.items() if signal.slow}
-        self.laws = {name: [_of(parse(law), name) for law in signal.laws()] for name, signal in self.signals.items()}
+        self.slow = [n for n, s in self.signals.items() if s.slow or type(s).takes_long is not Signal.takes_long]
         constants: dict[Variable, list[Scalar]] = {}
-        for c in (*asked, *(law for laws in self.laws.values() for law in laws)):
+        for c in asked:
+            for variable, said in _constants(c):
+                constants.setdefault(variable, []).extend(said)
+        self.laws: dict[str, list[Condition]] = {}
+        for name, signal in self.signals.items():
+            own = [said for (key, what), said in constants.items() if what == "value" and key.partition(".")[0] == name]
+            numbers = sorted({x for said in own for x in said if _finite(x)})
+            self.laws[name] = [_of(parse(law), name) for law in (*signal.laws(), *signal.laws_at(numbers))]
+        for c in (law for laws in self.laws.values() for law in laws):
             for variable, said in _constants(c):
                 constants.setdefault(variable, []).extend(said)
         self.ranges: dict[str, Range | None] = {}
@@ -132,7 +146,13 @@ class Space:
         for variable, said in constants.items():
             if variable[1] == "confidence":
                 self.cells[variable] = cells(_SURE, said)
-        for name in self.slow:
+        self.never_null: set[Variable] = set()
+        """Keys that are null only where their signal is late."""
+        for variable, values in self.cells.items():
+            if variable[1] == "value" and None not in values:
+                self.cells[variable] = (None, *values)
+                self.never_null.add(variable)
+        for name in self.signals:
             self.cells[name, "late"] = (False, True)
         # Finite domains: a SAT solver underneath, that keeps what it learned from one question to the next.
         self._solver = self.z3.SolverFor("QF_FD")
@@ -145,20 +165,23 @@ class Space:
             self._declared[variable] = [step.decl().ast for step in steps]
             for a, b in pairwise(steps):
                 self._solver.add(self.z3.Implies(b, a))
-            if not values:  # a range that allows nothing
-                self._solver.add(self._false)
-        for laws in self.laws.values():
+        for name, laws in self.laws.items():
             for law in laws:
-                self._solver.add(self.formula(law))
-        for name in self.slow:
+                self._solver.add(self.z3.Or(self.late(name), self.formula(law)))
+        for variable in self.never_null:
+            null = self._region(variable, [v is None for v in self.cells[variable]])
+            self._solver.add(self.z3.Implies(null, self.late(variable[0].partition(".")[0])))
+        for name in self.signals:
             late = self.late(name)
             for variable in self.cells:
                 if variable[0].partition(".")[0] == name and variable[1] != "late":
                     nothing = [v is None if variable[1] == "value" else v == 0.0 for v in self.cells[variable]]
                     self._solver.add(self.z3.Implies(late, self._region(variable, nothing)))
         self._fresh = 0
+        self._in_time = self.name(self.z3.And([self.z3.Not(self.late(n)) for n in self.signals if n not in self.slow]))
         self._keys = [(v, *v[0].partition(".")[::2]) for v in self.cells if v[1] == "value"]
-        self._law = compile(All(tuple(law for laws in self.laws.values() for law in laws)))
+        self._bounded = [(k, k.partition(".")[0], allowed) for k, allowed in self.ranges.items() if allowed is not None]
+        self._law = {name: compile(All(tuple(laws))) for name, laws in self.laws.items() if laws}
 
     # ---------------------------------------------------------------------------------------------------- formulas
 
@@ -179,8 +202,8 @@ class Space:
                 return self.z3.Not(self.formula(part))
 
     def late(self, signal: str) -> Any:
-        """Return that `signal` is late; false of one that never is."""
-        return self._steps[signal, "late"][0] if signal in self.slow else self._false
+        """Return that `signal` is late."""
+        return self._steps[signal, "late"][0]
 
     def name(self, formula: Any) -> Any:
         """Return a Boolean that is true exactly where `formula` is: what questions are made of."""
@@ -208,10 +231,17 @@ class Space:
 
     # --------------------------------------------------------------------------------------------------- questions
 
-    def find(self, *literals: Any) -> Point | None:
-        """Return a point at which all of `literals` are true; None if it is proved that there is none."""
-        if not self.possible(*literals):
+    def find(self, *literals: Any, late: bool = False) -> Point | None:
+        """Return a point at which all of `literals` are true, no more signals late than need be; None if it is proved that there is none.
+        `late`: signals that are not slow may be late too."""
+        if not self.possible(*literals, late=late):
             return None
+        if late or self.slow:
+            for name in self.signals if late else self.slow:
+                in_time = self.z3.Not(self.late(name))
+                if self.possible(*literals, in_time, late=late):
+                    literals = (*literals, in_time)
+            self.possible(*literals, late=late)
         # The C interface: the comfortable one takes ten times as long to read a value.
         core, context, model, point = self.z3.z3core, self.z3.main_ctx().ref(), self._solver.model(), {}
         for variable, steps in self._declared.items():
@@ -226,9 +256,9 @@ class Space:
             point[variable] = self.cells[variable][low]
         return point
 
-    def possible(self, *literals: Any) -> bool:
-        """Say whether all of `literals` can be true at once."""
-        said = self._solver.check(*literals)
+    def possible(self, *literals: Any, late: bool = False) -> bool:
+        """Say whether all of `literals` can be true at once; `late`: also if signals that are not slow are late."""
+        said = self._solver.check(*literals) if late else self._solver.check(self._in_time, *literals)
         if said == self.z3.unknown:
             raise FairleadError(f"internal error of lint: the solver gave up ({self._solver.reason_unknown()})")
         return bool(said == self.z3.sat)
@@ -279,13 +309,14 @@ class Space:
 
     def lawful(self, signals: Signals) -> bool:
         """Say whether `signals` keep to the ranges and laws, and what is late says nothing."""
-        for key, allowed in self.ranges.items():
-            if allowed is not None and not within(signals.get(key), allowed):
-                return False
         for reading in signals.readings.values():
             if reading.late and (reading.value is not None or reading.parts or reading.confidence):
                 return False
-        return self._law(signals)
+        late = {name for name, reading in signals.readings.items() if reading.late}
+        for key, name, allowed in self._bounded:
+            if name not in late and not within(signals.get(key), allowed):
+                return False
+        return all(law(signals) for name, law in self._law.items() if name not in late)
 
 
 def shown(point: Point, about: Iterable[str]) -> dict[str, Scalar]:

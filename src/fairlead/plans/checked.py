@@ -9,10 +9,15 @@ The first answer is not streamed: it is judged whole, and comes at once if it pa
 unjudged. It stands whatever it is, but if it fails, or a limit is reached before it, the first answer stands. An answer that the stronger
 target itself gave, or that claims nothing (a call of a tool, JSON), needs no test. Every call is charged.
 
+A plan judges on the event loop: sources of more than `LONGEST` characters are not judged, and the first answer stands. Up to there it takes some
+20 ms, and ten times that for hostile texts.
+
 Checked in tests/plans/test_checked.py: the threshold, charges, failures, limits, streaming of the retry alone, replay.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from msgspec import Struct
 
@@ -20,6 +25,9 @@ from fairlead.detect.support import BAR, judged, sources
 from fairlead.errors import LimitReached
 from fairlead.plans.single import Single
 from fairlead.types import Call, Do, Outcome, Plan, Query, Steps
+
+LONGEST: Final = 50_000
+"""Characters of sources up to which a plan judges."""
 
 
 class Checked(Struct, Plan, frozen=True, kw_only=True, tag="checked", tag_field="kind", forbid_unknown_fields=True):
@@ -46,10 +54,11 @@ class Checked(Struct, Plan, frozen=True, kw_only=True, tag="checked", tag_field=
         return second if second.ok or second.streamed else first
 
     def accepts(self, query: Query, outcome: Outcome) -> bool:
-        """Judge one answer."""
+        """Judge one answer. One whose sources are too long to be judged is accepted."""
         if outcome.target == self.stronger or outcome.tool_calls is not None:
             return True
-        return judged(outcome.text, sources(query), bar=self.bar).score >= self.above
+        texts = sources(query)
+        return sum(map(len, texts)) > LONGEST or judged(outcome.text, texts, bar=self.bar).score >= self.above
 
     def targets(self) -> tuple[str, ...]:
         """Targets of the plan, then the stronger one."""

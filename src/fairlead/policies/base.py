@@ -163,7 +163,7 @@ class Policy(Component, ABC):
         if eligible is None:
             eligible = pool.eligible(query)
         if not eligible.targets:
-            raise NoEligibleTarget(eligible.excluded)
+            raise NoEligibleTarget(eligible.excluded, kinds=eligible.kinds)
         proposal = self.propose(query, signals, eligible.targets)
         total = checked(proposal, eligible.targets, by=self.type_name())
         chosen = pick([o.probability / total for o in proposal.options], uniform(seed, query.id))
@@ -211,6 +211,10 @@ def checked(proposal: Proposal, targets: Sequence[Target], *, by: str) -> float:
             stray = ", ".join(sorted(set(option.plan.targets()) - names))
             raise FairleadError(f"{by} proposed a plan on {stray}, not eligible")
         total += option.probability
+    for plan in proposal.fallbacks or ():
+        if not names.issuperset(plan.targets()):
+            stray = ", ".join(sorted(set(plan.targets()) - names))
+            raise FairleadError(f"{by} proposed a fallback on {stray}, not eligible")
     if len({o.plan for o in proposal.options}) != len(proposal.options):
         raise FairleadError(f"{by} proposed a plan twice, so that its propensity would be wrong")
     if not isclose(total, 1.0, abs_tol=1e-6):

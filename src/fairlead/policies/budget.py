@@ -116,7 +116,7 @@ class Budget(Policy):
             else:
                 can.append((target, forecast))
         if not can:
-            raise NoEligibleTarget(dear)
+            raise NoEligibleTarget(dear, kind="budget")
         off, wishes = penalties(query.constraints.prefer, [(t,) for t, _ in can], [f for _, f in can])
         ranked = [(t, objective.utility(f) - o, f) for (t, f), o in zip(can, off, strict=True)]
         options = preferred(ranked, explore=self.explore)

@@ -17,7 +17,7 @@ fallbacks), one of `policies` (among all, or `among` some), or a refusal.
 
 **Which one.** Strategy ``priority``: of the rules that hold, the one with the highest `priority`; ties go by order. Strategy
 ``confidence``: the one with the highest mean confidence over its satisfied tests; ties go by priority, then order. With ``fuzzy: true`` a rule
-holds where its `degree` is `threshold` or more, and under ``confidence`` the highest degree decides.
+holds where its degree is `threshold` or more, and under ``confidence`` the highest degree decides.
 
 A rule whose targets may not act is passed over for the next, and the reasons say so; a `required` rule then refuses the query instead,
 and nobody else takes over if its plan fails. If no rule applies, the default decides; without one the query is refused.
@@ -230,7 +230,7 @@ class Rules(Policy):
         verdict = self.judge(signals, {t.name: None for t in targets})
         rule, use, reasons = verdict.rule, verdict.use, verdict.reasons
         if use is None:
-            raise NoEligibleTarget(verdict.excluded)
+            raise NoEligibleTarget(verdict.excluded, kind="rule")
         if isinstance(use, First):
             first, *others = use.plans
             return Proposal(

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 import msgspec
 import numpy as np
@@ -40,7 +40,7 @@ class NLI(Scorer):
     """Judge by words, and ask a model about what they leave in doubt.
 
     Args:
-        model: path of the ONNX file; relative to where the process runs.
+        model: path of the ONNX file; in a config relative to its folder.
         tokenizer: path of the `tokenizer.json` that belongs to it.
         labels: the three labels in the order of the model's outputs.
         bar: probability of entailment from which a claim is cleared.
@@ -53,6 +53,8 @@ class NLI(Scorer):
         ConfigError: by `check` for labels that are not the three; at the first use, if a package or file is missing, or the model is none that
             takes tokens and gives three numbers.
     """
+
+    paths: ClassVar[tuple[str, ...]] = ("model", "tokenizer")
 
     def __init__(
         self,

@@ -37,6 +37,8 @@ class Clock(Signal):
     def check(self) -> None:
         """Raise `ConfigError` for a zone that is not known here."""
         try:
+            if self.zone == "localtime":
+                raise ValueError("it is another zone on another machine")
             # UTC needs no database.
             self._zone = UTC if self.zone == "UTC" else ZoneInfo(self.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as e:

@@ -85,7 +85,8 @@ EASY: Final = (
 class Complexity(Signal):
     """Value: ``hard``, ``medium`` or ``easy``. Part `delta`, -2 to 2: how much nearer the query is to hard examples than to easy ones.
 
-    Null, with confidence 0, for a query without text and while nobody embeds.
+    Confidence: the cosine with the nearest example of either kind, at least 0: of a query that is like none of them little is known. Null,
+    with confidence 0, for a query without text and while nobody embeds.
 
     Args:
         hard: examples; none: `HARD`.
@@ -158,6 +159,7 @@ class Complexity(Signal):
         near_hard, near_easy = hard.cosines(vector), easy.cosines(vector)
         if near_hard is None or near_easy is None:
             return Reading(confidence=0.0)
-        delta = float(near_hard.max()) - float(near_easy.max())
+        to_hard, to_easy = float(near_hard.max()), float(near_easy.max())
+        delta = to_hard - to_easy
         value = "hard" if delta > self.theta else "easy" if delta < -self.theta else "medium"
-        return Reading(value=value, parts={"delta": delta})
+        return Reading(value=value, parts={"delta": delta}, confidence=max(to_hard, to_easy, 0.0))

@@ -37,7 +37,8 @@ REASK: Final = 0.6
 """Likeness from which a message is a repeat."""
 _RESULTS: Final = ("tool", "function")
 _LOOKS: Final = re.compile(
-    r"(?:Traceback \(most recent call last\)|(?:\w{0,60}(?:Error|Exception)|fatal|failed|failure|panic)(?:\b|:)|"
+    r"(?:Traceback \(most recent call last\)|\w{0,60}(?:Error|Exception)\b(?!:\s{0,8}(?:0|none)\b)|"
+    r"(?:fatal|failed|failure|panic)(?::(?!\s{0,8}(?:0|none|no)\b)| (?:to|error|with)\b|[.!]?\Z)|"
     r'\{\s{0,40}"(?:error|is_error|isError)"\s{0,8}:\s{0,8}+(?!null|false|""|\{\}))',
     re.IGNORECASE,
 )
@@ -45,29 +46,30 @@ _LOOKS: Final = re.compile(
 _WRONG: Final = re.compile(
     r"\b(?:(?:that|this|it|which)(?:'s| is| was) (?:just |still |completely |totally |simply |clearly )?"
     r"(?:wrong|incorrect|false|useless|nonsense|not (?:right|correct|true|working|helpful|it\b|what i))"
-    r"|(?:that|this|it) (?:still )?(?:doesn't|does not|didn't|did not) (?:work|help|answer|make sense)|isn't (?:right|correct|what i|working)"
-    r"|(?:still|is|are) not (?:what i|working)|not what i (?:asked|meant|wanted|said)|wrong answer|you(?:'re| are| were) wrong"
-    r"|you (?:misunderstood|misread|ignored|forgot|missed|made a mistake)|i (?:already|just) (?:said|told|asked)|no, (?:i|that|it|not|you|this)\b"
+    r"|(?:that|this|it) (?:still )?(?:doesn't|does not|didn't|did not) (?:work|help|answer|make sense)|(?:that|this|it|which) isn't (?:right|correct|what i|working)"
+    r"|(?:still|that is|this is|these are|they are) not (?:what i|working)|not what i (?:asked|meant|wanted|said)|wrong answer|you(?:'re| are| were) wrong"
+    r"|you (?:misunderstood|misread|ignored|forgot|missed|made a mistake)|i (?:already|just) (?:said|told|asked)|no, (?:i (?:meant|said|asked|wanted)|not (?:that|this|so|like (?:that|this)))\b"
     r"|das (?:ist|war) (?:leider |immer noch |ganz |so )?(?:falsch|nicht (?:richtig|korrekt|das)|unsinn)|(?:das )?stimmt (?:so |leider )?nicht"
-    r"|(?:geht|funktioniert) (?:so |immer noch |leider |aber )?nicht|nein, (?:ich|das|nicht|du|sie)\b|nicht das, was ich|falsche antwort"
+    r"|(?:geht|funktioniert) (?:so |immer noch |leider |aber )?nicht(?! um\b)|nein, (?:ich (?:meinte|wollte|sagte|habe gesagt)|nicht (?:das|so))\b|nicht das, was ich|falsche antwort"
     r"|c'est (?:faux|incorrect|pas (?:ça|correct|vrai|ce que))|(?:ce )?n'est pas (?:ça|correct|vrai|ce que)|(?:marche|fonctionne) (?:toujours )?pas"
-    r"|non, (?:je|ce|c'est|pas)\b|tu te trompes|vous vous trompez|(?:eso|esto) (?:está|es) (?:mal|incorrecto|falso)|no es (?:correcto|cierto|lo que)"
-    r"|(?:no|sigue sin) funcion\w{1,3}\b|no, (?:yo|eso|quería|quise|me)\b|te equivocas|è sbagliato|non è (?:corretto|giusto|vero|quello che)"
-    r"|non funziona|no, (?:intendevo|volevo|non)\b|(?:isso )?(?:está|é) errad[oa]|não (?:é (?:isso|correto|o que)|está certo|funciona)"
-    r"|não, (?:eu|isso|quis)\b|dat (?:klopt niet|is (?:fout|onjuist|niet))|werkt (?:nog steeds )?niet|nee, (?:ik|dat|niet)\b"
+    r"|non, (?:je (?:voulais|parlais|demandais)|pas (?:ça|cela|comme ça))\b|tu te trompes|vous vous trompez|(?:eso|esto) (?:está|es) (?:mal|incorrecto|falso)|no es (?:correcto|cierto|lo que)"
+    r"|(?:no|sigue sin) funcion\w{1,3}\b|no, (?:quería|quise|me refería|eso no)\b|te equivocas|è sbagliato|non è (?:corretto|giusto|vero|quello che)"
+    r"|non funziona|no, (?:intendevo|volevo|non (?:quello|così))\b|(?:isso )?(?:está|é) errad[oa]|não (?:é (?:isso|correto|o que)|está certo|funciona)"
+    r"|não, (?:eu (?:quis|queria|pedi)|isso não|quis)\b|dat (?:klopt niet|is (?:fout|onjuist|niet))|werkt (?:nog steeds )?niet|nee, (?:ik (?:bedoelde|wilde|vroeg)|niet (?:dat|zo))\b"
     r"|to (?:jest )?(?:źle|błąd|błędne|nieprawda)|nie działa|nie o to|это (?:неверно|неправильно|не то|не так|ошибка)|не работает"
-    r"|нет, (?:я|это|не)\b|(?:ты|вы) ошиб)"
+    r"|нет, (?:я (?:имел|имела|просил|просила|хотел|хотела)|не (?:то|так))\b|(?:ты|вы) ошиб)"
     r"|不对|不對|错了|錯了|不是这样|不是這樣|不是我(?:要|想)|还是不行|違います|違う|間違って|そうじゃな|動かない|動きません|틀렸|그게 아니|안 (?:돼|됩니다)"
 )
 _UNCLEAR: Final = re.compile(
-    r"\b(?:what do you mean|i (?:don't|do not|didn't) (?:understand|get (?:it|this|that))|(?:can|could|would) you (?:please )?(?:explain|clarify|elaborate|rephrase)"
-    r"|please (?:explain|clarify|elaborate)|(?:simpler|other) (?:terms|words)|not clear|unclear|what does (?:that|this|it) mean|i'm confused"
-    r"|was (?:meinst du|meinen sie|bedeutet|heißt) |verstehe (?:das |es |ich )?nicht|(?:kannst du|können sie) (?:das |es |mir )?(?:bitte )?(?:genauer |näher |noch einmal )?erklär"
-    r"|je ne comprends pas|(?:que|qu'est-ce que) (?:veux-tu|voulez-vous|tu veux|vous voulez) dire|(?:peux-tu|pouvez-vous) (?:m')?(?:expliquer|préciser|clarifier)"
-    r"|no (?:lo )?entiendo|qué quieres decir|(?:puedes|podrías) (?:explicar|aclarar)|non (?:ho )?capi(?:sco|to)|cosa (?:intendi|vuol dire)|puoi (?:spiegar|chiarir)"
-    r"|não (?:entendi|entendo|percebi)|o que (?:você )?quer dizer|pode(?:ria)? (?:explicar|esclarecer)|wat bedoel|(?:begrijp|snap) (?:het |dit |ik )?niet|kun je (?:dat )?uitleggen"
-    r"|nie rozumiem|co masz na myśli|możesz (?:to )?wyjaśnić|(?:я )?не понимаю|что (?:ты|вы) имее|объясни|поясни|уточни)"
-    r"|什么意思|什麼意思|不明白|没看懂|解释一下|解釋一下|どういう意味|わかりません|分かりません|説明して|무슨 (?:뜻|말)|이해가 안"
+    r"\b(?:what do you mean|i (?:don't|do not|didn't) (?:understand|get (?:it|this|that))|(?:(?:can|could|would) you (?:please )?|please )(?:explain|clarify|elaborate|rephrase)"
+    r"(?: on)?(?: (?:that|this|it|yourself|again|more|further|your|what you)\b| ?[?.!]|\Z)"
+    r"|simpler (?:terms|words)|(?:that|this|it)(?:'s| is) (?:not clear|unclear)(?! (?:if|whether|why|how|that)\b)|what does (?:that|this|it) mean|i'm confused"
+    r"|was (?:meinst du|meinen sie|bedeutet das|heißt das)\b|verstehe (?:das |es |ich )?nicht|(?:kannst du|können sie) (?:(?:mir )?(?:das|es) (?:mir )?(?:bitte )?(?:genauer |näher |noch einmal )?|(?:mir )?(?:bitte )?(?:genauer |näher |noch einmal ))erklär"
+    r"|je ne comprends pas|(?:que|qu'est-ce que) (?:veux-tu|voulez-vous|tu veux|vous voulez) dire|(?:peux-tu|pouvez-vous) (?:(?:me )?l'expliquer|(?:m')?expliquer (?:ça|cela)|préciser|clarifier)"
+    r"|no (?:lo )?entiendo|qué quieres decir|(?:puedes|podrías) (?:explicar(?:lo|melo|me eso| eso)|aclarar)|non (?:ho )?capi(?:sco|to)|cosa (?:intendi|vuol dire)|puoi (?:spiegar(?:lo|melo| meglio)|chiarir)"
+    r"|não (?:entendi|entendo|percebi)|o que (?:você )?quer dizer|pode(?:ria)? (?:explicar (?:isso|melhor|de novo)|esclarecer)|wat bedoel|(?:begrijp|snap) (?:het |dit |ik )?niet|kun je dat (?:nog eens |beter )?uitleggen"
+    r"|nie rozumiem|co masz na myśli|możesz to (?:lepiej )?wyjaśnić|(?:я )?не понимаю|что (?:ты|вы) имее|объясни(?:те)? (?:это|подробнее|ещё раз|проще)|поясни|уточни)"
+    r"|什么意思|什麼意思|不明白|没看懂|解释一下|解釋一下|どういう意味|わかりません|分かりません|もう一度説明|詳しく説明|무슨 (?:뜻|말)|이해가 안"
 )
 
 
@@ -175,7 +177,7 @@ def looks_like_error(text: str) -> bool:
     if text.startswith("{") and len(text) <= READ:
         try:
             data = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError):
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):  # nested so deep that nobody reads it
             return bool(_LOOKS.match(text))
         return any(data.get(k) for k in ("error", "is_error", "isError")) or data.get("status") == "error"
     return bool(_LOOKS.match(text))

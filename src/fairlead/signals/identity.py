@@ -36,7 +36,7 @@ class Identity(Signal):
     def check(self) -> None:
         """Raise `ConfigError` for roles that cannot be parts."""
         for i, role in enumerate(self.roles):
-            if not role or role in _OWN or role in self.roles[:i]:
+            if not role.strip() or role in _OWN or role in self.roles[:i]:
                 why = "means something else here; call it otherwise" if role in _OWN else "is empty, or there twice"
                 raise ConfigError(f"the role {role!r} {why}", path=f"$.roles[{i}]")
 

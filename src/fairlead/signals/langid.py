@@ -1,8 +1,7 @@
 """Which language a query is written in, by py3langid: naive Bayes on byte n-grams (Lui & Baldwin 2011, "Cross-domain feature selection for
 language identification"). Needs the extra `rules`.
 
-The model is read at the check or the first text (0.7 s, 20 MB). Of a text the first `READ` characters are read: about 120 to 180 µs for 300
-characters, 450 µs at most. Short texts are guesses, which the confidence shows: name the `languages` that you serve, and a
+The model is read at the check or the first text (0.7 s, 20 MB). Of a text the first `READ` characters are read. Short texts are guesses, which the confidence shows: name the `languages` that you serve, and a
 word or two is told more often.
 """
 
@@ -88,6 +87,8 @@ def _model(languages: tuple[str, ...]) -> Any:
 def _whole() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ModuleNotFoundError as e:
+        raise ConfigError(f"the signal langid needs {e.name}: pip install 'fairlead[rules]'") from e
     except ImportError as e:
-        raise ConfigError("the signal langid needs py3langid: pip install 'fairlead[rules]'") from e
+        raise ConfigError(f"the package py3langid is not as expected ({e}); pip install -U 'fairlead[rules]'") from e
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -7,11 +7,16 @@ too. With several routes use one such signal for each amount.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from fairlead.errors import ConfigError
 from fairlead.signals.base import Law, Range, Signal, alike, implies
 from fairlead.types import Query, Reading
+
+LEAST: Final = 1e-6
+"""Smallest budget."""
 
 
 class Quota(Signal):
@@ -24,16 +29,16 @@ class Quota(Signal):
         usd: the budget of one period. None: not told.
 
     Raises:
-        ConfigError: by `check`, for a budget that is not above 0.
+        ConfigError: by `check`, for a budget below `LEAST` or without end.
     """
 
     def __init__(self, *, usd: float | None = None) -> None:
         self.usd = usd
 
     def check(self) -> None:
-        """Raise `ConfigError` for a budget that is not above 0."""
-        if self.usd is not None and not self.usd > 0:
-            raise ConfigError(f"a budget is above 0, not {self.usd}", path="$.usd")
+        """Raise `ConfigError` for a budget of which there are no shares."""
+        if self.usd is not None and not LEAST <= self.usd < math.inf:
+            raise ConfigError(f"a budget is {LEAST} USD or more, not {self.usd}", path="$.usd")
 
     def ranges(self) -> Mapping[str, Range]:
         """Amounts and shares; null without a budget."""

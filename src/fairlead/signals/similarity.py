@@ -25,7 +25,8 @@ from fairlead.types import Query, Reading
 class Similarity(Signal):
     """Value: the group with the largest cosine, if that is at least `threshold`; else null. Ties go to the first group.
 
-    Parts: each group's cosine, -1 to 1. Null, with confidence 0, for a query without text and while nobody embeds.
+    Parts: each group's cosine, -1 to 1. Confidence: of a group its cosine, of null 1 minus the largest cosine, within 0 to 1. Null, with
+    confidence 0, for a query without text and while nobody embeds.
 
     Args:
         groups: group name -> example phrases.
@@ -102,4 +103,7 @@ class Similarity(Signal):
         best: list[float] = np.maximum.reduceat(cosine_P, starts).tolist()
         parts = dict(zip(self.groups, best, strict=True))
         group = max(parts, key=parts.__getitem__)
-        return Reading(value=group if parts[group] >= self.threshold else None, parts={**parts})
+        near = max(parts[group], 0.0)
+        if parts[group] < self.threshold:
+            return Reading(parts={**parts}, confidence=1.0 - near)
+        return Reading(value=group, parts={**parts}, confidence=near)

@@ -287,7 +287,7 @@ def read(body: bytes, *, id: str, secrets: Sequence[str] = ()) -> Outcome:
         tokens=completion.usage.tokens() if completion.usage is not None else None,
         logprobs=tuple(t.logprob for t in logprobs) if logprobs is not None else None,
         first_entropy=_first_entropy(logprobs[0]) if logprobs else None,
-        finish=choice.finish_reason or "",
+        finish=_finish(choice.finish_reason, bool(said.refusal)),
         tool_calls=None if calls.replace(b" ", b"") in (b"null", b"[]") else Raw(calls),
         reply=msgspec.json.encode(fields),
     )
@@ -371,7 +371,7 @@ class StreamReader:
             first_token_seconds=self._first_seconds,
             logprobs=tuple(self._logprobs) if self._logprobs is not None else None,
             first_entropy=self._first_entropy,
-            finish=self._finish,
+            finish=_finish(self._finish, bool(self._refusal)),
             tool_calls=calls,
         )
 
@@ -467,6 +467,11 @@ class StreamReader:
             fields["id"] = Raw(self._new_id)
             renamed = msgspec.json.encode(fields)
         return b"data: " + renamed.replace(b"\n", b" ") + b"\n\n"
+
+
+def _finish(reason: str | None, refused: bool) -> str:
+    """Say why an answer ended. A refusal in its own field ends by ``stop``; here it ends as one does that a provider reports by its reason."""
+    return "content_filter" if refused and reason == "stop" else reason or ""
 
 
 def _first_entropy(token: _Token) -> float | None:
