@@ -526,14 +526,16 @@ def test_a_default_that_a_guard_takes_away_or_that_blocks_is_told() -> None:
     assert "refused by the default" in note.message
 
 
-def test_what_a_firm_rule_takes_does_not_get_to_the_rules_inside() -> None:
+@pytest.mark.parametrize("use", ["refuse", "small", "{among: [small], policy: any}"])
+def test_what_a_firm_rule_takes_does_not_get_to_the_rules_inside(use: str) -> None:
     report = linted(
-        """
+        f"""
       rules:
-        - {name: closed, when: {length.tokens: {gt: 100}}, use: refuse}
-        - {name: rest, when: {length.tokens: {ge: 0}}, use: {policy: inner}}
+        - {{name: closed, when: {{length.tokens: {{gt: 100}}}}, use: {use}}}
+        - {{name: rest, when: {{length.tokens: {{ge: 0}}}}, use: {{policy: inner}}}}
       policies:
-        inner: {type: rules, rules: [{name: short, when: {length.tokens: {le: 100}}, use: big}]}
+        any: random
+        inner: {{type: rules, rules: [{{name: short, when: {{length.tokens: {{le: 100}}}}, use: big}}]}}
 """
     )
     assert not of(report, "dead_zone")
@@ -558,6 +560,26 @@ def test_rules_that_are_asked_among_some_targets_have_no_others() -> None:
     assert any("inner: no dead zones" in said for said in both.proved)
     guarded = linted(rules.replace("among: [small]", "among: [small, big]"), LOCAL.replace("tag:local", "small"))
     assert of(guarded, "dead_zone")
+
+
+def test_what_holds_at_every_number_is_known_of_those_in_the_config() -> None:
+    """The higher of two numbers is not above both; two kinds are not one finding."""
+    report = linted("""
+      rules:
+        - {name: user, when: {injection.user: {ge: 0.5}}, use: big}
+        - {name: tool, when: {injection.tool: {ge: 0.5}}, use: big}
+        - {name: calm, when: {injection: {lt: 0.5}}, use: small}
+        - {name: none, when: {injection: null}, use: small}
+""")
+    assert not of(report, "dead_zone")
+    assert "rules auto: no two rules that do different things hold together" in report.proved
+    report = linted("""
+      rules:
+        - {name: one, when: {pii: 1}, use: big, priority: 1}
+        - {name: two, when: {pii.email: true, pii.phone: true}, use: small, priority: 1}
+      default: small
+""")
+    assert not of(report, "conflict")
 
 
 def test_a_guard_of_one_route_is_told_to_be_one() -> None:

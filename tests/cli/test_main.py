@@ -164,3 +164,15 @@ def test_lab_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "table.csv"
     assert cli.main(["lab", "table", "-n", "2", "-o", str(file)]) == 0
     assert len(file.read_text().splitlines()) > 2
+
+
+def test_validate_tells_of_guards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "f.yaml").write_text(
+        "targets: {a: {type: scripted, replies: [x]}, b: {type: scripted, replies: [x]}}\n"
+        "routes: {auto: {policy: random, guards: [{name: always, never: [b]}]}}\n"
+        "guards: [{name: long, when: {length: {gt: 9}}, only: [a], do: [block]}]\n"
+    )
+    assert cli.main(["validate", str(tmp_path / "f.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "guard long of every route: only a; does block; reads length" in said
+    assert "guard always of route auto: never b; always" in said

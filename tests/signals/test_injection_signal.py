@@ -187,7 +187,7 @@ def test_laws_hold_and_ranges_name_every_key(signal: Injection) -> None:
                 assert cast(float, bounds.low) <= value <= cast(float, bounds.high)
         # A law names `value` and parts; as conditions they are read off a reading whose parts are readings.
         flat = Signals(readings={k: Reading(value=v) for k, v in {"value": r.value, **r.parts}.items()})
-        assert all(holds(parse(law), flat) for law in signal.laws())
+        assert all(holds(parse(law), flat) for law in (*signal.laws(), *signal.laws_at((0.0, 0.1, 0.5, 0.9))))
 
 
 def test_slow_when_it_reads_much_or_embeds_otherwise() -> None:

@@ -115,7 +115,7 @@ def test_ranges_name_every_key_and_laws_hold_of_every_reading() -> None:
             assert set(reading.parts) == set(signal.ranges()) - {"value"}
             assert reading.value is not None
             readings = {"value": Reading(value=reading.value)} | {k: Reading(value=v) for k, v in reading.parts.items()}
-            for law in signal.laws():
+            for law in (*signal.laws(), *signal.laws_at((1, 2))):
                 assert holds(parse(law), Signals(readings=readings)), law
 
 
@@ -212,5 +212,5 @@ def test_what_is_large_is_read_off_the_loop_and_may_be_late() -> None:
     assert all(r.null for r in signal.ranges().values())
     late = Signals(readings={k: Reading(confidence=0.0, late=True) for k in signal.ranges()})
     for kinds in (None, [], ["email"]):
-        for law in PII(kinds=kinds).laws():
+        for law in (*PII(kinds=kinds).laws(), *PII(kinds=kinds).laws_at((1,))):
             assert holds(parse(law), late), law

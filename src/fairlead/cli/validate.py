@@ -10,6 +10,7 @@ from typing import Any
 from fairlead import config
 from fairlead.errors import ConfigError
 from fairlead.gateway.door import Door
+from fairlead.guards import Guard
 from fairlead.policies.base import Policy
 from fairlead.policies.promise import Promise
 from fairlead.secret import Secret
@@ -41,12 +42,23 @@ def run(args: argparse.Namespace) -> int:
     for name, policy in read.policies.items():
         needs = f", reads {', '.join(policy.needs)}" if policy.needs else ""
         print(f"  route {name}: {policy.type_name()}{needs}")
+    for where, found in (("every route", read.guards), *((f"route {r}", g) for r, g in read.route_guards.items())):
+        for guard in found:
+            print(f"  guard {guard.name} of {where}: {_does(guard)}")
     print(f"  store {read.file.store.path}")
     keys = len(read.gateway.keys)
     print(f"  gateway {read.gateway.host}:{read.gateway.port}, {keys or 'no'} key{'' if keys == 1 else 's'}")
     for warning in (*unset(read), *unpriced(read), *unkept(read)):
         print(f"warning: {warning}")
     return 0
+
+
+def _does(guard: Guard) -> str:
+    does = [] if guard.only is None else [f"only {', '.join(guard.only)}"]
+    does += [f"never {', '.join(guard.never)}"] if guard.never else []
+    does += [f"does {', '.join(guard.do)}"] if guard.do else []
+    reads = dict.fromkeys(key.partition(".")[0] for key in guard.keys)
+    return "; ".join(does) + (f"; reads {', '.join(reads)}" if reads else "; always")
 
 
 def unset(read: config.Config) -> Iterator[str]:

@@ -7,8 +7,8 @@ of single keys is compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
@@ -44,6 +44,10 @@ IMPASSES: Final = 20
 """So many sets of guards that leave nobody are named at most."""
 
 
+Outer: TypeAlias = Mapping[str, tuple[Rules, Condition, frozenset[str]]]
+"""Rules by path, those around others first: with when queries get there, and the targets that may always act there."""
+
+
 class Linted(Struct):
     """What was found on one route."""
 
@@ -65,21 +69,22 @@ def lint_route(route: str, config: Config) -> Linted:
     space = Space(signals=config.signals, conditions=asked)
     lint = _Route(route, config, space, guards)
     lint.guards_alone()
-    outer: dict[str, tuple[Rules, Condition]] = {}
+    outer: dict[str, tuple[Rules, Condition, frozenset[str]]] = {}
     for path, rules in inside:
         reach = _reach(path, outer)
-        outer[path] = (rules, reach)
         lint.ask_among(path, outer)
+        outer[path] = (rules, reach, lint.always)
         lint.rules_of(path, rules, reach)
     return Linted(lint.findings, lint.proved, rules=sum(len(rules.parsed) for _, rules in inside))
 
 
-def _reach(path: str, outer: Mapping[str, tuple[Rules, Condition]]) -> Condition:
+def _reach(path: str, outer: Outer) -> Condition:
     """Return when queries can reach the rules at `path`: always, unless they stand in other rules, by whose conditions they are asked.
 
-    Rules that may be passed over do not count as keeping a query from the default; so this is true at least where a query gets there.
+    Rules that may be passed over, since a guard may take away what they use, do not count as keeping a query; so this is true at least where
+    a query gets there.
     """
-    for above, (rules, reached) in reversed(list(outer.items())):
+    for above, (rules, reached, always) in reversed(list(outer.items())):
         for name in rules.policies:
             if path == f"{above}.policies.{name}" or path.startswith(f"{above}.policies.{name}."):
                 ways: list[Condition] = []
@@ -87,17 +92,17 @@ def _reach(path: str, outer: Mapping[str, tuple[Rules, Condition]]) -> Condition
                 for r in rules.ordered:
                     if _asks(r, name):
                         ways.append(All((rules.holding(r), Not(AnyOf(tuple(firm))))))
-                    if _firm(r) and rules.strategy == "priority":  # else whoever is surest goes first
+                    if _firm(r, always) and rules.strategy == "priority":  # else whoever is surest goes first
                         firm.append(rules.holding(r))
                 if _asks(rules.otherwise, name):
-                    ways.append(Not(AnyOf(tuple(rules.holding(r) for r in rules.parsed if _firm(r)))))
+                    ways.append(Not(AnyOf(tuple(rules.holding(r) for r in rules.parsed if _firm(r, always)))))
                 return All((reached, AnyOf(tuple(ways))))
     return All(())
 
 
-def _askers(path: str, outer: Mapping[str, tuple[Rules, Condition]]) -> Iterator[list[Ask]]:
+def _askers(path: str, outer: Outer) -> Iterator[list[Ask]]:
     """Yield how each policy of rules around `path` asks for what stands there."""
-    for above, (rules, _) in outer.items():
+    for above, (rules, _, _) in outer.items():
         for name in rules.policies:
             if f"{path}.".startswith(f"{above}.policies.{name}."):
                 yield [r.use for r in (*rules.parsed, rules.otherwise) if isinstance(r.use, Ask) and _asks(r, name)]
@@ -107,9 +112,10 @@ def _asks(rule: Rule, policy: str) -> bool:
     return isinstance(rule.use, Ask) and rule.use.policy == policy
 
 
-def _firm(rule: Rule) -> bool:
-    """Say whether a rule that holds is never passed over."""
-    return rule.required or isinstance(rule.use, Refuse) or (isinstance(rule.use, Ask) and rule.use.among is None)
+def _firm(rule: Rule, always: Collection[str] = ()) -> bool:
+    """Say whether a rule that holds is never passed over; the targets in `always` may always act."""
+    ways = _ways(rule)
+    return rule.required or ways is None or any(all(t in always for t in way) for way in ways)
 
 
 class _Route:
@@ -135,7 +141,7 @@ class _Route:
         self.among: frozenset[str] | None = None
         """Whom the rules under question are asked among by the rules around them; None: all."""
 
-    def ask_among(self, path: str, outer: Mapping[str, tuple[Rules, Condition]]) -> None:
+    def ask_among(self, path: str, outer: Outer) -> None:
         """Turn to the rules at `path`, which stand in those of `outer`."""
         self.among = None
         for asks in _askers(path, outer):
@@ -153,6 +159,12 @@ class _Route:
         """Return that `target` may act."""
         z3 = self.space.z3
         return z3.BoolVal(False) if self.among is not None and target not in self.among else z3.Not(self.gone[target])
+
+    @property
+    def always(self) -> frozenset[str]:
+        """Those that no guard ever takes away."""
+        kept = {t.name for t in self.targets if not any(guard.forbids(t) for _, guard in self.guards)}
+        return frozenset(kept if self.among is None else kept & self.among)
 
     @property
     def some(self) -> Any:

@@ -234,13 +234,13 @@ class Space:
     def find(self, *literals: Any, late: bool = False) -> Point | None:
         """Return a point at which all of `literals` are true, no more signals late than need be; None if it is proved that there is none.
         `late`: signals that are not slow may be late too."""
-        if not self.possible(*literals, late=late):
-            return None
-        if late or self.slow:
-            for name in self.signals if late else self.slow:
-                in_time = self.z3.Not(self.late(name))
-                if self.possible(*literals, in_time, late=late):
-                    literals = (*literals, in_time)
+        in_time = [self.z3.Not(self.late(name)) for name in (self.signals if late else self.slow)]
+        if not self.possible(*literals, *in_time, late=late):
+            if not in_time or not self.possible(*literals, late=late):
+                return None
+            for literal in in_time:
+                if self.possible(*literals, literal, late=late):
+                    literals = (*literals, literal)
             self.possible(*literals, late=late)
         # The C interface: the comfortable one takes ten times as long to read a value.
         core, context, model, point = self.z3.z3core, self.z3.main_ctx().ref(), self._solver.model(), {}

@@ -34,10 +34,6 @@ from fairlead.errors import ConfigError
 from fairlead.signals.base import Law, Range, Signal, alike
 from fairlead.types import Query, Reading
 
-NORMAL: Final = 0.65
-STRICT: Final = 0.40
-INTERNAL: Final = 0.90
-
 _TOOLS: Final = ("tool", "function")
 _OWN: Final = ("system", "developer", "assistant")
 """Who is trusted. A role that nobody knows counts as a user."""
@@ -224,10 +220,15 @@ class Injection(Signal):
         }
 
     def laws(self) -> Sequence[Law]:
-        """The value is the higher of `user` and `tool`: stated at the three usual thresholds."""
+        """It is all there, or nothing is."""
+        return [alike({"value": None}, {key: None}) for key in ("user", "tool")]
+
+    def laws_at(self, numbers: Sequence[float]) -> Sequence[Law]:
+        """The value is the higher of `user` and `tool`."""
         return [
-            alike({"value": {"ge": t}}, {"any": [{"user": {"ge": t}}, {"tool": {"ge": t}}]})
-            for t in (STRICT, NORMAL, INTERNAL)
+            alike({"value": {op: x}}, {"any": [{"user": {op: x}}, {"tool": {op: x}}]})
+            for x in numbers
+            for op in ("ge", "gt")
         ]
 
     def detector(self) -> Detector:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import combinations
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -22,7 +23,7 @@ from fairlead.detect import personal
 from fairlead.detect.finder import Finder
 from fairlead.detect.strings import Walk, fields, messages, size
 from fairlead.errors import ConfigError
-from fairlead.signals.base import Law, Range, Signal, alike
+from fairlead.signals.base import Law, Range, Signal, alike, implies
 from fairlead.types import Query, Reading
 
 Found: TypeAlias = tuple[str, float]
@@ -99,6 +100,11 @@ class PII(Signal):
             _iff("secret", [k for k in kinds if k in personal.SECRET]),
             alike({"found": True}, {"value": {"ge": 1}}),
         )
+
+    def laws_at(self, numbers: Sequence[float]) -> Sequence[Law]:
+        """Where it matters how many: two kinds are two, at least."""
+        pairs = combinations(self.finder.kinds, 2) if numbers else ()
+        return [implies({a: True, b: True}, {"value": {"ge": 2}}) for a, b in pairs]
 
     @cached_property
     def _remembered(self) -> dict[bytes, list[Found]]:
