@@ -4,8 +4,8 @@
 
 Sections, one file each in `corpora/`: `personal` (personal data and secrets, per kind), `injection` (prompt injection and jailbreak, per family, and harmless requests),
 `domain` (in-domain accuracy and out-of-domain rejection), `support` (claims that the context does not bear out), `cache` (hits that are
-right and hits that are not), `joint` (guards and routing judged together on recorded outcomes). The corpora are generated, with forms held back from
-whoever wrote the detectors; what needs recorded prompts says so and is left out without them. CPU times are of one thread.
+right and hits that are not), `joint` (guards and routing judged together on recorded outcomes). The corpora are generated, with forms held
+back from the detectors; intervals resample templates, families or domains. What needs recorded prompts says so and is left out without them. CPU times are of one thread.
 """
 
 from __future__ import annotations

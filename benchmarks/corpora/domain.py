@@ -7,7 +7,7 @@ Recorded (``$FAIRLEAD_DATA``): every way to take three of five tasks as in-domai
 out-of-domain sets that count the same. An 80/20 split of the in-domain prompts by text; nothing out-of-domain is ever learned from. What the
 sources write around their prompts (instructions, `Question:`, `Choices:`, option letters, `Answer:`) is cut off: it would give the
 answer away. The score, its share of refusals and the net were chosen on `CHOSEN_ON` (one outcome table); `HELD` is of two others, whose tasks
-were looked at for what to cut off and for nothing else.
+were looked at for what to cut off, and two checks in development mixed prompts of these tables with others.
 """
 
 from __future__ import annotations

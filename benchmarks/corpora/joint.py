@@ -1,7 +1,7 @@
 """Guards and routing together: recorded prompts, of which some are given personal data or an attack, routed with and without each guard.
 
-A tenth of the prompts of ``rational_cascades_train`` gets a line with personal data, another tenth an attack, both from the held-back halves of
-the corpora here (never seen by whoever wrote the detectors); the rest stays as it is, so what fires there fires wrongly. The two cheapest
+A tenth of the prompts of ``rational_cascades_train`` gets a line with personal data, another tenth an attack, both from those parts of
+the corpora here that nothing was learned from (attacks: also old ones in new disguises); the rest stays as it is, so what fires there fires wrongly. The two cheapest
 models stand for local ones. Quality and cost are those recorded for the original prompt. The policy is `forest`'s best utility,
 trained on the other half of the prompts.
 """

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 from random import Random
 from time import perf_counter
 
-from corpora import Section
+from corpora import Section, Share, share
 from fairlead.detect.support import BAR, judged, needs_facts
 from fairlead.types import Message, Query
 
@@ -286,10 +286,10 @@ NEEDS: dict[bool, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-def asked() -> list[tuple[str, str, bool]]:
-    """Return requests as (family, text, whether facts are needed)."""
+def asked() -> list[tuple[str, str, str, bool]]:
+    """Return requests as (family, template, text, whether facts are needed)."""
     return [
-        (family, text.format(t=topic), needed)
+        (family, text, text.format(t=topic), needed)
         for needed, families in NEEDS.items()
         for family, texts in families.items()
         for text in texts
@@ -300,19 +300,13 @@ def asked() -> list[tuple[str, str, bool]]:
 # ----------------------------------------------------------------------------------------------------- figures
 
 
-def interval(hits: int, n: int) -> str:
-    """Write a share with its 95% Wilson interval."""
-    if not n:
-        return "-"
-    p, z = hits / n, 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return f"{p:.3f} [{max(0.0, middle - half):.3f}, {min(1.0, middle + half):.3f}]"
+Found = dict[tuple[str, str], list[int]]
+"""(domain, kind) -> how many sentences were flagged, of how many."""
 
 
-def flagged(examples: list[Example], bar: float) -> tuple[dict[str, list[int]], list[float]]:
-    """Return by kind how many sentences were flagged, of how many; and the microseconds of each answer."""
-    found: dict[str, list[int]] = {}
+def flagged(examples: list[Example], bar: float) -> tuple[Found, list[float]]:
+    """Judge all answers; return also the microseconds of each."""
+    found: Found = {}
     took = []
     for example in examples:
         answer = " ".join(example.sentences)
@@ -322,53 +316,50 @@ def flagged(examples: list[Example], bar: float) -> tuple[dict[str, list[int]], 
         bad = {c.start for c in support.unsupported}
         at = 0
         for sentence, kind in zip(example.sentences, example.kinds, strict=True):
-            row = found.setdefault(kind, [0, 0])
+            row = found.setdefault((example.domain, kind), [0, 0])
             row[0] += at in bad
             row[1] += 1
             at += len(sentence) + 1
     return found, took
 
 
-def totals(found: dict[str, list[int]]) -> tuple[int, int, int, int]:
-    """Return (caught, unsupported, false alarms, supported)."""
-    good = [v for k, v in found.items() if k in SUPPORTED]
-    bad = [v for k, v in found.items() if k not in SUPPORTED]
-    return sum(v[0] for v in bad), sum(v[1] for v in bad), sum(v[0] for v in good), sum(v[1] for v in good)
-
-
-def f1(found: dict[str, list[int]]) -> float:
-    """Return F1 of flagging what is unsupported."""
-    caught, unsupported, false, _ = totals(found)
-    return 2 * caught / (caught + false + unsupported) if caught else 0.0
-
-
-def by_overlap(examples: list[Example], bar: float) -> dict[str, list[int]]:
+def by_overlap(examples: list[Example], bar: float) -> Found:
     """Flag what has less than `bar` of its words in the document: what a first attempt would do."""
-    found: dict[str, list[int]] = {}
+    found: Found = {}
     for example in examples:
         document = set(re.findall(r"\w+", example.document.lower()))
         for sentence, kind in zip(example.sentences, example.kinds, strict=True):
             words = re.findall(r"\w+", sentence.lower())
-            row = found.setdefault(kind, [0, 0])
+            row = found.setdefault((example.domain, kind), [0, 0])
             row[0] += sum(w in document for w in words) < bar * len(words)
             row[1] += 1
     return found
 
 
-def over_domains(examples: list[Example], bar: float, *, seed: int) -> tuple[str, str]:
-    """Return 95% intervals of precision and recall by resampling domains: what other templates might change."""
-    each = [
-        totals(flagged([e for e in examples if e.domain == d], bar)[0])
-        for d in dict.fromkeys(e.domain for e in examples)
-    ]
-    random = Random(seed)
-    precision, recall = [], []
-    for _ in range(1000):
-        drawn = random.choices(each, k=len(each))
-        caught, unsupported, false = (sum(t[i] for t in drawn) for i in range(3))
-        precision.append(caught / max(1, caught + false))
-        recall.append(caught / max(1, unsupported))
-    return tuple(f"[{sorted(x)[25]:.3f}, {sorted(x)[974]:.3f}] over domains" for x in (precision, recall))  # type: ignore[return-value]
+def rate(found: Found, kinds: Sequence[str], *, seed: int) -> Share:
+    """Share of sentences of `kinds` that were flagged; the interval is by resampling domains."""
+    cells = [(domain, row[0], row[1]) for (domain, kind), row in found.items() if kind in kinds]
+    return share([c[1] for c in cells], [c[0] for c in cells], of_QK=[c[2] for c in cells], seed=seed)
+
+
+def precision(found: Found, *, seed: int, supported: Sequence[str] = SUPPORTED) -> Share:
+    """Share of the flags that are right; the interval is by resampling domains."""
+    cells = [(d, kind, row[0]) for (d, kind), row in found.items() if kind in (*supported, *UNSUPPORTED)]
+    right = [n if kind in UNSUPPORTED else 0 for _, kind, n in cells]
+    return share(right, [c[0] for c in cells], of_QK=[c[2] for c in cells], seed=seed)
+
+
+def totals(found: Found) -> tuple[int, int, int, int]:
+    """Return (caught, unsupported, false alarms, supported)."""
+    good = [v for (_, k), v in found.items() if k in SUPPORTED]
+    bad = [v for (_, k), v in found.items() if k in UNSUPPORTED]
+    return sum(v[0] for v in bad), sum(v[1] for v in bad), sum(v[0] for v in good), sum(v[1] for v in good)
+
+
+def f1(found: Found) -> float:
+    """Return F1 of flagging what is unsupported."""
+    caught, unsupported, false, _ = totals(found)
+    return 2 * caught / (caught + false + unsupported) if caught else 0.0
 
 
 def best_bar(examples: list[Example]) -> float:
@@ -385,17 +376,18 @@ def measure(*, data: Path | None = None, seed: int = 0) -> Section:  # noqa: ARG
     test = corpus(seed=seed + 1)
     found, took = flagged(test, BAR)
     caught, unsupported, false, supported = totals(found)
+    count = {k: sum(row[1] for (_, kind), row in found.items() if kind == k) for k in (*SUPPORTED, *UNSUPPORTED)}
     rows: list[tuple[str | float | int | None, ...]] = [
-        (f"flagged: {kind}", interval(*found[kind]), found[kind][1], "false alarm" if kind in SUPPORTED else "caught")
-        for kind in (*SUPPORTED, *UNSUPPORTED)
+        (f"flagged: {k}", str(rate(found, [k], seed=seed)), n, "false alarm" if k in SUPPORTED else "caught")
+        for k, n in count.items()
     ]
-    wide = over_domains(test, BAR, seed=seed)
-    rows.append(("precision of a flag", interval(caught, caught + false), caught + false, wide[0]))
-    rows.append(("recall of unsupported", interval(caught, unsupported), unsupported, wide[1]))
-    plain = false - found["hard paraphrase"][0]
-    rows.append(("precision without hard paraphrases", interval(caught, caught + plain), caught + plain, ""))
-    rate = false / supported
-    one_in_ten = 0.1 * caught / unsupported / (0.1 * caught / unsupported + 0.9 * rate)
+    good = rate(found, UNSUPPORTED, seed=seed)
+    rows.append(("precision of a flag", str(precision(found, seed=seed)), caught + false, ""))
+    rows.append(("recall of unsupported", str(good), unsupported, ""))
+    plain = precision(found, seed=seed, supported=("copy", "light"))
+    hard = sum(row[0] for (_, kind), row in found.items() if kind == "hard paraphrase")
+    rows.append(("precision without hard paraphrases", str(plain), caught + false - hard, ""))
+    one_in_ten = 0.1 * good.value / (0.1 * good.value + 0.9 * false / supported)
     rows.append(
         (
             "precision if one sentence in ten were unsupported",
@@ -410,7 +402,7 @@ def measure(*, data: Path | None = None, seed: int = 0) -> Section:  # noqa: ARG
     rows.append(
         (
             "baseline: share of words found, precision",
-            interval(p_caught, p_caught + p_false),
+            str(precision(plain_found, seed=seed)),
             p_caught + p_false,
             f"bar {overlap:g}, chosen likewise",
         )
@@ -418,31 +410,23 @@ def measure(*, data: Path | None = None, seed: int = 0) -> Section:  # noqa: ARG
     rows.append(
         (
             "baseline: share of words found, recall",
-            interval(p_caught, unsupported),
+            str(rate(plain_found, UNSUPPORTED, seed=seed)),
             unsupported,
             f"F1 {f1(plain_found):.3f}; ours {f1(found):.3f}",
         )
     )
     always = unsupported / (unsupported + supported)
     rows.append(("baseline: flag every sentence, precision", round(always, 3), unsupported + supported, "recall 1"))
-    for family in dict.fromkeys(f for f, _, _ in asked()):
-        texts = [(t, need) for f, t, need in asked() if f == family]
-        right = sum(needs_facts(Query.ask(t)).facts == need for t, need in texts)
-        rows.append(
-            (
-                f"stage 1 right: {family}",
-                interval(right, len(texts)),
-                len(texts),
-                "needs facts" if texts[0][1] else "needs none",
-            )
-        )
-    given = [f"Context: it began in 1978.\n\n{t}" for f, t, _ in asked() if f == "held back, facts"]
-    right = sum(needs_facts(Query.ask(t)).facts for t in given)
-    rows.append(
-        ("stage 1 right: held back, facts, with a document", interval(right, len(given)), len(given), "needs facts")
-    )
+    for family in dict.fromkeys(f for f, *_ in asked()):
+        own = [(template, text, need) for f, template, text, need in asked() if f == family]
+        hits = [needs_facts(Query.ask(text)).facts == need for _, text, need in own]
+        right = share(hits, [template for template, *_ in own], seed=seed)
+        rows.append((f"stage 1 right: {family}", str(right), len(own), "needs facts" if own[0][2] else "needs none"))
+    given = [(made, f"Context: it began in 1978.\n\n{t}") for f, made, t, _ in asked() if f == "held back, facts"]
+    right = share([needs_facts(Query.ask(t)).facts for _, t in given], [made for made, _ in given], seed=seed)
+    rows.append(("stage 1 right: held back, facts, with a document", str(right), len(given), "needs facts"))
     start = perf_counter()
-    queries = [Query(id="q", messages=(Message(role="user", content=t),)) for _, t, _ in asked()]
+    queries = [Query(id="q", messages=(Message(role="user", content=t),)) for _, _, t, _ in asked()]
     first = [needs_facts(q).facts for q in queries]
     sentinel = 1e6 * (perf_counter() - start) / len(queries)
     detector = statistics.median(took)
@@ -455,31 +439,30 @@ def measure(*, data: Path | None = None, seed: int = 0) -> Section:  # noqa: ARG
             "0.4 kB of sources, 0.2 kB of answer",
         )
     )
-    share = sum(first) / len(first)
+    asks = sum(first) / len(first)
     rows.append(
         (
             "E[cost] = C_sent + p C_det, us",
-            round(sentinel + share * detector, 1),
+            round(sentinel + asks * detector, 1),
             None,
-            f"at p = {share:.2f} of these requests",
+            f"at p = {asks:.2f} of these requests",
         )
     )
-    precise, recall = caught / max(1, caught + false), caught / unsupported
+    precise, plainly = precision(found, seed=seed).value, rate(found, ("copy", "light"), seed=seed).value
     return Section(
         name="hallucination",
         setting=(
             f"{len(test)} made-up documents with answers, {unsupported + supported} sentences, in {len(TEST)} domains that nothing was chosen on; bar {BAR} (the best on"
-            f" {len(TRAIN)} other domains: {chosen}); intervals: Wilson, 95%, over sentences; seed {seed}; requests of stage 1: {len(queries)}, templates"
+            f" {len(TRAIN)} other domains: {chosen}); intervals: 95%, by resampling domains, of stage 1 templates; seed {seed}; requests of stage 1: {len(queries)}, templates"
             " but for those held back in sight when the marks were written"
         ),
         columns=("what", "share or figure", "n", "note"),
         rows=tuple(rows),
         marks={
-            "recall of unsupported sentences is at least 0.75": recall >= 0.75,
+            "recall of unsupported sentences is at least 0.75": good.value >= 0.75,
             "F1 beats plain overlap of words by 0.1": f1(found) >= f1(plain_found) + 0.1,
             "precision beats flagging everything by 0.2": precise >= always + 0.2,
-            "copies and light rewordings raise less than 5% false alarms": (found["copy"][0] + found["light"][0])
-            < 0.05 * (found["copy"][1] + found["light"][1]),
+            "copies and light rewordings raise less than 5% false alarms": plainly < 0.05,
             "the bar in use is within 0.1 of the best on the training domains": abs(chosen - BAR) <= 0.1 + 1e-9,
         },
         notes=(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from corpora import developers, share
+from corpora import developers, injection, share
+from fairlead.types import Query, Reading
 
 
 def test_a_thousand_fillings_of_one_template_tell_as_much_as_one() -> None:
@@ -46,3 +47,27 @@ def test_columns_count_alike() -> None:
 def test_requests_of_developers_are_forty_and_each_another() -> None:
     texts = [t for some in developers.PROMPTS.values() for t in some]
     assert len(texts) == len(set(texts)) == 40
+
+
+@pytest.mark.parametrize("disguised", [True, False])
+def test_the_mark_on_unseen_attacks_is_not_reached_by_old_ones_in_disguise(
+    disguised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = [e for e in injection.corpus(seed=0) if e.attack and e.split == "test"]
+    caught = {e.text for e in examples if (e.family not in injection.ATTACKS) == disguised}
+
+    class Half:
+        """Catches one half of the attacks, all of it."""
+
+        def __init__(self, remember: int) -> None:
+            pass
+
+        def read(self, query: Query) -> Reading:
+            parts = dict.fromkeys(("override", "exfiltration", "persona", "document"), False)
+            return Reading(value=float(query.text in caught), parts={**parts, "contrast": 0.0})
+
+    monkeypatch.setattr("fairlead.signals.injection.Injection", Half)
+    section = injection.measure(data=None, seed=0)
+    assert section.marks["at .65 at least 70% of the attacks of unseen families are caught"] != disguised
+    shares = {row[0]: row[4] for row in section.rows if row[1] == "all"}
+    assert (shares["attacks"], shares["disguised"]) == ((0.0, 1.0) if disguised else (1.0, 0.0))
