@@ -9,14 +9,16 @@ Simulated, no data needed. Two parts; "±" is the 95% interval of the mean over 
    `fairlead.trust` says at that moment, and a weightier one adds what it is worth (`rewards.lesson`). ``known``: as ``off``, but sources that are
    not honest are never heard: what could be won at most. Regret is the sum over
    the answers of what the best target would have brought more than the policy's choice, by its probabilities. Honest sources and liars
-   are mistaken about one answer in ten. The anchor is a test suite that judges one answer in ten besides, and is always right.
+   are mistaken about one answer in ten. Sources have no keys, but where a row says so. Who corrects a lie does so after all others have judged;
+   sleepers are honest for the first half. The anchor is a test suite that judges one answer in ten besides, and is always right.
 2. **Ranks.** 10 targets, good for 45 to 90% of the answers; each client judges each of them 5 times. False clients send the truth reversed, 1 for
    the worst and 0 for the best, and ``loud`` ones 50 times as much of it. How often the best target comes first, by: the mean of all judgements;
    the mean over clients of their means; `fairlead.ranking.aggregate`; the same with a fifth trimmed off at either end. Below that the check
    of the method's card: clients whose rankings are drawn with Mallows noise 0.5 around the truth, attackers reverse it.
 
 With ``--check`` the exit code is 1 if a mark is missed: trust lowers the regret wherever there are liars that are no majority, or an anchor, by the
-whole interval; it costs at most 10% of the regret where all are honest; liars end below 0.05 on average, and the honest above 0.8; trimmed ranks keep the best first
+whole interval; it costs at most 10% of the regret where all are honest; liars end below 0.05 on average, and the honest above 0.8 (but sleepers, which are shown and held against no mark); trimmed ranks (the mark
+was first set for plain ones, which miss it) keep the best first
 in 95% of the draws with 20% false clients out of 200, where the mean of all judgements does in less than half once these are loud.
 """
 
@@ -59,9 +61,18 @@ CROWDS: dict[str, list[str]] = {
     "one liar with 40% of the votes": HONEST * 19 + ["loud"],
     "three fifths lie": HONEST * 8 + ["lie"] * 12,
     "three fifths lie, anchor": HONEST * 8 + ["lie"] * 12,
+    "all honest, under one key": HONEST * 20,
+    "a fifth lie, all under one key": HONEST * 16 + ["lie"] * 4,
+    "16 honest under one key, 4 lie under another": HONEST * 16 + ["lie"] * 4,
+    "the same, a new name for each lie": HONEST * 16 + ["names"] * 4,
+    "a fifth lie first and correct it later": HONEST * 16 + ["reviser"] * 4,
+    "a fifth lie from the middle on": HONEST * 16 + ["sleeper"] * 4,
 }
-LIARS = ("lie", "loud")
-HARD = tuple(name for name in CROWDS if "lie" in name or "liar" in name)
+LIARS = ("lie", "loud", "names", "reviser", "sleeper")
+RIVALS = ("16 honest under one key, 4 lie under another", "the same, a new name for each lie")
+HARD = tuple(name for name in CROWDS if set(CROWDS[name]) & set(LIARS))
+LATE = "a fifth lie from the middle on"
+"""What was believed for so long is not forgotten at once: shown, and held against no mark."""
 LOST = "three fifths lie"
 """The crowd in which trust is bound to believe the wrong ones."""
 
@@ -86,8 +97,17 @@ class Row(Struct, frozen=True, kw_only=True):
     liars: float
 
 
-def opinion(kind: str, good: bool, rng: np.random.Generator) -> float:
-    """What a source of this kind says of an answer."""
+def key_of(crowd: str, kind: str) -> str:
+    """Name the API key under which a source of this kind speaks; empty: there are no keys."""
+    if "key" not in crowd and crowd not in RIVALS:
+        return ""
+    return "rival" if crowd in RIVALS and kind in LIARS else "app"
+
+
+def opinion(kind: str, good: bool, rng: np.random.Generator, n: int = 0) -> float:
+    """What a source of this kind says of the n-th answer."""
+    if kind == "sleeper" and n < ANSWERS // 2:
+        kind = "honest"
     match kind:
         case "up":
             return 1.0
@@ -128,22 +148,32 @@ def stream(seed: int, crowd: str, mode: str) -> Ended:
             outcome=Outcome(text="yes", target=target),
         )
         judges = rng.choice(len(kinds), 1 + int(rng.choice(3, p=JUDGES)), replace=False, p=share)
-        said = [(f"{kinds[s]}-{s}", kinds[s], opinion(kinds[s], good, rng)) for s in judges]
+        said = [
+            (f"{kinds[s]}-{s}-{n if kinds[s] == 'names' else ''}", kinds[s], opinion(kinds[s], good, rng, n))
+            for s in judges
+        ]
         if "anchor" in crowd and rng.random() < ANCHORED:
             said.append(("tests", "honest", float(good)))
-        taught = (0.0, 0.0)
+        # Whoever lies first is right in the end: as the store has it, a judgement of a source that has one already.
+        said += [(source, kind, 1.0 - value) for source, kind, value in said if kind == "reviser"]
+        taught, heard = (0.0, 0.0), set[str]()
         for source, kind, value in said:
-            feedback = Feedback(trace_id=query.id, value=value, source=source)
+            feedback = Feedback(trace_id=query.id, value=value, source=source, by=key_of(crowd, kind))
             weight = trust.weight(feedback) if mode == "on" else float(mode == "off" or kind in ("honest", "careless"))
             lesson = rewards.lesson(value, weight, taught)
             if lesson is not None:
                 taught = (taught[0] + lesson.weight, taught[1] + lesson.weight * lesson.value)
                 policy.learn(trace, rewards.reward(trace, lesson))
             if mode == "on":
-                trust.note(feedback, target)
+                trust.note(feedback, target, revised=source in heard)
+                heard.add(source)
         if mode == "on" and trust.due:
             trust.refresh()
-    found = {s.source: s.weight for s in trust.standings()}
+    # As the newest of its names counts, where there are many.
+    found = {s.source.rpartition("/")[2]: s.weight for s in trust.standings()}
+    if "names" in kinds:
+        newest = Feedback(trace_id="", value=0.0, source="names", by=key_of(crowd, "names"))
+        found = {name: w for name, w in found.items() if name.startswith("honest")} | {"names": trust.weight(newest)}
     honest = [w for name, w in found.items() if name.startswith("honest")]
     liars = [w for name, w in found.items() if name.startswith(LIARS)]
     return Ended(regret=regret, honest=float(np.mean(honest or [0.0])), liars=float(np.mean(liars or [0.0])))
@@ -253,8 +283,8 @@ def ranks(draws: int) -> list[dict[str, Any]]:
 
 def marks(rows: Sequence[Row], ranked: Sequence[dict[str, Any]]) -> dict[str, bool]:
     """Say which marks are met, of those that were run."""
-    fair = [r for r in rows if r.crowd == "all honest"]
-    attacked = [r for r in rows if r.crowd in HARD and r.crowd != LOST]
+    fair = [r for r in rows if r.crowd.startswith("all honest")]
+    attacked = [r for r in rows if r.crowd in HARD and r.crowd not in (LOST, LATE)]
     many = [r for r in ranked if r["clients"] == 200 and r["false"] == 0.2]
     loud = [r for r in many if r["loud"]]
     out = {}

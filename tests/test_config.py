@@ -38,6 +38,7 @@ def test_a_config_builds() -> None:
         ({"store": {"relaxed": "maybe"}}, "$.store.relaxed", "bool"),
         ({"signals": {"lenth": {}}}, "$.signals.lenth.type", "'length'"),
         ({"gateway": {"port": 65536}}, "$.gateway.port", "65535"),
+        ({"gateway": {"keys": {"a/b": "sha256:" + "0" * 64}}}, "$.gateway.keys", "without a '/'"),
         ({"gateway": {"port": -1}}, "$.gateway.port", "0"),
         ({"learning": {"batch": 0}}, "$.learning.batch", "1"),
         ({"learning": {"trust": {"anchor": ["tests"]}}}, "$.learning.trust", "'anchors'"),
@@ -227,3 +228,9 @@ def test_what_is_wrong_with_the_whole_file_has_no_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as e:
         load(tmp_path / "none.yaml")
     assert str(e.value).startswith("cannot read")
+
+
+@pytest.mark.parametrize("keys", [{}, {"ci": "sha256:" + "0" * 64}])
+def test_anchors_without_keys_are_warned_of(keys: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    make({**GOOD, "gateway": {"keys": keys}, "learning": {"trust": {"anchors": ["ci/tests"]}}})
+    assert ("may call itself ci/tests" in caplog.text) is not bool(keys)

@@ -96,6 +96,18 @@ def test_harmful_lessons_are_quarantined_and_the_rest_is_learned(
     assert "trace 3" in caplog.text
 
 
+def test_what_is_left_of_an_answer_goes_with_its_lesson_that_does_harm(shelf: Shelf) -> None:
+    """The store takes an answer's lessons off oldest first: learning only the other of two would take the wrong one off."""
+    learner = learner_of(shelf, batch=3, seconds=5)
+    learner.start()
+    for name, quality in (("0", 1.0), ("1", 1.0), ("0", 0.5)):
+        learner.submit("auto", trace(name), Reward(quality=quality))
+    assert learner.wait(10)
+    learner.stop()
+    assert vars(shelf.policy) == {"seen_": 1.0}
+    assert (shelf.learned, shelf.forgotten) == (["1"], ["0", "0"])
+
+
 def test_a_publisher_that_fails_leaves_the_last_good_policy(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
     def fail(route: str, policy: Policy, note: str, learned: Sequence[str]) -> None:
         raise OSError("disk full")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.ranking import aggregate, by_client, positions, reassigned
+from fairlead.ranking import aggregate, by_client, means, positions, reassigned
 from fairlead.types import Feedback
 
 ITEMS = "abcde"
@@ -132,3 +132,9 @@ def test_a_client_is_a_key_where_there_are_keys() -> None:
         ("shop", "u1", 1.0, "a"), ("shop", "u2", 0.0, "a"), ("shop", "u2", 1.0, "b"), ("", "tests", 0.25, "b"),
     )]  # fmt: skip
     assert by_client(judged) == {"shop": {"a": 0.5, "b": 1.0}, "tests": {"b": 0.25}}
+
+
+def test_the_mean_value_is_not_what_one_loud_client_says() -> None:
+    clients = {f"c{i}": {"a": 0.5, "b": 0.3} for i in range(9)} | {"loud": {"a": 1.0, "b": 1.0}}
+    assert means(clients, trim=0.2) == pytest.approx({"a": 0.5, "b": 0.3})
+    assert means(clients)["a"] == pytest.approx(0.55), "one client of ten, however often it speaks"

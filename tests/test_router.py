@@ -372,6 +372,20 @@ async def test_a_fifth_of_liars_is_found_and_not_learned_from(tmp_path: Path) ->
         assert kept == pytest.approx(counts, abs=0.05), "learned again from the store"
 
 
+async def test_what_no_route_learns_from_says_nothing_of_its_sources(tmp_path: Path) -> None:
+    async with router(tmp_path, BANDIT, learning={"trust": {}}) as r:
+        assert r.trust is not None
+        for route, known in (("good", []), ("auto", ["user"])):
+            query = Query.ask("x", constraints=Constraints(allow=("good",)))
+            _, trace = await r.handle(msgspec.structs.replace(query, route=route))
+            await r.feedback(Feedback(trace_id=trace.id, value=1.0))
+            r.trust.refresh()
+            assert [s.source for s in r.trust.standings()] == known
+    async with router(tmp_path, BANDIT, learning={"trust": {}}) as again:
+        assert again.trust is not None
+        assert [(s.source, s.votes) for s in again.trust.standings()] == [("user", 1)]
+
+
 async def test_judgements_count_by_their_confidence(tmp_path: Path) -> None:
     async with router(tmp_path, {**BANDIT, "prior_weight": 1.0}) as r:
         # Not the broken one: of an answer by a fallback no arm learns.
@@ -379,7 +393,7 @@ async def test_judgements_count_by_their_confidence(tmp_path: Path) -> None:
         first = await r.feedback(rewards.judgement(trace.id, kind="reask", value=0.0))
         later = await r.feedback(rewards.judgement(trace.id, kind="test", value=1.0, source="tests"))
         assert first.lesson == rewards.Lesson(value=0.0, weight=0.2)
-        assert later.lesson == rewards.Lesson(value=1.0, weight=0.8, further=True)
+        assert later.lesson == rewards.Lesson(value=1.0, weight=0.8, further=True, whole=1.0)
         assert await asyncio.to_thread(r.learner.wait, 5)
         (arm,) = r.serving["auto"].policy.arms_.values()  # type: ignore[attr-defined]
         assert (arm["n"], arm["q"]) == pytest.approx((1.0, 0.8))

@@ -422,13 +422,15 @@ async def test_a_weightier_judgement_teaches_what_it_adds(store):
     rated = await store.add_feedback(Feedback(trace_id="t0", value=0.6, kind="rating", confidence=0.8))
     assert (rated.status, rated.lesson) == (
         "kept",
-        Lesson(value=pytest.approx(0.8), weight=pytest.approx(0.6), further=True),
+        Lesson(value=pytest.approx(0.8), weight=pytest.approx(0.6), further=True, whole=0.6),
     )
     assert store.unlearned("auto")[0][1] == rated.lesson
     assert 0.2 * 0.0 + rated.lesson.weight * rated.lesson.value == pytest.approx(0.8 * 0.6)
     sure = await store.add_feedback(Feedback(trace_id="t0", value=1.0, kind="test", source="tests"))
     assert sure.lesson.weight == pytest.approx(0.2)
     assert sure.lesson.value == 1.0  # more than that one judgement cannot say
+    assert sure.lesson.whole is None, "the rating is the answer's one piece of evidence"
+    assert [lesson.whole for _, lesson in store.unlearned("auto")] == [0.6, None]
     assert (await store.add_feedback(Feedback(trace_id="t0", value=0.0, source="late"))).lesson is None
     assert store._rows("SELECT * FROM taught") == [], "nothing is kept of an answer that is wholly taught"
     assert store.verify() == 1
@@ -470,7 +472,10 @@ async def test_a_source_is_one_of_its_key(store):
         ("rival/user", 0.0, "a"),
         ("shop/user", 0.5, "a"),
     ]
-    assert len(store.judged(newest=1)) == 1
+    assert [f.value for f, _ in store.judged(newest=9, revised=True)] == [1.0, 0.0, 0.5]
+    assert store.judged(newest=9, routes=["another"]) == []
+    assert [f.voter for f, _ in store.judged(newest=1)] == ["rival/user", "shop/user"], "each key's newest"
+    assert [f.voter for f, _ in store.judged(newest=1, revised=True)] == ["rival/user"], "no revision without its first"
     assert store.verify() == 1
 
 

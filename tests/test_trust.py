@@ -152,18 +152,93 @@ def test_who_turns_bad_loses_the_say() -> None:
     assert found(turned, "honest0").weight > 0.9
 
 
-def test_a_later_judgement_by_the_same_source_takes_the_place_of_its_first() -> None:
-    once, twice = Trust(), Trust()
-    for n in range(40):
-        for source in "abc":
-            twice.note(Feedback(trace_id=str(n), value=float((n + (source == "a")) % 2), source=source), "t")
-        for trust in (once, twice):
-            for source in "abc":
+def test_who_lies_first_and_corrects_it_later_is_held_to_the_lie() -> None:
+    """The first judgement has taught; one that counts no more teaches nothing, and clears nobody."""
+    plain, reviser = Trust(), Trust()
+    for n in range(60):
+        for source in "ab":
+            for trust in (plain, reviser):
                 trust.note(Feedback(trace_id=str(n), value=float(n % 2), source=source), "t")
-    once.refresh()
-    twice.refresh()
-    assert twice.standings() == once.standings()
-    assert [s.votes for s in once.standings()] == [40, 40, 40]
+        for trust in (plain, reviser):
+            trust.note(Feedback(trace_id=str(n), value=float(1 - n % 2), source="c"), "t")
+        reviser.note(Feedback(trace_id=str(n), value=float(n % 2), source="c"), "t", revised=True)
+    plain.refresh()
+    reviser.refresh()
+    assert reviser.standings() == plain.standings()
+    assert found(reviser, "c").weight == 0.0
+
+
+def test_a_revision_that_counts_for_more_counts_as_far_as_it_teaches() -> None:
+    """Unsure and wrong first, then sure and right: as with lessons, the surer one has the rest of the say and no more."""
+    trust = Trust()
+    for n in range(60):
+        for source in "abc":
+            trust.note(Feedback(trace_id=str(n), value=float(n % 2), source=source), "t")
+        trust.note(Feedback(trace_id=str(n), value=float(1 - n % 2), source="d", confidence=0.1), "t")
+        trust.note(Feedback(trace_id=str(n), value=float(n % 2), source="d"), "t", revised=True)
+    trust.refresh()
+    assert 0.7 < found(trust, "d").reliability < found(trust, "a").reliability
+
+
+def test_a_revision_of_what_is_forgotten_counts_nothing() -> None:
+    trust = Trust()
+    trust.note(Feedback(trace_id="1", value=1.0, source="a"), "t", revised=True)
+    trust.refresh()
+    assert trust.standings() == []
+
+
+def one_key(kinds: list[str], *, names: bool = False, answers: int = 400, seed: int = 0) -> Trust:
+    """Honest users of one application, two an answer; a rival under a key of its own judges every second answer."""
+    rng, trust = np.random.default_rng(seed), Trust()
+    for n in range(answers):
+        k = int(rng.integers(5))
+        good = bool(rng.random() < 0.5 + 0.08 * k)
+        if "flip" in kinds and n % 2:
+            source = f"flip{n}" if names else "flip"
+            trust.note(Feedback(trace_id=str(n), value=float(not good), source=source, by="rival"), f"t{k}")
+        for s in rng.choice(8, 2, replace=False):
+            value = told("honest", good, rng)
+            trust.note(Feedback(trace_id=str(n), value=value, source=f"honest{s}", by="app"), f"t{k}")
+        if n % 16 == 0:
+            trust.refresh()
+    trust.refresh()
+    return trust
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_honest_users_of_one_key_keep_their_say(seed: int) -> None:
+    assert min(weights(one_key(["honest"], seed=seed), "honest")) > 0.9
+    assert min(weights(one_key(["honest", "flip"], seed=seed), "honest")) > 0.9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_new_name_for_each_lie_is_one_source_of_its_key(seed: int) -> None:
+    trust = one_key(["honest", "flip"], names=True, seed=seed)
+    assert min(weights(trust, "honest")) > 0.9
+    assert [s.weight for s in trust.standings() if s.source.startswith("rival/")] == [0.0], "all its names together"
+    assert trust.weight(Feedback(trace_id="x", value=0.0, source="yet another", by="rival")) == 0.0
+
+
+def test_a_liar_among_the_users_of_one_key_is_found() -> None:
+    kinds = ["honest"] * 8 + ["flip"] * 2
+    trust = heard(kinds, answers=300, judges=2, keys=dict.fromkeys(range(10), "app"))
+    assert max(weights(trust, "flip")) < 0.1
+    assert fmean(weights(trust, "honest")) > 0.9
+
+
+def test_no_key_pushes_the_votes_of_another_out_of_memory() -> None:
+    """A flood of 3,000 votes by one key: the others have theirs, and are as reliable as before."""
+    kinds = ["honest"] * 6
+    trust = heard(kinds, answers=200, judges=2, keys={i: f"k{i}" for i in range(6)}, trust=Trust(memory=1000))
+    before = weights(trust, "honest")
+    for n in range(30):
+        for j in range(100):
+            trust.note(Feedback(trace_id=f"own{n}", value=0.5, source=f"n{j}", by="flood"), "t0")
+    trust.refresh()
+    assert sum(s.votes for s in trust.standings()) == 1000
+    assert sum(s.votes for s in trust.standings() if not s.source.startswith("flood/")) == 400
+    assert weights(trust, "honest") == pytest.approx(before, abs=0.15)
+    assert min(weights(trust, "honest")) > 0.8
 
 
 def test_memory_is_bounded_and_what_is_learned_again_is_the_same() -> None:

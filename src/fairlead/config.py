@@ -22,6 +22,7 @@ the folder of the file.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,6 +48,8 @@ from fairlead.sqlite import SQLiteStore
 from fairlead.targets.base import Driver
 from fairlead.trust import Trust
 from fairlead.worlds.live import Live
+
+log = logging.getLogger(__name__)
 
 DEFAULT_SIGNALS = ("conversation", "embedding", "language", "length", "marks", "ngrams", "style")
 
@@ -220,6 +223,14 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
     if not isinstance(data, Mapping):
         raise ConfigError("a config is a mapping with `targets` and `routes`; `fairlead init` writes one to start from")
     file: File = construct(File, data, path="$")
+    for name in file.gateway.keys:
+        if not name or "/" in name:  # a source of feedback is named key/source
+            raise ConfigError(f"{name!r} is no name of a key; give it one without a '/'", path="$.gateway.keys")
+    if file.learning.trust is not None and file.learning.trust.anchors and not file.gateway.keys:
+        log.warning(
+            "learning.trust.anchors: without gateway.keys whoever sends feedback may call itself %s, and is believed",
+            " or ".join(file.learning.trust.anchors),
+        )
     if folder is not None:
         file = replace(file, store=replace(file.store, path=str(folder / file.store.path)))
     if not file.targets:

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from fairlead.component import finite
+from fairlead.errors import FairleadError
 from fairlead.policies.base import Policy
 from fairlead.types import Reward, Trace
 
@@ -120,11 +121,21 @@ class Learner:
                     else:
                         bad.append(pair[0].id)
                         log.error("route %s: the lesson of trace %s is quarantined: %s", route, pair[0].id, problem)
+                # A store takes the lessons of an answer off oldest first, so one that does harm takes the answer's others here with it.
+                harmed = set(bad)
+                if any(pair[0].id in harmed for pair in good):
+                    bad = [pair[0].id for pair in pairs if pair[0].id in harmed]
+                    good = [pair for pair in good if pair[0].id not in harmed]
+                    policy = self.serving(route).copy_to_teach()
+                    problem = _learn(policy, good)
+                    if problem is not None:
+                        raise FairleadError(f"what is left of the lessons cannot be learned together: {problem}")
             if bad:
                 self.quarantined += len(bad)
                 self.forget(bad)
             if good:
-                answers = "1 answer" if len(good) == 1 else f"{len(good)} answers"
+                n = len({t.id for t, _ in good})
+                answers = "1 answer" if n == 1 else f"{n} answers"
                 self.publish(route, policy, f"learned from {answers}", [t.id for t, _ in good])
                 self.learned += len(good)
         except Exception:

@@ -4,7 +4,7 @@
 
 Mozaffari, Shejwalkar, Houmansadr, 2021, arXiv 2110.04350 (FRL, USENIX Security 2023): there clients rank the edges of a network and the server
 adds up the positions and hands the sorted scores it began with out along the new order; here clients rank targets by what they judged. A client is
-one bounded vote, whatever it scores and however often. What follows (ours; property-tested in tests/test_ranking.py): f of n clients move the
+one bounded vote, whatever it scores and however often; `means` gives it one say in the scores as well. What follows (ours; property-tested in tests/test_ranking.py): f of n clients move the
 mean position of one of M items by at most f (M - 1) / n, so two items whose honest gap is wider than 2 f (M - 1) / n cannot be swapped.
 
 Ours: a ranking may leave items out, which then stand at the mean place, and the others around it, so that who compared two targets says
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor
+from statistics import fmean
 
 from fairlead.types import Feedback
 
@@ -71,6 +72,19 @@ def reassigned(order: Sequence[str], scores: Mapping[str, float]) -> dict[str, f
     """Hand the scores out anew along `order`, the best to the first: the ranking of the many, on the scale of what was measured (FRL)."""
     ranked = [name for name in order if name in scores]
     return dict(zip(ranked, sorted((scores[name] for name in ranked), reverse=True), strict=True))
+
+
+def means(clients: Mapping[str, Mapping[str, float]], *, trim: float = 0.0) -> dict[str, float]:
+    """Return for each item the mean over clients of what each scores it, the highest and lowest share `trim` of them left out."""
+    scores: dict[str, list[float]] = {}
+    for row in clients.values():
+        for name, score in row.items():
+            scores.setdefault(name, []).append(score)
+    out = {}
+    for name, found in scores.items():
+        cut = floor(trim * len(found))
+        out[name] = fmean(sorted(found)[cut : len(found) - cut])
+    return out
 
 
 def by_client(judged: Iterable[tuple[Feedback, str]]) -> dict[str, dict[str, float]]:

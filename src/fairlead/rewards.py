@@ -19,13 +19,14 @@ were bad. What judging cost is not the answer's cost, so no judgement carries an
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from math import isfinite
 from typing import Final
 
 from msgspec import Struct
 
 from fairlead.errors import FairleadError
-from fairlead.types import Feedback, FeedbackKind, Reward, Trace
+from fairlead.types import EVIDENCE, Feedback, FeedbackKind, Reward, Trace
 
 LABELS = {
     "up": 1.0, "good": 1.0, "correct": 1.0, "pass": 1.0, "yes": 1.0,
@@ -46,6 +47,8 @@ class Lesson(Struct, frozen=True, kw_only=True):
     weight: float
     further: bool = False
     """The answer was learned from before, by less weight."""
+    whole: float | None = None
+    """Of a further one: what the judgement says of the answer, if it is the first to count for half or more (`Reward.evidence`)."""
 
 
 def of_label(label: str) -> float:
@@ -105,11 +108,13 @@ def judgement(
 
 
 def lesson(value: float, weight: float, before: tuple[float, float]) -> Lesson | None:
-    """Return what a judgement teaches after others of the same answer, so that the answer counts in all as its weightiest judgement does.
+    """Return what a judgement teaches after others of the same answer, so that the answer's weight in all is that of its weightiest judgement.
 
         weight - w        (weight * value - w v) / (weight - w), kept within [0, 1]
 
-    Where a method is linear in its lessons, it then stands as if it had been told this judgement alone (but for what was cut off).
+    Where a method is linear in its lessons, it then stands as if it had been told this judgement alone, unless the value was cut off: where a
+    re-ask (0, weight 0.2) comes before a passed test, the answer counts 0.8, not 1. So targets whose weak signals come first and differ from the
+    later judgement are taught some of the weak signal for good.
 
     Args:
         value: in [0, 1].
@@ -125,7 +130,23 @@ def lesson(value: float, weight: float, before: tuple[float, float]) -> Lesson |
     if not taught:
         return Lesson(value=value, weight=weight)
     gain = weight - taught
-    return Lesson(value=min(1.0, max(0.0, (weight * value - total) / gain)), weight=gain, further=True)
+    added = min(1.0, max(0.0, (weight * value - total) / gain))
+    return Lesson(value=added, weight=gain, further=True, whole=value if taught < EVIDENCE <= weight else None)
+
+
+def judged(standing: Iterable[Feedback]) -> tuple[float, float] | None:
+    """Return what the judgements of one answer that stand say of it together, and how much that counts: value and confidence.
+
+    The weightiest have the say, by their mean. Their own confidence is what they are weighed by, and not what `fairlead.trust` found of
+    their sources: reports show what was said. None if nobody judged it by any weight.
+    """
+    most, values = 0.0, list[float]()
+    for f in standing:
+        if f.confidence > most:
+            most, values = f.confidence, []
+        if most and f.confidence == most:
+            values.append(f.value)
+    return (sum(values) / len(values), most) if values else None
 
 
 LEAST: Final = 0.01
@@ -135,12 +156,13 @@ LEAST: Final = 0.01
 def reward(trace: Trace, judged: Feedback | Lesson) -> Reward:
     """Return what the decision of `trace` brought, as it was judged. Cost and time are those of all calls together."""
     joules = [s.outcome.joules for s in trace.steps if s.call is not None]
-    weight, further = (judged.confidence, False) if isinstance(judged, Feedback) else (judged.weight, judged.further)
+    told = judged if isinstance(judged, Lesson) else Lesson(value=judged.value, weight=judged.confidence)
     return Reward(
-        quality=judged.value,
+        quality=told.value,
         usd=trace.usd,
         seconds=trace.seconds,
         joules=None if any(j is None for j in joules) else sum(j for j in joules if j is not None),
-        weight=weight,
-        further=further,
+        weight=told.weight,
+        further=told.further,
+        whole=told.whole,
     )

@@ -101,6 +101,8 @@ class Router:
         self.arrivals = 0
         self.under_way: set[asyncio.Future[None]] = set()
         """One for each plan that is being run, done when it has ended."""
+        self.refreshing = asyncio.Lock()
+        """Held while trust is learned anew."""
         self.leaving: set[asyncio.Future[None]] = set()
         """Removals of targets that are not finished."""
         self.learner = Learner(
@@ -228,18 +230,19 @@ class Router:
                 raise FairleadError(f"a feedback's {name} lies in [0, 1], and {number} does not")
         trust, weight = self.trust, feedback.confidence
         if trust is not None:
-            if trust.due:
-                await asyncio.to_thread(trust.refresh)
+            async with self.refreshing:
+                if trust.due:
+                    await asyncio.to_thread(trust.refresh)
             weight *= trust.weight(feedback)
         receipt = await self.store.add_feedback(feedback, learning=self.policies, weight=weight)
         new = (trust is not None or self.actions) and receipt.status in ("accepted", "kept", "revised")
         trace = await self.store.get(feedback.trace_id) if new or receipt.lesson is not None else None
-        if trace is not None and trust is not None:
-            trust.note(feedback, trace.outcome.target)
+        if trace is not None and trust is not None and trace.query.route in self.policies:
+            trust.note(feedback, trace.outcome.target, revised=receipt.status == "revised")
         if trace is not None and new:
             for name in trace.decision.actions:
                 if (action := self.actions.get(name)) is not None:
-                    await action.judged(trace, feedback)
+                    await action.judged(trace, feedback, weight)
         if trace is not None and receipt.lesson is not None:
             if not trace.steps:
                 self.store.forget_lessons([trace.id])  # an action answered: no policy has anything to learn of it
@@ -516,7 +519,7 @@ class Router:
         for action in self.actions.values():
             await action.start()
         if self.trust is not None:
-            self.trust.learn(self.store.judged(newest=self.trust.memory))
+            self.trust.learn(self.store.judged(newest=self.trust.memory, routes=tuple(self.policies), revised=True))
         self.learner.start()
         for route in self.policies:
             for trace, lesson in self.store.unlearned(route, limit=10**9):

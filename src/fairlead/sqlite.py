@@ -64,6 +64,10 @@ OLDEST = 2
 APPLICATION = 0x464C4431  # "FLD1"
 PAGE = 256
 """Rows read at a time by `traces`, so that a slow reader does not hold up checkpoints."""
+FIRST_OF_WEIGHT = 2
+"""How `lessons.further` marks a further lesson that is the first to count for half or more (`Lesson.whole`)."""
+READ = 50
+"""How many times `newest` rows `judged` looks through at most."""
 PRUNE_EVERY = 16
 """Versions of a route from one pruning to the next."""
 GRACE_SECONDS = 3600.0
@@ -422,14 +426,31 @@ class SQLiteStore(Store):
             for seq, body in rows:  # noqa: B007 - the last one is where the next page begins
                 yield chain.decode(body, Feedback)
 
-    def judged(self, *, newest: int) -> list[tuple[Feedback, str]]:
-        """Read the `newest` judgements that stand, oldest first, each with the target whose answer it judges. Blocks."""
+    def judged(
+        self, *, newest: int, routes: Collection[str] | None = None, revised: bool = False
+    ) -> list[tuple[Feedback, str]]:
+        """Read the `newest` judgements of each key, oldest first, each with the target whose answer it judges. Blocks.
+
+        The newest 50 times `newest` rows of all are looked through, no more: whoever writes more than that hides the others from a restart.
+        """
         query = (
-            "SELECT f.body, t.target FROM feedback f JOIN traces t ON t.id = f.trace_id WHERE NOT EXISTS "
-            "(SELECT 1 FROM feedback g WHERE g.trace_id = f.trace_id AND g.source = f.source AND g.seq > f.seq) "
-            "ORDER BY f.seq DESC LIMIT ?"
+            "SELECT body, target, later, earlier FROM (SELECT f.seq, f.body, t.target,"
+            " EXISTS (SELECT 1 FROM feedback g WHERE g.trace_id = f.trace_id AND g.source = f.source AND g.seq > f.seq) AS later,"
+            " EXISTS (SELECT 1 FROM feedback g WHERE g.trace_id = f.trace_id AND g.source = f.source AND g.seq < f.seq) AS earlier,"
+            " row_number() OVER (PARTITION BY substr(f.source, 1, instr(f.source, '/')) ORDER BY f.seq DESC) AS n"
+            " FROM feedback f JOIN traces t ON t.id = f.trace_id WHERE f.seq > (SELECT coalesce(max(seq), 0) FROM feedback) - ?"
+            f"{'' if routes is None else f' AND t.route IN ({_marks(routes)})'}) WHERE n <= ? ORDER BY seq"
         )
-        return [(chain.decode(body, Feedback), target) for body, target in reversed(self._rows(query, (newest,)))]
+        out, seen = [], set[tuple[str, str]]()
+        for body, target, later, earlier in self._rows(query, (READ * newest, *(routes or ()), newest)):
+            f = chain.decode(body, Feedback)
+            if revised:  # a revision of what is too old to be read here is too old itself
+                if earlier and (f.trace_id, f.voter) not in seen:
+                    continue
+                seen.add((f.trace_id, f.voter))
+            if revised or not later:
+                out.append((f, target))
+        return out
 
     def unlearned(self, route: str, *, limit: int = 10_000) -> list[tuple[Trace, Lesson]]:
         """Read the lessons that no version of `route` has learned, oldest first, `limit` at most. Blocks.
@@ -446,7 +467,8 @@ class SQLiteStore(Store):
             try:
                 if value is None:  # of a schema that kept no value beside the judgement's
                     value = chain.decode(feedback, Feedback).value
-                lesson = Lesson(value=value, weight=weight, further=bool(further))
+                whole = chain.decode(feedback, Feedback).value if further == FIRST_OF_WEIGHT else None
+                lesson = Lesson(value=value, weight=weight, further=bool(further), whole=whole)
                 out.append((chain.decode(trace, Trace), lesson))
             except StoreError as e:
                 log.error("%s: route %s: the lesson of trace %s waits on: %s", self.path, route, id, e)
@@ -713,7 +735,8 @@ def _judge(
     if learning is None or ended[1] in learning:
         new = _teach(connection, f, weight, first=status == "accepted")
     if new is not None:
-        row = (heads["feedback"][0], f.trace_id, ended[1], new.value, new.weight, new.further)
+        further = int(new.further) if new.whole is None else FIRST_OF_WEIGHT
+        row = (heads["feedback"][0], f.trace_id, ended[1], new.value, new.weight, further)
         connection.execute("INSERT INTO lessons VALUES (?, ?, ?, ?, ?, ?)", row)
     return Receipt(status=status, trace_id=f.trace_id, lesson=new, late_seconds=late)
 
@@ -734,6 +757,11 @@ def _teach(connection: sqlite3.Connection, f: Feedback, weight: float, *, first:
     elif not first:
         connection.execute("DELETE FROM taught WHERE trace_id = ?", (f.trace_id,))
     return new
+
+
+def _marks(values: Collection[object]) -> str:
+    """Return as many question marks as there are values."""
+    return ", ".join("?" * len(values))
 
 
 def _learned(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> None:

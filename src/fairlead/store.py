@@ -3,8 +3,8 @@
 `sqlite.py` keeps it in one file. Writing never blocks the event loop: `append` hands the trace to a writer and returns a future that
 is done when the trace has been handed to the operating system.
 
-Lessons. The first judgement of an answer leaves a *lesson* of its weight. An answer is one observation, however many judge it, and counts in
-all as its weightiest judgement does: a later one that counts more leaves a further lesson of what it adds (`rewards.lesson`), any other is
+Lessons. The first judgement of an answer leaves a *lesson* of its weight. An answer is one observation, however many judge it, and weighs in
+all what its weightiest judgement does: a later one that counts more leaves a further lesson of what it adds (`rewards.lesson`), any other is
 kept and shown, and teaches nothing. A lesson stays until `save_policy(..., learned=[trace id, ...])` keeps the version that has learned it, or
 `forget_lessons` gives it up; each mention of an id takes off the oldest lesson of that answer. Whoever learns takes up `unlearned(route)` when
 it starts, before it takes any feedback, so that what was accepted is learned once, also when the process died in between.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from asyncio import Future
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -98,8 +98,13 @@ class Store(ABC):
         """Read the judgements of one answer that stand (the latest of each source, whatever its kind), oldest first. Blocks."""
 
     @abstractmethod
-    def judged(self, *, newest: int) -> list[tuple[Feedback, str]]:
-        """Read the `newest` judgements that stand, oldest first, each with the target whose answer it judges. Blocks."""
+    def judged(
+        self, *, newest: int, routes: Collection[str] | None = None, revised: bool = False
+    ) -> list[tuple[Feedback, str]]:
+        """Read the `newest` judgements of each key, oldest first, each with the target whose answer it judges. Blocks.
+
+        `routes`: of their answers only. `revised`: also those that do not stand any more, unless they revise one that is not read.
+        """
 
     @abstractmethod
     def unlearned(self, route: str, *, limit: int = 10_000) -> list[tuple[Trace, Lesson]]:

@@ -11,27 +11,37 @@ nothing. Ours: a value in [0, 1] is a vote v shared between good and bad; c is i
 answers. So sources that never judge the same answer can be told apart too, if targets differ: whoever praises the targets that all others
 find bad stands out, but it takes several times the votes.
 
-What a source may not do:
+What is done against liars, and how far it goes:
 
-- count more because it votes more: a and b are shares. What it says of the targets counts as `BOUND` times the median source at most.
-- count more under several names: on one answer the votes of one key share one vote, and all votes together are 8 at most. A new name under a
-  key begins with what its key's sources are worth. Where there are no keys a name is all there is, and a new one gets the prior again.
-- pass for a test: `anchors` are named in the config, by ``key/source`` where there are keys. They are believed, and are what others are
-  measured by.
+- Volume: a and b are shares, and what a source says of the targets counts as `BOUND` times the median source at most. `memory` is for all keys
+  together: who has most votes in it loses the oldest, so that no key pushes out another's. Only answers that a route learns from count.
+- Names: if there are several keys, the votes of one key on an answer that others judged too share one vote, names with fewer than `FEW` votes are one
+  source of their key, and a new one is that too. If all but the anchors come under one key, its names are told apart as if there were
+  no keys: by whether they agree with each other. Where there are no keys a name is all there is, and a new one gets the prior again.
+- Corrections: a source is held to what it may have taught. If it judges an answer again, that counts as far as it counts for more.
+- Anchors are named in the config, by ``key/source`` where there are keys. They are believed, and others are measured by them. Without keys anybody
+  may call itself so.
+- Not done: who was honest for long and then lies is believed until its lies outweigh what is remembered of it. Several names of one key
+  that agree on answers nobody else judges count as several there, and with enough of them a key buries what was known of it. With two keys it is one word against the other.
+
+It is meant for judgements of good or bad. A source on a scale is as reliable as its numbers differ between good and bad answers: one that says .8 and .55
+counts little however right it is. To stretch each source's scale by its own mean is not done, since then one that is right about which answer is better
+could say less of all answers of one target and be believed: it would be held to its order, and teach its numbers.
 
 Priors: a = b = 0.75, worth `PRIOR` votes each, so that a new source counts 0.5 / 0.6 = 0.83. They say that most sources are honest: where
 liars cast most votes and there is no anchor, it is the honest ones that are found unreliable. A re-ask and a departure (weak kinds) are held
 as sources of their own.
 
-Memory: the newest `memory` votes, each counting half as much as one `half_life` votes younger. Nothing is stored: at the start it is learned
-again from the store's judgements. Cost: a weight 1 µs; learning anew, every `EVERY` votes, 2 to 5 ms with 2,000 votes, off the event loop.
+Memory: the newest `memory` votes, each counting half as much as one of its key `half_life` of the key's votes younger. Nothing is stored: at the start
+it is learned again from the store's judgements. Cost: a weight 1 µs; learning anew, every `EVERY` votes, 6 to 8 ms with 2,000 votes on a shared
+core, off the event loop.
 
 Shapes: N votes, I answers, S sources, K targets, P keys.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -39,6 +49,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from fairlead.rewards import lesson
 from fairlead.types import Feedback
 
 Floats = NDArray[np.float64]
@@ -51,7 +62,9 @@ BEGIN: Final = 0.75
 PRIOR: Final = 4.0
 """How many votes on good answers, and on bad ones, that is worth."""
 POOL: Final = 20.0
-"""How many votes of its key a new name begins with, at most."""
+"""How many votes of its key a name begins with, at most."""
+FEW: Final = 8
+"""Names of a key with fewer votes are one source together."""
 BOUND: Final = 3.0
 MOST_ON_ONE: Final = 8
 """Votes on one answer that count in full."""
@@ -60,7 +73,8 @@ STEPS, SETTLED = 60, 1e-3
 """Steps of learning at most, and how little the last one must have changed a reliability to be that."""
 ANCHOR: Final = 0.99
 """How often an anchor is right."""
-WEAK: Final = frozenset({"reask", "abandon"})
+WEAK: Final = ("reask", "abandon")
+REST: Final = "(names of few votes)"
 
 
 class Vote(Struct, frozen=True, kw_only=True):
@@ -100,9 +114,11 @@ class Trust:
         self.anchors = tuple(anchors)
         self.memory = memory
         self.half_life = half_life
-        self._votes: OrderedDict[tuple[str, str], Vote] = OrderedDict()
-        self._known: dict[str, Standing] = {}
-        self._keys: dict[str, float] = {}
+        self._votes: dict[str, OrderedDict[tuple[str, str], Vote]] = {}
+        """By key, and by answer and source, oldest first."""
+        self._size = 0
+        self._known: tuple[dict[str, Standing], dict[str, float]] = ({}, {})
+        """Sources by name, and the reliability of a name of each key of which too little is known."""
         self._new = 0
 
     @property
@@ -110,67 +126,97 @@ class Trust:
         """Whether enough was noted to learn anew."""
         return self._new >= EVERY
 
-    def note(self, feedback: Feedback, target: str) -> None:
-        """Take a judgement of an answer by `target` into account, in the place of what its source said of it before."""
-        place = (feedback.trace_id, feedback.voter)
-        self._votes.pop(place, None)
-        self._votes[place] = Vote(
-            target=target,
-            source=source_of(feedback),
-            key=feedback.by,
-            value=feedback.value,
-            confidence=feedback.confidence,
-        )
-        while len(self._votes) > self.memory:
-            self._votes.popitem(last=False)
+    def note(self, feedback: Feedback, target: str, *, revised: bool = False) -> None:
+        """Take a judgement of an answer by `target` into account.
+
+        A source is held to what it may have taught: if it judges an answer again, that counts as far as it counts for more than what it said
+        before (`rewards.lesson`). `revised`: it has judged this answer before; if that is forgotten, so is this.
+        """
+        source, votes = source_of(feedback), self._votes.setdefault(feedback.by, OrderedDict())
+        place = (feedback.trace_id, source)
+        before = votes.get(place)
+        if before is None:
+            if revised and not any(
+                (feedback.trace_id, name) in votes
+                for name in (feedback.voter, *(f"{feedback.voter} ({kind})" for kind in WEAK))
+            ):
+                return
+            value, confidence = feedback.value, feedback.confidence
+            self._size += 1
+        else:
+            said = (before.confidence, before.confidence * before.value)
+            added = lesson(feedback.value, feedback.confidence, said)
+            if added is None:
+                return
+            confidence = before.confidence + added.weight
+            value = (said[1] + added.weight * added.value) / confidence
+        votes[place] = Vote(target=target, source=source, key=feedback.by, value=value, confidence=confidence)
+        while self._size > self.memory:  # who has most loses the oldest
+            max(self._votes.values(), key=len).popitem(last=False)
+            self._size -= 1
         self._new += 1
 
     def learn(self, judged: Iterable[tuple[Feedback, str]]) -> None:
-        """Begin with these judgements and the targets that they are of, oldest first."""
+        """Begin with these judgements and the targets that they are of, oldest first, those that were revised later too."""
+        seen: set[tuple[str, str]] = set()
         for feedback, target in judged:
-            self.note(feedback, target)
+            place = (feedback.trace_id, feedback.voter)
+            self.note(feedback, target, revised=place in seen)
+            seen.add(place)
         self.refresh()
 
     def weight(self, feedback: Feedback) -> float:
         """Return how much `feedback` counts beside its own confidence, in [0, 1]."""
         source = source_of(feedback)
-        known = self._known.get(source)
+        sources, keys = self._known
+        known = sources.get(source)
         if known is not None:
             return known.weight
         if source in self.anchors:
             return 1.0
-        return _weight(self._keys.get(feedback.by, 2.0 * BEGIN - 1.0))
+        return _weight(keys.get(feedback.by, 2.0 * BEGIN - 1.0))
 
     def standings(self) -> list[Standing]:
         """Return what was known of each source when it was last learned, by name."""
-        return sorted(self._known.values(), key=lambda s: s.source)
+        return sorted(self._known[0].values(), key=lambda s: s.source)
 
     def refresh(self) -> None:
         """Learn the reliabilities anew from the votes that are remembered; the same votes give the same."""
         while True:
             try:
-                votes = list(self._votes.items())
+                by_key = [list(votes.items()) for votes in self._votes.values()]
                 break
             except RuntimeError:  # one was noted meanwhile
                 continue
         self._new = 0
+        votes = [entry for some in by_key for entry in some]
         if not votes:
             return
-        n = len(votes)
+        kept_N = np.concatenate([0.5 ** ((len(some) - 1.0 - np.arange(len(some))) / self.half_life) for some in by_key])
+        # Where all who are no anchors come under one key, its names are all there is to tell apart by.
+        parted = len({v.key for _, v in votes if v.source not in self.anchors}) > 1
+        said = Counter(v.source for _, v in votes)
+        names_N = [
+            f"{v.key}/{REST}"
+            if parted and v.key and said[v.source] < FEW and v.source not in self.anchors
+            else v.source
+            for _, v in votes
+        ]
+        keys_N = [v.key if parted and v.source not in self.anchors else "" for _, v in votes]
         (i_N, _), (k_N, _) = _numbered([id for (id, _), _ in votes]), _numbered([v.target for _, v in votes])
-        s_N, sources = _numbered([v.source for _, v in votes])
-        p_N, keys = _numbered([v.key for _, v in votes])
+        (s_N, sources), (p_N, keys) = _numbered(names_N), _numbered(keys_N)
         p_S = np.zeros(len(sources), dtype=np.int64)
         p_S[s_N] = p_N
         v_N = np.array([v.value for _, v in votes])
-        # The votes of one key on one answer share one; a vote without a key is its own.
-        group_N = np.where(np.array([not v.key for _, v in votes]), len(keys) + s_N, p_N)
-        _, pair_N = np.unique(np.stack([i_N, group_N]), axis=1, return_inverse=True)
+        # The votes of one key on one answer that others judged too share one; a vote without a key is its own.
+        group_N = np.where(np.array([not key for key in keys_N]), len(keys) + s_N, p_N)
+        pairs, pair_N = np.unique(np.stack([i_N, group_N]), axis=1, return_inverse=True)
+        pair_N = pair_N.reshape(-1)
+        same_N, groups_N = _counted(pair_N), np.bincount(pairs[0])[i_N]
         confidence_N = np.array([v.confidence for _, v in votes])
-        c_N = confidence_N / _counted(pair_N.reshape(-1))
+        c_N = confidence_N / np.where(groups_N > 1, same_N, 1)
         on_one_I = np.bincount(i_N, weights=c_N)
         c_N *= np.minimum(1.0, MOST_ON_ONE / np.maximum(on_one_I, 1e-9))[i_N]
-        kept_N = 0.5 ** ((n - 1.0 - np.arange(n)) / self.half_life)
         m_N, heard_N = confidence_N * kept_N, c_N * kept_N
         heard_N = heard_N * _bounded(s_N, heard_N)[s_N]
         _, group_N = np.unique(group_N, return_inverse=True)
@@ -207,7 +253,7 @@ class Trust:
         j_S = a_S + b_S - 1.0
         sd_S = np.sqrt(a_S * (1.0 - a_S) / (good_S + PRIOR + 1.0) + b_S * (1.0 - b_S) / (bad_S + PRIOR + 1.0))
         count_S = np.bincount(s_N, minlength=S)
-        self._known = {
+        known = {
             name: Standing(
                 source=name,
                 votes=int(count_S[s]),
@@ -219,7 +265,9 @@ class Trust:
             )
             for s, name in enumerate(sources)
         }
-        self._keys = {key: float(begin_aP[p] + begin_bP[p] - 1.0) for p, key in enumerate(keys) if key}
+        begin = {key: float(begin_aP[p] + begin_bP[p] - 1.0) for p, key in enumerate(keys) if key}
+        rest = {key: known[f"{key}/{REST}"].reliability for key in begin if f"{key}/{REST}" in known}
+        self._known = (known, {**begin, **rest})
 
 
 def source_of(feedback: Feedback) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -506,6 +506,10 @@ class Feedback(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.by}/{self.source}" if self.by else self.source
 
 
+EVIDENCE: Final = 0.5
+"""Weight from which a judgement is evidence of an answer, beside what it teaches: all of it, or none."""
+
+
 class Reward(Struct, frozen=True, kw_only=True):
     """What a decision brought: the judged quality and what it took. Objectives weigh it as they weigh a `Forecast`."""
 
@@ -517,7 +521,15 @@ class Reward(Struct, frozen=True, kw_only=True):
     weight: float = 1.0
     """How much it counts, in [0, 1], against a judgement that is beyond doubt."""
     further: bool = False
-    """It adds to what an earlier judgement of the same answer taught: whoever counts answers as evidence leaves it out."""
+    """It adds to what an earlier judgement of the same answer taught."""
+    whole: float | None = None
+    """Of a further one: the quality that it says of the answer, if it is the first to count for half or more."""
+
+    @property
+    def evidence(self) -> float | None:
+        """Quality of the answer for whoever counts answers as evidence: by the first judgement that counts for half or more (`EVIDENCE`).
+        None: this is not that one."""
+        return self.whole if self.further else self.quality if self.weight >= EVIDENCE else None
 
 
 class Trace(Struct, frozen=True, kw_only=True, omit_defaults=True):

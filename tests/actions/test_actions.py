@@ -141,5 +141,7 @@ async def test_an_answer_that_was_judged_bad_is_not_given_again(tmp_path: Path) 
         assert [len(t.steps) for t in asked] == [1, 0]
         await r.feedback(Feedback(trace_id=asked[1].id, value=0.9))
         assert len((await r.handle(Query.ask("same")))[1].steps) == 0
+        await r.feedback(Feedback(trace_id=asked[1].id, value=0.0, source="unsure", confidence=0.4))
+        assert len((await r.handle(Query.ask("same")))[1].steps) == 0, "what counts for less than half forgets nothing"
         await r.feedback(Feedback(trace_id=asked[1].id, value=0.1, source="another"))
         assert len((await r.handle(Query.ask("same")))[1].steps) == 1

@@ -211,7 +211,7 @@ def test_a_policy_that_refuses_goes_where_the_log_never_went(kept: Make) -> None
     assert "(refused) 100%" in str(evaluate(log)["usd"].refusal)
 
 
-def test_quality_is_the_mean_of_what_stands_and_failures_are_zero(kept: Make) -> None:
+def test_quality_is_what_the_weightiest_that_stand_say_and_failures_are_zero(kept: Make) -> None:
     down = Outcome(target="ant", error=Failure(kind="unavailable"))
     gone = Outcome(cancelled=True, error=Failure(kind="client_gone"))
     traces = [trace_of(0), trace_of(1), trace_of(2, outcome=down), trace_of(3, outcome=gone), trace_of(4, outcome=down)]
@@ -219,12 +219,17 @@ def test_quality_is_the_mean_of_what_stands_and_failures_are_zero(kept: Make) ->
         Feedback(trace_id="q0", value=0.0, source="user", at=1.0),
         Feedback(trace_id="q0", value=1.0, source="user", at=2.0),
         Feedback(trace_id="q0", value=0.5, source="tests", at=3.0),
+        Feedback(trace_id="q0", value=0.0, source="app", kind="reask", confidence=0.2, at=4.0),
+        Feedback(trace_id="q1", value=0.0, source="app", kind="reask", confidence=0.2, at=4.0),
         Feedback(trace_id="q4", value=0.2, source="user", at=3.0),
     ]
     store = kept(traces, judged)
     log = from_store(store, Asked(Random(), store))
     assert log.outcomes["quality"] == pytest.approx([0.75, np.nan, 0.0, np.nan, 0.2], nan_ok=True)
-    assert log.notes == ("1 decisions failed, quality 0",)
+    assert set(log.notes) == {
+        "1 decisions failed, quality 0",
+        "1 decisions judged by less than half a judgement, left out of quality",
+    }
 
 
 def test_fallbacks_are_credited_to_the_decision_or_left_out(kept: Make) -> None:

@@ -270,6 +270,24 @@ def test_false_alarms_at_the_boundary_are_as_rare_as_promised() -> None:
     assert alarms <= 8
 
 
+def test_an_answer_is_watched_once_and_whole_by_its_first_judgement_of_weight() -> None:
+    def watched(*told: Reward) -> Promise:
+        policy = serving()
+        for reward in told:
+            policy.learn(trace(policy, "mid"), reward)
+        return policy
+
+    whole = watched(Reward(quality=0.0))
+    assert whole.judged_ == 1
+    for told in (
+        [Reward(quality=0.0, weight=0.5)],
+        [Reward(quality=1.0, weight=0.2), Reward(quality=0.1, weight=0.8, further=True, whole=0.0)],
+        [Reward(quality=0.0), Reward(quality=0.5, weight=0.1, further=True)],
+    ):
+        assert pack(watched(*told).state()) == pack(whole.state())
+    assert watched(Reward(quality=0.0, weight=0.4)).judged_ == 0
+
+
 def test_what_is_not_comparable_is_not_learned() -> None:
     policy = serving()
     before = pack(policy.state())

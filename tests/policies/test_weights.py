@@ -1,4 +1,5 @@
-"""A lesson counts as much as its judgement does: two halves are one whole where a method is linear, and evidence lays half the stakes."""
+"""A lesson counts as much as its judgement does: two halves are one whole where a method is linear, and evidence takes an
+answer once and whole, or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +20,6 @@ from fairlead.policies.epsilon_greedy import EpsilonGreedy
 from fairlead.policies.fixed import Fixed
 from fairlead.policies.guarded import Guarded
 from fairlead.policies.lin_ucb import LinUCB
-from fairlead.policies.promise import Promise
 from fairlead.policies.thompson import Thompson
 from fairlead.policies.ucb1 import UCB1
 from fairlead.policies.utility import Utility
@@ -28,6 +28,7 @@ from fairlead.predictors.irt import IRT
 from fairlead.predictors.knn import KNN
 from fairlead.predictors.mean import Mean
 from fairlead.predictors.profile import Profiled
+from fairlead.rewards import lesson
 from fairlead.sequential import e_value
 from fairlead.testing import TARGETS, observer_of
 from fairlead.types import Decision, Option, Outcome, Query, Reward, Signals, Trace
@@ -105,12 +106,13 @@ def test_less_weight_moves_less(make: Callable[[], Policy]) -> None:
     assert moved[0] < moved[1] < moved[3]
 
 
-def evidence(policy: Policy, *, weight: float, further: bool = False) -> list[float]:
+def evidence(policy: Policy, *rewards: Callable[[float], Reward]) -> list[float]:
     rng = np.random.default_rng(0)
     for i in range(60):
         trace, _ = trace_of(policy, i)
         good = trace.outcome.target == "bee" or rng.random() < 0.3
-        policy.learn(trace, Reward(quality=float(good), weight=weight, further=further))
+        for reward in rewards:
+            policy.learn(trace, reward(float(good)))
     if isinstance(policy, Guarded):
         return [policy.judged_, *(float(np.log(e_value(e))) for e in policy.evidence_.values())]
     assert isinstance(policy, Canary)
@@ -124,14 +126,26 @@ def evidence(policy: Policy, *, weight: float, further: bool = False) -> list[fl
         lambda: Canary(current=Fixed(plan="bee"), candidate=Fixed(plan="ant"), share=0.2, alpha=1e-12),
     ],
 )
-def test_evidence_grows_slower_on_judgements_that_count_less_and_not_on_further_ones(
-    make: Callable[[], Policy],
-) -> None:
-    _, whole, *_ = evidence(make(), weight=1.0)
-    judged, half, *_ = evidence(make(), weight=0.5)
-    assert judged == 60
-    assert whole > half > 1.0
-    assert evidence(make(), weight=1.0, further=True)[0] == 0, "one answer is one observation, however many judge it"
+def test_an_answer_is_evidence_once_by_its_first_judgement_of_weight(make: Callable[[], Policy]) -> None:
+    whole = evidence(make(), lambda y: Reward(quality=y))
+    assert whole[0] == 60
+    assert whole[1] > 1.0
+    assert evidence(make(), lambda y: Reward(quality=y, weight=0.5)) == whole, "in, whole, or out"
+    assert evidence(make(), lambda y: Reward(quality=y, weight=0.4))[0] == 0
+    # A weak one first, of whatever it says, changes nothing: as the store has it, what follows is a further lesson.
+    for weak in (0.01, 0.2):
+
+        def first(y: float, weak: float = weak) -> Reward:
+            return Reward(quality=1.0, weight=weak)
+
+        def after(y: float, weak: float = weak) -> Reward:
+            found = lesson(y, 1.0, (weak, weak))
+            assert found is not None
+            return Reward(quality=found.value, weight=found.weight, further=found.further, whole=found.whole)
+
+        assert evidence(make(), first, after) == whole
+    more = evidence(make(), lambda y: Reward(quality=y), lambda y: Reward(quality=1.0 - y, weight=0.1, further=True))
+    assert more == whole, "one answer is one observation, however many judge it"
 
 
 def test_no_judgement_weighs_more_than_one_beyond_doubt() -> None:
@@ -139,12 +153,32 @@ def test_no_judgement_weighs_more_than_one_beyond_doubt() -> None:
     assert msgspec.structs.replace(Reward(quality=1.0), weight=0.5).further is False
 
 
-def test_the_watch_of_a_promise_lays_less_on_what_counts_less() -> None:
-    wealth = []
-    for weight in (0.0, 0.5, 1.0):
-        policy = Promise(predictor=Mean(), explore=0.3, patience=1e9)
-        for _ in range(20):
-            policy.watch(0.0, by_choice=True, forecasts=(0.6, 0.5), probabilities=(0.7, 0.3), weight=weight)
-        wealth.append(max((float(log_G.max()) for log_G in policy.watches_.values()), default=0.0))
-        assert policy.judged_ == (20 if weight else 0)
-    assert wealth[0] == 0.0 < wealth[1] < wealth[2]
+def test_parts_of_answers_take_parts_of_neighbours_places() -> None:
+    """Forty lessons of weight 0.01 beside 200 whole ones: 0.4 answers, not forty neighbours."""
+    knn = KNN(k=40, pull=20.0)
+    policy = Utility(predictor=knn)
+    for i in range(200):
+        policy.learn(trace_of(policy, i, "ant")[0], Reward(quality=0.9))
+    trace, signals = trace_of(policy, 9, "ant")
+    before = forecasts(policy, signals)[0]
+    rows = len(policy.predictor.x_)  # type: ignore[attr-defined]
+    for _ in range(40):
+        policy.learn(trace, Reward(quality=0.0, weight=0.01))
+    assert forecasts(policy, signals)[0] == pytest.approx(before, abs=0.03)
+    assert len(policy.predictor.x_) <= rows + 1, "they are one row"  # type: ignore[attr-defined]
+
+
+def test_light_lessons_push_no_whole_one_out_of_memory() -> None:
+    policy = Utility(predictor=KNN(k=5, memory=20))
+    for i in range(20):
+        policy.learn(trace_of(policy, i, "ant")[0], Reward(quality=0.9))
+    for i in range(20, 80):
+        policy.learn(trace_of(policy, i, "ant")[0], Reward(quality=0.0, weight=0.01))
+    predictor = policy.predictor
+    assert isinstance(predictor, KNN)
+    assert len(predictor.x_) <= 40
+    assert float((predictor.known_[:, 0] == 1.0).sum()) >= 19
+    for i in range(80, 110):
+        policy.learn(trace_of(policy, i, "ant")[0], Reward(quality=0.9))
+    assert len(predictor.x_) <= 40
+    assert float(predictor.known_[:, 0].sum()) <= 20.0 + 1e-3

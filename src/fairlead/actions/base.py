@@ -100,8 +100,8 @@ class Action(Component, ABC):
     async def stop(self) -> None:
         """Close what `start` opened."""
 
-    async def judged(self, trace: Trace, feedback: Feedback) -> None:
-        """Hear how an answer was judged around which this was done."""
+    async def judged(self, trace: Trace, feedback: Feedback, weight: float) -> None:
+        """Hear how an answer was judged around which this was done, and how much that counts, in [0, 1]."""
 
     @abstractmethod
     async def act(self, passage: Passage, proceed: Proceed) -> Outcome:

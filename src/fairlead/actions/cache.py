@@ -64,7 +64,7 @@ from fairlead.embeddings.base import Embedder
 from fairlead.embeddings.hashing import Hashing
 from fairlead.errors import CacheError, ConfigError, FairleadError
 from fairlead.signals.base import in_time
-from fairlead.types import Feedback, Identity, Outcome, Query, Tokens, Trace
+from fairlead.types import EVIDENCE, Feedback, Identity, Outcome, Query, Tokens, Trace
 
 log = logging.getLogger(__name__)
 
@@ -198,9 +198,9 @@ class Cache(Action):
         """Drop the answer that was made for this trace (a hit's act names it as `of`); return how many were. Raises `CacheError`."""
         return await self.store.delete(id=trace_id)
 
-    async def judged(self, trace: Trace, feedback: Feedback) -> None:
-        """Forget an answer that was judged bad: nobody else is given it."""
-        if feedback.value < 0.5:
+    async def judged(self, trace: Trace, feedback: Feedback, weight: float) -> None:
+        """Forget an answer that was judged bad by a judgement that counts for half or more: nobody else is given it."""
+        if feedback.value < 0.5 and weight >= EVIDENCE:
             given = [str(a.detail["of"]) for a in trace.acts if a.name == self.type_name() and "of" in a.detail]
             try:
                 await self.forget(given[0] if given else trace.id)

@@ -44,7 +44,7 @@ from fairlead.predictors.calibration import folds
 from fairlead.signals.base import Observer
 from fairlead.store import Store
 from fairlead.table import Floats, Ints, OutcomeTable, prompt_hash
-from fairlead.types import Feedback, Option, Plan, Query, Signals, Target, Trace
+from fairlead.types import EVIDENCE, Feedback, Option, Plan, Query, Signals, Target, Trace
 
 NOBODY = "(refused)"
 """The option of a policy that lets nobody answer."""
@@ -211,6 +211,7 @@ def from_store(
         odd["answered by a fallback, credited to the decision"] += took_over
         quality = _quality(trace, judged)
         odd["failed, quality 0"] += quality == 0.0 and not judged
+        odd["judged by less than half a judgement, left out of quality"] += bool(judged) and np.isnan(quality)
         got = rewards.reward(trace, Feedback(trace_id=trace.id, value=quality))
         for what in OUTCOMES:
             amount = getattr(got, what)
@@ -386,9 +387,9 @@ def _took_over(trace: Trace) -> bool:
 
 
 def _quality(trace: Trace, judged: Sequence[Feedback]) -> float:
-    counts = sum(f.confidence for f in judged)
-    if counts:
-        return sum(f.confidence * f.value for f in judged) / counts
+    said = rewards.judged(judged)
+    if said is not None and said[1] >= EVIDENCE:
+        return said[0]
     error = trace.outcome.error
     if error is not None and error.kind not in NOT_ITS_FAULT:
         return 0.0

@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from fairlead import rewards
 from fairlead.bench import metrics, page
 from fairlead.bench.charts import Axis, Line, plane, spanning
 from fairlead.bench.metrics import Floats
@@ -115,16 +116,16 @@ def from_store(
 
     Args:
         traces: in order of writing.
-        judgements: all of them in order; of one source, the last on an answer stands. Several sources count by their mean, weighed by
-            their confidence.
+        judgements: all of them in order; of one source, the last on an answer stands. Of several sources the weightiest count, by their
+            mean (`rewards.judged`); what `fairlead.trust` found of them does not enter.
         source: where they are from, for the heading.
         route: only this route. None: all.
     """
     standing: dict[str, dict[str, Feedback]] = defaultdict(dict)
     for f in judgements:
         standing[f.trace_id][f.voter] = f
-    counts = {i: sum(f.confidence for f in said.values()) for i, said in standing.items()}
-    g = _Gathered({i: sum(f.confidence * f.value for f in standing[i].values()) / c for i, c in counts.items() if c})
+    told = {i: rewards.judged(said.values()) for i, said in standing.items()}
+    g = _Gathered({i: said[0] for i, said in told.items() if said is not None})
     for t in traces:
         if route is None or t.query.route == route:
             g.add(t)

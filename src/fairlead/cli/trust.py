@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from statistics import fmean
 
 from fairlead import ranking
 from fairlead.cli.trace import add_store, open_store
@@ -24,7 +23,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a source that is right, such as a test suite; repeat for more",
     )
     parser.add_argument(
-        "--memory", type=int, default=2000, metavar="N", help="newest judgements read (default: %(default)s)"
+        "--memory",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="newest judgements read of each key (default: %(default)s)",
     )
     parser.add_argument(
         "--trim",
@@ -40,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print two tables: sources with their reliability, and targets as all clients rank them, each client being one vote."""
     store = open_store(args)
-    judged = store.judged(newest=args.memory)
+    judged = store.judged(newest=args.memory, revised=True)
     if not judged:
         raise StoreError(f"{args.store} holds no judgements; POST /v1/feedback brings some")
     if not 0.0 <= args.trim < 0.5:
@@ -53,11 +56,9 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{s.source:32} {s.votes:6}  {s.reliability:+11.2f}  {s.low:+7.2f} {s.high:+7.2f}  {s.weight:.2f}{anchor}"
         )
-    clients = ranking.by_client(judged)
-    values: dict[str, list[float]] = {}
-    for feedback, target in judged:
-        values.setdefault(target, []).append(feedback.value)
-    mean = {target: fmean(found) for target, found in values.items()}
+    standing = {(feedback.trace_id, feedback.voter): (feedback, target) for feedback, target in judged}
+    clients = ranking.by_client(standing.values())
+    mean = ranking.means(clients, trim=args.trim)
     order = ranking.aggregate(clients, mean, trim=args.trim)
     quality = ranking.reassigned([target for target, _ in order], mean)
     print(

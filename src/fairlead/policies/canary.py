@@ -13,7 +13,7 @@ Evidence: `fairlead.sequential` (Waudby-Smith, Ramdas, 2020, arXiv 2010.09686). 
 probability alpha at most, and one that is never better than `margin` below the current policy is promoted with probability alpha at most.
 
 The candidate's probabilities are in the trace's shadow, so a late judgement is weighed by what was true when the answer was given. Whether
-and when an answer is judged must not depend on how good it is. A decision counts by what was decided, whoever answered in the end.
+and when an answer gets a judgement that counts for half or more must not depend on how good it is: alpha holds under that condition. A decision counts by what was decided, whoever answered in the end.
 Both learn from every judged answer while the canary runs; after its end only the one that serves is asked and taught. The end is final:
 a new config begins a new canary, `fairlead state rollback` takes up an older version.
 
@@ -31,6 +31,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
+
+from msgspec.structs import replace
 
 from fairlead.errors import ConfigError
 from fairlead.objective import Objective
@@ -160,22 +162,22 @@ class Canary(Policy):
     def learn(self, trace: Trace, reward: Reward) -> None:
         """Teach both, weigh the evidence, and end the canary if it suffices. Raises `StateError` for a utility that is not finite.
 
-        A lesson of weight v counts as v of an answer; a further judgement of the same answer is no evidence.
+        An answer is evidence once and whole, by the first judgement of it that counts for half or more (`Reward.evidence`).
         """
-        objective, weight = self.weighed, reward.weight
-        if not weight:
+        if not reward.weight:
             return
-        worst = self.worst if self.worst is not None else worst_of(objective)
-        y = scaled(reward, objective, worst)
         if self.stage_ != "promoted":
             self.current.learn(trace, reward)
         if self.stage_ != "stopped":
             teach(self.candidate, trace, reward, named="canary: the candidate")
-        if self.stage_ != "running" or reward.further:
+        if self.stage_ != "running" or reward.evidence is None:
             return
+        objective, reward = self.weighed, replace(reward, quality=reward.evidence)
+        worst = self.worst if self.worst is not None else worst_of(objective)
+        y = scaled(reward, objective, worst)
         decision = trace.decision
         centre = self.usual_[1] / self.usual_[0]
-        self.usual_ = [self.usual_[0] + weight, self.usual_[1] + weight * y]
+        self.usual_ = [self.usual_[0] + 1.0, self.usual_[1] + y]
         seen = None
         # Who heeds a wish gives up utility because it was asked to: that does not speak against it.
         if decision.options and decision.shadow and not trace.query.constraints.prefer:
@@ -189,12 +191,11 @@ class Canary(Policy):
             return
         self.judged_ += 1
         x, low, high = (v / (1.0 - self.share) for v in seen)
-        self.worse_ = weigh(self.worse_, weight * -x, low=-high)
-        # Only to tell by: each answer counts whole in it.
+        self.worse_ = weigh(self.worse_, -x, low=-high)
         self.gap_ = narrow(self.gap_, x, low=low, high=high, alpha=self._sides())
         if self.margin is not None:
             allowed = self.margin / (1.0 - worst)
-            self.fine_ = weigh(self.fine_, weight * (x + allowed), low=low + allowed)
+            self.fine_ = weigh(self.fine_, x + allowed, low=low + allowed)
         self._judge(trace, worst)
 
     def decay(self, keep: float) -> None:

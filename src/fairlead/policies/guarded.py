@@ -16,7 +16,8 @@ than what serves, which it may, as it goes on learning from its share; or with a
 
 What is tested is that the policy, as it stands from answer to answer, is not worse on average over queries; if it is so at some times and
 not at others, either may be found. The mix moves as more is known; a trace whose weight is more than twice that of a steady mix is left
-out of the comparison with it. Whether and when an answer is judged must not depend on how good it is, other things equal.
+out of the comparison with it. Whether and when an answer gets a judgement that counts for half or more must not depend on how good it is, other
+things equal: alpha holds under that condition.
 
 A trace holds p in its options and q in its shadow, so a judgement that comes days and versions later is weighed by what was true when the
 answer was given. A decision counts by what was decided, whoever answered in the end. Where the policy inside lets nobody else take over
@@ -37,6 +38,7 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from fairlead.errors import ConfigError
 from fairlead.objective import Objective
@@ -179,17 +181,17 @@ class Guarded(Policy):
     def learn(self, trace: Trace, reward: Reward) -> None:
         """Teach the policy, weigh the evidence, and change over if it suffices. Raises `StateError` for a utility that is not finite.
 
-        A lesson of weight v counts as v of an answer; a further judgement of the same answer is no evidence.
+        An answer is evidence once and whole, by the first judgement of it that counts for half or more (`Reward.evidence`).
         """
-        objective, weight = self.weighed, reward.weight
-        if not weight:
+        if not reward.weight:
             return
-        worst = self.worst if self.worst is not None else worst_of(objective)
-        y = scaled(reward, objective, worst)
         # A policy that cannot learn any more must not blind its guard.
         teach(self.policy, trace, reward, named="guarded: the policy")
-        if reward.further:
+        if reward.evidence is None:
             return
+        objective, reward = self.weighed, replace(reward, quality=reward.evidence)
+        worst = self.worst if self.worst is not None else worst_of(objective)
+        y = scaled(reward, objective, worst)
         decision = trace.decision
         # A policy that heeds a wish gives up utility because it was asked to: that does not speak against it.
         if not decision.options or not decision.shadow or trace.query.constraints.prefer:
@@ -211,15 +213,15 @@ class Guarded(Policy):
             if seen is None:
                 continue
             compared = True
-            evidence = weigh(self.evidence_.get(name) or begin(), weight * seen.x, low=seen.low)
+            evidence = weigh(self.evidence_.get(name) or begin(), seen.x, low=seen.low)
             self.evidence_ = {**self.evidence_, name: evidence}
             n, total = self.lately_.get(name, (0.0, 0.0)) if float(e_value(evidence)) > 1.0 else (0.0, 0.0)
             gap = (seen.x if self.away_ else -seen.x) * (1.0 - worst)
-            self.lately_ = {**self.lately_, name: [n + weight, total + weight * gap]}
+            self.lately_ = {**self.lately_, name: [n + 1.0, total + gap]}
         self.judged_ += compared
         self.skipped_ += not compared
-        self.usual_ = [self.usual_[0] + weight, self.usual_[1] + weight * y]
-        self._account(plan, served, own, reward.quality, reward.quality - objective.utility(reward), weight)
+        self.usual_ = [self.usual_[0] + 1.0, self.usual_[1] + y]
+        self._account(plan, served, own, reward.quality, reward.quality - objective.utility(reward))
         self._judge(trace)
 
     def decay(self, keep: float) -> None:
@@ -258,14 +260,14 @@ class Guarded(Policy):
         most = max((float(e_value(e)) for e in self.evidence_.values()), default=1.0)
         return f"under guard: evidence {most:.3g} of {self.bar():.0f} that the policy is worse than its baselines"
 
-    def _account(self, plan: Plan, served: Shares, own: Shares, quality: float, cost: float, counts: float) -> None:
+    def _account(self, plan: Plan, served: Shares, own: Shares, quality: float, cost: float) -> None:
         """Keep what singles bring and cost, and what the policy costs; from them, the mix."""
-        weight = counts / served[plan]
+        weight = 1.0 / served[plan]
         ours = own.get(plan, 0.0) * weight
         self.own_ = [self.own_[0] + ours, self.own_[1] + ours * cost]
         if isinstance(plan, Single):
             n, total, good, spent = self.singles_.get(plan.target, (0.0, 0.0, 0.0, 0.0))
-            row = [n + counts, total + weight, good + weight * quality, spent + weight * cost]
+            row = [n + 1.0, total + weight, good + weight * quality, spent + weight * cost]
             self.singles_ = {**self.singles_, plan.target: row}
         points = {name: (s / w, g / w) for name, (n, w, g, s) in self.singles_.items() if n >= ENOUGH}
         if points and self.own_[0] > 0.0:

@@ -407,9 +407,9 @@ class Promise(Policy):
     # ------------------------------------------------------------------------------------------------ watching
 
     def learn(self, trace: Trace, reward: Reward) -> None:
-        """Watch one judged answer. Left out are answers by a fallback, those whose choice the record does not show, and further judgements
-        of one answer."""
-        if reward.further:
+        """Watch one judged answer. Left out are answers by a fallback and those whose choice the record does not show. An answer counts once and whole,
+        by the first judgement of it that counts for half or more (`Reward.evidence`)."""
+        if reward.evidence is None:
             return
         options = {o.plan.targets()[0]: o for o in trace.decision.options}
         forecast = {n: o.forecast for n, o in options.items() if o.forecast is not None}
@@ -420,11 +420,10 @@ class Promise(Policy):
         assert choice is not None
         p_c, p_r = options[choice].probability, options[self.reference_].probability
         self.watch(
-            reward.quality,
+            reward.evidence,
             by_choice=served == choice,
             forecasts=(forecast[choice].quality, forecast[self.reference_].quality),
             probabilities=None if choice == self.reference_ else (p_c, p_r),
-            weight=reward.weight,
         )
 
     def watch(
@@ -434,7 +433,6 @@ class Promise(Policy):
         by_choice: bool,
         forecasts: tuple[float, float],
         probabilities: tuple[float, float] | None,
-        weight: float = 1.0,
     ) -> None:
         """Take one judged answer into account, and retreat or return if the evidence is there.
 
@@ -444,10 +442,9 @@ class Promise(Policy):
             forecasts: quality forecast of (choice, reference).
             probabilities: of (choice, reference) in the decision; None where the two are one. An answer from before the last alarm or
                 return, whose probabilities are the other way round, is left out.
-            weight: how much the judgement counts, in [0, 1]: so much of the stakes is laid on it.
         """
         keep, rare, (f_c, f_r) = self.keep, self.explore, forecasts
-        if not rare or not weight:
+        if not rare:
             return
         if probabilities is None:
             z = (1.0 - keep) * quality
@@ -464,15 +461,15 @@ class Promise(Policy):
         # Bounds for all queries alike: a bet that knew the query could win against a promise that holds on average.
         if self.alarm_:
             most = max(keep + 1.0 / rare - 1.0, keep / (1.0 - rare))
-            if self._bet("back", weight * z / most) >= ln(self.patience):
+            if self._bet("back", z / most) >= ln(self.patience):
                 log.warning("promise of %g of %s's quality: it can be kept again", keep, self.reference_)
                 self.alarm_ = ""
                 self._rest()
             return
         bar, most = ln(2.0 * self.patience), max(1.0 / (1.0 - rare), 1.0 + keep * (1.0 / rare - 1.0))
-        if self._bet("measured", -weight * z / most) >= bar:
+        if self._bet("measured", -z / most) >= bar:
             self._sound("measured")
-        elif short is not None and self._bet("forecast", -weight * short) >= bar:
+        elif short is not None and self._bet("forecast", -short) >= bar:
             self._sound("forecast")
 
     def _bet(self, watch: str, gain: float) -> float:

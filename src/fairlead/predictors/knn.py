@@ -4,7 +4,8 @@
 
 Differs from the paper: k and the pull m towards the target's mean are chosen at the fit by leave-one-out squared error (few hundred
 to few thousand queries tell targets apart only a little, so most of the gain is in not believing five neighbours); unscored answers
-are left out, not filled in; the spread of the forecast is reported; and new outcomes are appended as they come, the oldest dropped.
+are left out, not filled in; the spread of the forecast is reported; and new outcomes are appended as they come, the oldest dropped. An answer that
+was judged by a weight below 1 is so much of a neighbour: neighbours are taken until they count k together.
 
     quality_sd = standard error of the neighbours' own mean (the pull is no answer, and makes nothing surer)
 
@@ -44,7 +45,7 @@ class KNN(Predictor):
         features: what is read of a query; None: `Features()`.
         k: number of neighbours; None: chosen at the fit (40 before any).
         pull: weight of the target's own mean, in answers; None: chosen at the fit (20 before any).
-        memory: most queries kept.
+        memory: most queries kept; those judged by less than a whole judgement count as part of one, but for at most twice as many rows.
         calibration: map of the forecasts, learned from held-out queries at the fit.
     """
 
@@ -97,12 +98,25 @@ class KNN(Predictor):
         if not n:
             return self.mean_, np.full(len(self.mean_), self.unknown_sd)
         near = self.x_ @ unit(x_D[None])[0].astype(np.float32)
-        k = min(self.k_, n)
-        rows = np.argpartition(near, n - k)[n - k :] if k < n else slice(None)
+        rows = self._nearest(near)
         count_T = self.known_[rows].sum(axis=0).astype(np.float64)
         total_T = self.quality_[rows].sum(axis=0, dtype=np.float64)
         quality_T = pulled(total_T, count_T, self.mean_, self.pull_)
         return quality_T, standard_error(quality_T, count_T)
+
+    def _nearest(self, near_N: NDArray[np.float32]) -> NDArray[np.int64] | slice:
+        """Return the nearest rows that count for k whole queries together."""
+        n = len(near_N)
+        if self.known_.dtype == np.bool_:
+            return np.argpartition(near_N, n - self.k_)[n - self.k_ :] if self.k_ < n else slice(None)
+        rows = np.argsort(-near_N, kind="stable")
+        reached = np.cumsum(self._weights()[rows])
+        return rows[: int(np.searchsorted(reached, self.k_ - 1e-6)) + 1]
+
+    def _weights(self) -> Floats:
+        """Return how much each row counts, (N,): a whole query, or what was judged of it."""
+        weight_N: Floats = self.known_.max(axis=1).astype(np.float64) if len(self.known_) else np.zeros(0)
+        return weight_N
 
     def _choose(self, groups_N: NDArray[np.int64]) -> None:
         """Pick k and the pull by squared error, leaving each query, and those with its prompt, out of its own neighbours."""
@@ -152,12 +166,38 @@ class KNN(Predictor):
         y[0, t], known[0, t] = weight * quality, weight
         if not len(self.x_):
             self.x_, self.quality_, self.known_ = x, y, known
-        else:
-            drop = max(0, len(self.x_) + 1 - self.memory)
-            self.x_ = np.concatenate([self.x_[drop:], x])
-            self.quality_ = np.concatenate([self.quality_[drop:], y])
-            self.known_ = np.concatenate([self.known_[drop:], known])
+        elif weight == 1.0 or not self._merged(x, t, quality, weight):
+            self.x_ = np.concatenate([self.x_, x])
+            self.quality_ = np.concatenate([self.quality_, y])
+            self.known_ = np.concatenate([self.known_, known])
+            self._drop()
         self._average()
+
+    def _merged(self, x: NDArray[np.float32], t: int, quality: float, weight: float) -> bool:
+        """Add a part of an answer to the row of an equal query that has room for it, if there is one: two halves are one whole."""
+        known_N = self.known_[:, t]
+        fits = np.flatnonzero((known_N > 0.0) & (known_N + weight <= 1.0 + 1e-6))
+        fits = fits[(self.x_[fits] @ x[0]) > 1.0 - 1e-6]
+        if not len(fits):
+            return False
+        row = fits[-1]
+        self.quality_, self.known_ = self.quality_.copy(), self.known_.copy()
+        self.quality_[row, t] += weight * quality
+        self.known_[row, t] += weight
+        return True
+
+    def _drop(self) -> None:
+        """Forget the oldest rows that count for more than `memory` queries, and the lightest where there are twice as many rows."""
+        n = len(self.x_)
+        if n <= self.memory:
+            return
+        weight_N = self._weights()
+        over = float(weight_N.sum()) - self.memory
+        drop = int(np.searchsorted(np.cumsum(weight_N), over - 1e-6)) + 1 if over > 1e-6 else 0
+        kept = np.arange(drop, n)
+        if len(kept) > 2 * self.memory:
+            kept = np.delete(kept, int(np.argmin(weight_N[drop:])))
+        self.x_, self.quality_, self.known_ = self.x_[kept], self.quality_[kept], self.known_[kept]
 
     def decay(self, keep: float) -> None:
         """Forget the oldest queries, so that a share `keep` of them stays."""
