@@ -225,3 +225,34 @@ def test_presidio_itself_where_it_is_installed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     spans = load("en_tiny").find("I am Ann Lee from Brno", kinds=("name", "address"))
     assert [(s.start, s.end, s.kind) for s in spans] == [(5, 12, "name"), (18, 22, "address")]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("DB_PASS=hunter2!", "hunter2!"),
+        ("pass: hunter2!", "hunter2!"),
+        ('{"db_pass": "hunter2!x"}', "hunter2!x"),
+        ("pw: s3cret99", "s3cret99"),
+        ("client_secret=abc123def", "abc123def"),
+    ],
+)
+def test_passwords_after_names_that_may_mean_something_else(text: str, value: str) -> None:
+    (found,) = find(text)
+    assert (found.kind, text[found.start : found.end]) == ("password", value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pass: 12 tests",
+        "PASS: all good",
+        "pass = compute(x1)",
+        "secret: <your secret>",
+        "bypass: route66",
+        "the pass: fine",
+        "pw=$PW",
+    ],
+)
+def test_other_uses_of_those_names(text: str) -> None:
+    assert find(text) == []

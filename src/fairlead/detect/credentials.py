@@ -91,6 +91,13 @@ _CALLED_PASSWORD: Final = re.compile(
     r"(?:passw(?:or[dt]|d)|passphrase|passcode|pwd|contrase\xf1a|senha|wachtwoord|heslo|has\u0142o|kennwort)[0-9_]{0,4}$",
     re.IGNORECASE,
 )
+_WEAK: Final = re.compile(
+    r"""(?<![A-Za-z0-9])(?:[A-Za-z0-9]{1,30}_)?(?:pass|pw|secret)["'\]\x60]{0,2}[ \t]{0,3}(?::=|=>|==?|:)[ \t]{0,3}["'\x60]?"""
+    r"""(?P<value>[^\s"'\x60<>,;&]{6,200})""",
+    re.IGNORECASE,
+)
+"""Names that are of a password as often as not: what stands after them must look like one (`_made_up`)."""
+_CALLED_WEAK: Final = re.compile(r"(?:^|[_-])(?:pass|pw|secret)$", re.IGNORECASE)
 _BLANK: Final = re.compile(
     # In brackets, perhaps cut off at a space; a variable; a mask; words that say what belongs there; a name in code.
     r"<.{0,200}>?|(?:\[.{0,200}\]|\{.{0,200}\}|\(.{0,200}\))(?:\\[nrt]){0,4}|[\[{(]{1,3}[A-Za-z_.:!-]{0,60}|\$\{.{0,200}|\$\(.{0,200}|\$[A-Za-z_][\w:]{0,60}|"
@@ -133,6 +140,8 @@ def named(key: str, value: str) -> Span | None:
     """Say whether `value` is a password since its key, in JSON say, is called one: all of it, whatever it is made of."""
     if _CALLED_PASSWORD.search(key) and 4 <= len(value) <= 200 and not _BLANK.fullmatch(value):
         return Span(0, len(value), "password", "named", 0.9)
+    if _CALLED_WEAK.search(key) and 6 <= len(value) <= 200 and _made_up(value):
+        return Span(0, len(value), "password", "named", 0.7)
     return None
 
 
@@ -149,6 +158,10 @@ def spans(text: str) -> Iterator[Span]:
         low = "".join([c.lower() if len(c.lower()) == 1 else c for c in text])
     if any(word in low for word in _PASS_WORDS):
         yield from _passwords(text)
+    if "pass" in low or "pw" in low or "secret" in low:
+        for m in _WEAK.finditer(text):
+            if _made_up(value := m["value"].rstrip(".)]}\\")):
+                yield Span(m.start("value"), m.start("value") + len(value), "password", "", 0.7)
     if len(text) >= LONG and max(map(len, text.split()), default=0) >= LONG:
         yield from _tokens(text, low)
 
@@ -179,6 +192,13 @@ def _passwords(text: str) -> Iterator[Span]:
         yield Span(
             m.start(name), m.start(name) + len(value), "password", "", 0.85 if name != "bare" or by in "=:" else 0.7
         )
+
+
+def _made_up(value: str) -> bool:
+    """Say whether a value looks like a password: letters, and digits or signs, and neither a place to be filled in nor code."""
+    if len(value) < 6 or _BLANK.fullmatch(value) or _CODE.fullmatch(value):
+        return False
+    return any(c.isalpha() for c in value) and any(c.isdigit() or c in "!@#$%^&*?" for c in value)
 
 
 def _tokens(text: str, low: str) -> Iterator[Span]:
