@@ -77,7 +77,7 @@ class CacheError(FairleadError):
 class NoEligibleTarget(FairleadError):
     """No target may answer the query. `excluded` says why, target by target, and `kinds` in one word of `fairlead.pool.Kind`.
 
-    `trace` is the refusal as it was kept, once it is.
+    `rule` is the rule that refuses and `words` what it says to the asker, where one does; `trace` is the refusal as it was kept, once it is.
     """
 
     def __init__(
@@ -86,10 +86,13 @@ class NoEligibleTarget(FairleadError):
         *,
         kind: str = "policy",
         kinds: Mapping[str, str] | None = None,
+        rule: str = "",
+        words: str = "",
         trace: Trace | None = None,
     ) -> None:
         self.excluded = dict(excluded)
         self.kinds = dict.fromkeys(excluded, kind) if kinds is None else dict(kinds)
+        self.rule, self.words = rule, words
         self.trace = trace
         why = "; ".join(f"{name}: {reason}" for name, reason in self.excluded.items()) or "the pool is empty"
         super().__init__(f"no target may answer this query ({why})")

@@ -243,11 +243,12 @@ class Router:
             for name in trace.decision.actions:
                 if (action := self.actions.get(name)) is not None:
                     await action.judged(trace, feedback, weight)
-        if trace is not None and receipt.lesson is not None:
+        if trace is not None and (lesson := receipt.lesson) is not None:
             if not trace.steps:
                 self.store.forget_lessons([trace.id])  # an action answered: no policy has anything to learn of it
+                receipt = msgspec.structs.replace(receipt, lesson=None)
             elif trace.query.route in self.policies:
-                self.learner.submit(trace.query.route, trace, rewards.reward(trace, receipt.lesson))
+                self.learner.submit(trace.query.route, trace, rewards.reward(trace, lesson))
         return receipt
 
     # ------------------------------------------------------------------------------------------------ the stages
@@ -300,7 +301,8 @@ class Router:
             decision = serving.policy.decide(query, signals, self.pool, seed=self.seed, eligible=guarded.eligible)
         except NoEligibleTarget as e:  # who is not eligible has a better reason than that
             before = guarded.eligible
-            raise NoEligibleTarget({**e.excluded, **before.excluded}, kinds={**e.kinds, **before.kinds}) from None
+            excluded, kinds = {**e.excluded, **before.excluded}, {**e.kinds, **before.kinds}
+            raise NoEligibleTarget(excluded, kinds=kinds, rule=e.rule, words=e.words) from None
         return msgspec.structs.replace(
             decision,
             guards=guarded.guards,
@@ -400,6 +402,7 @@ class Router:
                 excluded=why.excluded,
                 guards=guarded.guards,
                 guards_digest=self.guards.get(query.route, self.house_guards).digest,
+                rule=why.rule,
                 actions=self.ordered(guarded.actions),
             ),
             outcome=Outcome(error=Failure(kind="no_target", message=str(why))),

@@ -654,3 +654,31 @@ async def test_a_dry_run_knows_who_asks_and_when(start: Start) -> None:
         body = {"model": "auto", "messages": ASK}
         _, _, shown = await run.post(body, "/v1/route", headers={"x-api-key": "fl-team"})
         assert (shown["guards"], shown["eligible"]) == (["auditors", "today"], ["t"])
+
+
+async def test_a_rule_that_refuses_says_its_own_words_and_no_more(start: Start) -> None:
+    policy = {
+        "type": "rules",
+        "rules": [{"name": "ships", "when": {"length": {"gt": 50}}, "use": {"refuse": "Only ships."}}],
+        "default": "t",
+    }
+    async with start({"t": scripted("x"), "u": scripted("y")}, policy=policy) as run:
+        body = {"model": "auto", "messages": [{"role": "user", "content": "word " * 20}]}
+        status, headers, shown = await run.post(body)
+        assert (status, shown["error"]["code"], shown["error"]["message"]) == (403, "blocked", "Only ships.")
+        assert headers["x-fairlead-rule"] == "ships"
+        (kept,) = await run.traces()
+        assert kept.decision.rule == "ships"
+        async with run.http.get("/v1/stats") as r:
+            stats = await r.json()
+        assert (stats["failures"], stats["refused"]) == (0, 1)
+
+
+async def test_a_judgement_of_a_cached_answer_teaches_nothing(start: Start) -> None:
+    guards = [{"name": "repeats", "do": ["cache"]}]
+    async with start(
+        {"t": scripted("x")}, guards=guards, actions={"cache": {"sampled": True}}, policy="thompson"
+    ) as run:
+        ids = [(await run.post({"model": "auto", "messages": ASK}))[2]["id"] for _ in range(2)]
+        weights = [(await run.post({"id": i, "value": 1}, "/v1/feedback"))[2]["weight"] for i in ids]
+        assert weights == [1.0, 0.0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from fairlead.actions.base import Action, Passage, Proceed
-from fairlead.types import Failure, Outcome
+from fairlead.types import Failure, Outcome, Tokens
 
 
 class Block(Action):
@@ -36,5 +36,5 @@ class Block(Action):
         """Answer with the refusal."""
         passage.note(self, "blocked")
         if self.reply:
-            return Outcome(text=self.message, model="fairlead", finish="content_filter", usd=0.0)
+            return Outcome(text=self.message, model="fairlead", finish="content_filter", usd=0.0, tokens=Tokens())
         return Outcome(usd=0.0, error=Failure(kind="blocked", message=self.message))

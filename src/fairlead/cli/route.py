@@ -61,6 +61,9 @@ def _words(told: dict[str, Any]) -> str:
     lines = [
         f"{told['policy']} version {told['version']} chooses {told['chosen']} (propensity {told['propensity']:.3f})"
     ]
+    lines += [f"  guard {name} holds" for name in told["guards"]]
+    lines += [f"  rule {told['rule']} decides"] if told["rule"] else []
+    lines += [f"  before anybody is asked: {', '.join(told['actions'])}"] if told["actions"] else []
     width = max(len(o["target"]) for o in told["options"])
     for option in told["options"]:
         forecast = option["forecast"] or {}

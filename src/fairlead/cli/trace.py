@@ -86,7 +86,9 @@ def run_verify(args: argparse.Namespace) -> int:
 def run_list(args: argparse.Namespace) -> int:
     """Print one line a trace, newest first, with the end of its id: ids begin with the time, so that is what differs."""
     for t in open_store(args).traces(newest_first=True, limit=args.n):
-        result = "ok" if t.outcome.ok else (t.outcome.error.kind if t.outcome.error else "cancelled")
+        result: str = "ok" if t.outcome.ok else (t.outcome.error.kind if t.outcome.error else "cancelled")
+        result += "".join(f", {a.name} {a.did}" for a in t.acts if not t.steps)
+        result += f" by {', '.join(t.decision.guards) or t.decision.rule}" if not t.decision.options else ""
         print(f"{t.id[-SHORT_ID:]}  {when(t.at)}  {t.query.route} -> {t.outcome.target or '-'}  {result}  {_took(t)}")
     return 0
 

@@ -64,7 +64,7 @@ class Stats:
         self.by_route: dict[str, int] = {}
         self.guards: dict[str, int] = {}
         self.acts: dict[str, int] = {}
-        self.requests = self.failures = self.fallbacks = self.unpriced = 0
+        self.requests = self.failures = self.refused = self.fallbacks = self.unpriced = 0
         self.usd = 0.0
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self.minutes: OrderedDict[int, int] = OrderedDict()
@@ -98,7 +98,9 @@ class Stats:
             self._answered[trace.id] = outcome.target
             if len(self._answered) > JUDGED:
                 self._answered.popitem(last=False)
-        self.failures += not ok
+        blocked = outcome.error is not None and outcome.error.kind == "blocked"
+        self.refused += blocked
+        self.failures += not ok and not blocked
         minute = int(trace.at // 60)
         self.minutes[minute] = self.minutes.get(minute, 0) + 1
         while len(self.minutes) > 61:
@@ -127,7 +129,8 @@ class Stats:
         )
 
     def held(self, trace: Trace) -> None:
-        """Count the guards that held."""
+        """Count the guards that held, and what nobody may answer."""
+        self.refused += not trace.decision.options
         for name in trace.decision.guards:
             self.guards[name] = self.guards.get(name, 0) + 1
 
@@ -211,6 +214,7 @@ class Stats:
             "since": self.since,
             "requests": self.requests,
             "failures": self.failures,
+            "refused": self.refused,
             "fallbacks": self.fallbacks,
             "usd": self.usd,
             "unpriced": self.unpriced,

@@ -7,6 +7,7 @@ of single keys is compared.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -798,6 +799,8 @@ def _value(value: Any) -> str:
             return "[" + ", ".join(map(_value, value)) + "]"
         case float():
             return f"{value:g}"
+        case str():
+            return value if re.fullmatch(r"(?!true$|false$|null$)[A-Za-z_][\w ./-]*", value) else f'"{value}"'
     return str(value)
 
 

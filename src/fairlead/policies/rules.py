@@ -230,7 +230,8 @@ class Rules(Policy):
         verdict = self.judge(signals, {t.name: None for t in targets})
         rule, use, reasons = verdict.rule, verdict.use, verdict.reasons
         if use is None:
-            raise NoEligibleTarget(verdict.excluded, kind="rule")
+            words = rule.use.message if isinstance(rule.use, Refuse) else ""
+            raise NoEligibleTarget(verdict.excluded, kind="rule", rule=rule.name, words=words)
         if isinstance(use, First):
             first, *others = use.plans
             return Proposal(
