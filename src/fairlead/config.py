@@ -373,7 +373,9 @@ def _check_tests(policy: Policy, path: str, signals: Mapping[str, Signal]) -> No
 def _check_key(key: str, path: str, signals: Mapping[str, Signal]) -> None:
     name, _, part = key.partition(".")
     if name not in signals:
-        raise ConfigError(f"{key}: no signal is called {name!r}; {suggest(name, signals)}", path=path)
+        raise ConfigError(
+            f"{key}: no signal is called {name!r}; {suggest(name, {*signals, *catalog.names('signals')})}", path=path
+        )
     parts = signals[name].parts() if part else None
     if parts is not None and part not in parts:
         hint = suggest(part, parts) if parts else "it has no parts"

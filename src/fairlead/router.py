@@ -237,7 +237,7 @@ class Router:
         receipt = await self.store.add_feedback(feedback, learning=self.policies, weight=weight)
         new = (trust is not None or self.actions) and receipt.status in ("accepted", "kept", "revised")
         trace = await self.store.get(feedback.trace_id) if new or receipt.lesson is not None else None
-        if trace is not None and trust is not None and trace.query.route in self.policies:
+        if trace is not None and trust is not None and trace.query.route in self.policies and trace.outcome.target:
             trust.note(feedback, trace.outcome.target, revised=receipt.status == "revised")
         if trace is not None and new:
             for name in trace.decision.actions:

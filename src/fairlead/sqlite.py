@@ -438,7 +438,7 @@ class SQLiteStore(Store):
             " EXISTS (SELECT 1 FROM feedback g WHERE g.trace_id = f.trace_id AND g.source = f.source AND g.seq > f.seq) AS later,"
             " EXISTS (SELECT 1 FROM feedback g WHERE g.trace_id = f.trace_id AND g.source = f.source AND g.seq < f.seq) AS earlier,"
             " row_number() OVER (PARTITION BY substr(f.source, 1, instr(f.source, '/')) ORDER BY f.seq DESC) AS n"
-            " FROM feedback f JOIN traces t ON t.id = f.trace_id WHERE f.seq > (SELECT coalesce(max(seq), 0) FROM feedback) - ?"
+            " FROM feedback f JOIN traces t ON t.id = f.trace_id WHERE t.target != '' AND f.seq > (SELECT coalesce(max(seq), 0) FROM feedback) - ?"
             f"{'' if routes is None else f' AND t.route IN ({_marks(routes)})'}) WHERE n <= ? ORDER BY seq"
         )
         out, seen = [], set[tuple[str, str]]()

@@ -176,3 +176,25 @@ def test_validate_tells_of_guards(tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "guard long of every route: only a; does block; reads length" in said
     assert "guard always of route auto: never b; always" in said
+
+
+@pytest.mark.parametrize(
+    ("when", "why"),
+    [
+        ("{injection: 0.65}", "exactly that number"),
+        ('{pii.found: "true"}', "never holds: pii.found is a bool"),
+        ("{injection: {ge: 65}}", "never holds: injection is at most 1"),
+        ("{pii: true}", "never holds: pii is a int"),
+        ("{any: [{language: klingon}, {marks.code: true}]}", "never holds: language is one of"),
+    ],
+)
+def test_validate_warns_of_guards_that_can_never_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], when: str, why: str
+) -> None:
+    (tmp_path / "f.yaml").write_text(
+        "targets: {a: {type: scripted, replies: [x]}}\nroutes: {auto: {policy: random}}\n"
+        f"guards: [{{name: g, when: {when}, do: [block]}}]\n"
+    )
+    assert cli.main(["validate", str(tmp_path / "f.yaml")]) == 0
+    assert "warning: guard g: " in (said := capsys.readouterr().out)
+    assert why in said

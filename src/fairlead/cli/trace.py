@@ -88,7 +88,11 @@ def run_list(args: argparse.Namespace) -> int:
     for t in open_store(args).traces(newest_first=True, limit=args.n):
         result: str = "ok" if t.outcome.ok else (t.outcome.error.kind if t.outcome.error else "cancelled")
         result += "".join(f", {a.name} {a.did}" for a in t.acts if not t.steps)
-        result += f" by {', '.join(t.decision.guards) or t.decision.rule}" if not t.decision.options else ""
+        result += (
+            f" by {t.decision.rule or ', '.join(t.decision.guards) or 'what the request asks'}"
+            if not t.decision.options
+            else ""
+        )
         print(f"{t.id[-SHORT_ID:]}  {when(t.at)}  {t.query.route} -> {t.outcome.target or '-'}  {result}  {_took(t)}")
     return 0
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from fairlead import config
+from fairlead.conditions import All, AnyOf, Condition, Not, Test
 from fairlead.errors import ConfigError
 from fairlead.gateway.door import Door
 from fairlead.guards import Guard
 from fairlead.policies.base import Policy
 from fairlead.policies.promise import Promise
+from fairlead.policies.rules import Rules
 from fairlead.secret import Secret
+from fairlead.signals.base import Range
 from fairlead.spending import limit_of
 
 
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  store {read.file.store.path}")
     keys = len(read.gateway.keys)
     print(f"  gateway {read.gateway.host}:{read.gateway.port}, {keys or 'no'} key{'' if keys == 1 else 's'}")
-    for warning in (*unset(read), *unpriced(read), *unkept(read)):
+    for warning in (*unset(read), *unpriced(read), *unkept(read), *dead(read)):
         print(f"warning: {warning}")
     return 0
 
@@ -97,6 +102,58 @@ def unkept(read: config.Config) -> Iterator[str]:
         for _, part in policy.walk():
             if isinstance(part, Promise) and not part.reference_:
                 yield f"route {route} holds a promise that was not calibrated, and saves nothing: run `fairlead calibrate`"
+
+
+def dead(read: config.Config) -> Iterator[str]:
+    """Warn of tests in guards and rules that can never hold, or hardly ever: a guard that never holds protects nobody."""
+    places = [(f"guard {g.name}", g.when) for g in read.guards]
+    places += [(f"guard {g.name} of route {r}", g.when) for r, own in read.route_guards.items() for g in own]
+    for route, policy in read.policies.items():
+        for _, found in policy.walk():
+            if isinstance(found, Rules):
+                places += [(f"rule {rule.name} of route {route}", rule.when) for rule in found.parsed]
+    for place, condition in places:
+        for test in () if condition is None else _tests(condition):
+            name, _, part = test.key.partition(".")
+            allowed = read.signals[name].ranges().get(part or "value")
+            why = None if allowed is None else _never(test, allowed)
+            if why is not None:
+                yield f"{place}: {test.key} {test.op} {json.dumps(test.value)} {why}; `fairlead lint` tells more"
+
+
+def _tests(condition: Condition) -> Iterator[Test]:
+    match condition:
+        case Test():
+            yield condition
+        case All(parts) | AnyOf(parts):
+            for part in parts:
+                yield from _tests(part)
+        case Not(part):
+            yield from _tests(part)
+
+
+def _never(test: Test, allowed: Range) -> str | None:
+    """Say why a test never holds; None if it may."""
+    value, numeric = test.value, allowed.kind in ("int", "number")
+    low, high = -inf if allowed.low is None else allowed.low, inf if allowed.high is None else allowed.high
+    match test.op:
+        case "gt" | "ge" | "lt" | "le" if not numeric:
+            return f"compares numbers, and {test.key} is a {allowed.kind}"
+        case "gt" | "ge" if value > high or (test.op == "gt" and value == high):
+            return f"never holds: {test.key} is at most {high:g}"
+        case "lt" | "le" if value < low or (test.op == "lt" and value == low):
+            return f"never holds: {test.key} is at least {low:g}"
+        case "eq" if value is not None:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if isinstance(value, bool) != (allowed.kind == "bool") or number != numeric:
+                return f"never holds: {test.key} is a {allowed.kind}"
+            if allowed.among is not None and value not in allowed.among:
+                return f"never holds: {test.key} is one of {', '.join(allowed.among)}"
+            if numeric and not low <= value <= high:
+                return f"never holds: {test.key} lies between {low:g} and {high:g}"
+            if allowed.kind == "number":
+                return "holds for exactly that number; {ge: …} or {le: …} is more likely meant"
+    return None
 
 
 def _variables(value: Any) -> Iterator[str]:

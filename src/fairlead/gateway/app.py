@@ -217,7 +217,8 @@ class Gateway:
         if kinds & {"guard", "rule"} and kinds <= {"guard", "rule", "asked", "fit", "context"}:
             # Nobody will ever answer this: not a failure of ours, so not one that a load balancer should count.
             # Nor is it told more than it must be: the trace has the reasons, the headers the names of guards and rule.
-            return Refused(403, e.words or "this request may not be answered here", code="blocked", retry=False)
+            asked = ": nobody is left of those that it allows itself" if "asked" in kinds else ""
+            return Refused(403, e.words or f"this request may not be answered here{asked}", code="blocked", retry=False)
         rests = [r for name in e.excluded if (r := self.router.pool.health.resting(name)) > 0.0]
         headers: Headers = [(b"retry-after", str(math.ceil(min(rests))).encode())] if rests else []
         return Refused(503, str(e), code="no_eligible_target", retry=bool(rests), headers=headers)

@@ -292,6 +292,11 @@ class Domain(Trained):
         """Take as threshold the k-th lowest score: k/(n+1) bounds the chance that a further one of the same kind is below."""
         ordered = sorted(scores)
         k = math.floor(self.refuse * (len(ordered) + 1))
+        if not k and self.refuse > 0.0:
+            raise ConfigError(
+                f"{len(ordered)} examples are too few to refuse at most {self.refuse:g} of such queries: nothing would be refused; give "
+                f"at least {math.ceil(1.0 / self.refuse) - 1} that it has not learned from, or a higher `refuse`"
+            )
         self.threshold_ = ordered[min(k, len(ordered)) - 1] if k else _NEVER
         if self.score == "support":
             self.threshold_ = min(self.threshold_, self.enough)
