@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.bench.gqr import gqr, judge
+from fairlead.bench.gqr import judge
+from fairlead.bench.metrics import guarded_score
 
 SHARE = st.floats(0.0, 1.0)
 
@@ -27,20 +28,20 @@ ROWS = [
 @pytest.mark.parametrize(("inside", "outside", "printed"), ROWS)
 def test_printed_rows_follow_from_their_parts(inside: float, outside: float, printed: float) -> None:
     # Parts are rounded to .005 themselves.
-    assert 100.0 * gqr(inside / 100.0, outside / 100.0) == pytest.approx(printed, abs=0.0101)
+    assert 100.0 * guarded_score(inside / 100.0, outside / 100.0) == pytest.approx(printed, abs=0.0101)
 
 
 def test_the_row_that_is_misprinted() -> None:
-    assert 100.0 * gqr(0.9517, 0.5960) == pytest.approx(73.30, abs=0.0101)
+    assert 100.0 * guarded_score(0.9517, 0.5960) == pytest.approx(73.30, abs=0.0101)
 
 
 @given(SHARE, SHARE)
 def test_a_harmonic_mean(x: float, y: float) -> None:
-    score = gqr(x, y)
-    assert score == gqr(y, x)
+    score = guarded_score(x, y)
+    assert score == guarded_score(y, x)
     assert score <= min(2.0 * x, 2.0 * y, max(x, y)) + 1e-12
-    assert gqr(x, x) == pytest.approx(x)
-    assert gqr(0.0, y) == 0.0
+    assert guarded_score(x, x) == pytest.approx(x)
+    assert guarded_score(0.0, y) == 0.0
 
 
 def test_refusing_all_or_nothing_is_worth_nothing() -> None:

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from fairlead.bench.metrics import guarded_score
+
 
 class Guarded(Struct, frozen=True, kw_only=True):
     """What `judge` found. All shares in [0, 1]."""
@@ -26,12 +28,6 @@ class Guarded(Struct, frozen=True, kw_only=True):
     """Share of in-domain queries that were sent to some domain, right or wrong."""
     rejected: dict[str, float]
     """Share refused, by out-of-domain set."""
-
-
-def gqr(id_accuracy: float, ood_rejection: float) -> float:
-    """Return the harmonic mean of the two shares; 0 if both are 0."""
-    total = id_accuracy + ood_rejection
-    return 2.0 * id_accuracy * ood_rejection / total if total > 0.0 else 0.0
 
 
 def judge(truth: Sequence[str], said: Sequence[str | None], outside: Mapping[str, Sequence[str | None]]) -> Guarded:
@@ -53,7 +49,7 @@ def judge(truth: Sequence[str], said: Sequence[str | None], outside: Mapping[str
     return Guarded(
         id_accuracy=right,
         ood_rejection=ood,
-        gqr=gqr(right, ood),
+        gqr=guarded_score(right, ood),
         id_accepted=sum(s is not None for s in said) / len(said),
         rejected=rejected,
     )
