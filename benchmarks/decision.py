@@ -36,8 +36,7 @@ from fairlead.router import Router
 from fairlead.signals.base import Observer
 from fairlead.sqlite import SQLiteStore
 from fairlead.targets import openai_chat
-from fairlead.types import Query, Reward, Target, Trace, new_id
-from fairlead.worlds.base import Limits
+from fairlead.types import Limits, Query, Reward, Target, Trace, new_id
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gateway import POLICIES, SKILLS, TARGETS, Load, bodies

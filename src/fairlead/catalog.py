@@ -88,12 +88,19 @@ CATALOG: dict[str, dict[str, str]] = {
         "budget": "fairlead.policies.budget:Budget",
         "promise": "fairlead.policies.promise:Promise",
     },
+    "answers": {
+        "text": "fairlead.answers.text:Text",
+        "last_line": "fairlead.answers.last_line:LastLine",
+        "number": "fairlead.answers.number:Number",
+        "choice": "fairlead.answers.choice:Choice",
+    },
     "plans": {
         "single": "fairlead.plans.single:Single",
         "fallback": "fairlead.plans.fallback:Fallback",
         "cascade": "fairlead.plans.cascade:Cascade",
         "vote": "fairlead.plans.vote:Vote",
         "checked": "fairlead.plans.checked:Checked",
+        "within": "fairlead.plans.within:Within",
     },
     "scorers": {
         "lexical": "fairlead.scorers.lexical:Lexical",
@@ -112,6 +119,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "anthropic_messages": "fairlead.targets.anthropic_messages:AnthropicMessages",
         "local": "fairlead.targets.local:Local",
         "scripted": "fairlead.targets.scripted:Scripted",
+        "gate": "fairlead.targets.gate:Gate",
     },
 }
 

@@ -46,6 +46,7 @@ from fairlead.router import Router
 from fairlead.signals.base import Observer, Signal
 from fairlead.sqlite import SQLiteStore
 from fairlead.targets.base import Driver
+from fairlead.targets.gate import Gate
 from fairlead.trust import Trust
 from fairlead.worlds.live import Live
 
@@ -268,6 +269,9 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
             every.append((f"$.routes.{r}.guards[{i}]", g))
     # A signal that needs no arguments need not stand in the file to be read.
     needed = dict.fromkeys(k.partition(".")[0] for _, guard in every for k in guard.keys)
+    gates = {name: d for name, d in drivers.items() if isinstance(d, Gate)}
+    for gate in gates.values():
+        needed |= dict.fromkeys(gate.needs)
     for policy in policies.values():
         needed |= dict.fromkeys(policy.needs)
     for name in needed:
@@ -284,6 +288,12 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
             observer.check(policy.needs)
         except UnknownName as e:
             raise ConfigError(f"the policy reads a signal that is not there: {e}", path=at) from e
+    for name, gate in gates.items():
+        try:
+            observer.check(gate.needs)
+        except UnknownName as e:
+            raise ConfigError(f"the gate reads a signal that is not there: {e}", path=f"$.targets.{name}") from e
+        gate.reads_with(observer)
     for path, guard in every:
         _check_guard(guard, path, drivers, signals)
     ordered = {name: f"{path}.do" for path, guard in every for name in guard.do}

@@ -113,7 +113,10 @@ class Pool:
         return digest(pack(msgspec.to_builtins(sorted(self.targets, key=lambda t: t.name), order="deterministic")))
 
     def eligible(self, query: Query, *, left_usd: float | None = None) -> Eligibility:
-        """Say who may answer `query`, and why the others may not. `left_usd`: what is left of its route's budget, if it has one."""
+        """Say who may answer `query`, and why the others may not. `left_usd`: what is left of its route's budget, if it has one.
+
+        Who only helps in plans (`Profile.answers` is false) need not be able to take the question: what it is sent, the plan writes.
+        """
         allow, regions = query.constraints.allow, query.constraints.regions
         budget, usd = query.constraints.max_usd, None
         modalities = query.modalities
@@ -129,9 +132,9 @@ class Pool:
             elif regions is not None and p.regions.isdisjoint(regions):
                 keeps = f"keeps data in {', '.join(sorted(p.regions))}" if p.regions else "states no region"
                 kind, why = "asked", f"{keeps}, and the data may go to {', '.join(regions) or 'no region'} only"
-            elif not modalities <= p.modalities:
+            elif p.answers and not modalities <= p.modalities:
                 kind, why = "fit", "cannot take " + ", ".join(sorted(modalities - p.modalities))
-            elif query.tools and not p.tools:
+            elif p.answers and query.tools and not p.tools:
                 kind, why = "fit", "cannot use tools"
             elif budget is not None and (usd := _usd(p, Call(target=t.name), query, sizes)) is None:
                 kind, why = "budget", "has no known price, and the query has a budget"
@@ -144,7 +147,11 @@ class Pool:
                 kind, why = "budget", f"budget: may cost {usd:.6f} USD, and {left:.6f} are left in this period"
             elif t.name in self.health.rests_until and (rest := self.health.resting(t.name)) > 0:
                 kind, why = "rest", f"resting for {rest:.1f} s after failures"
-            elif p.context_tokens is not None and (long := _too_long(query, p.context_tokens, p.tokenizer, sizes)):
+            elif (
+                p.answers
+                and p.context_tokens is not None
+                and (long := _too_long(query, p.context_tokens, p.tokenizer, sizes))
+            ):
                 kind, why = "context", long
             else:
                 good.append(t)
@@ -160,6 +167,12 @@ class Pool:
                 limits[t.profile.tokenizer] = max(limits.get(t.profile.tokenizer, 0), t.profile.context_tokens)
         if limits and tokens.long(query) and tokens.surely(query) > min(limits.values()):
             await asyncio.to_thread(_count_all, query, limits)
+
+    def once(self, name: str, query: Query) -> bool:
+        """Whether a call to `name` must not be sent twice: the target, or a tool that the request has run at the provider's, may do something
+        that cannot be undone."""
+        target = self._by_name.get(name)
+        return target is None or target.side_effects or _runs_tools(query)
 
     def estimate_usd(self, call: Call, query: Query) -> float | None:
         """Estimate generously what a call may cost, so that a budget can be kept by reserving it; None where no price is known.
@@ -182,7 +195,7 @@ _MOST: Final = 10**9
 
 def _usd(profile: Profile, call: Call, query: Query, sizes: dict[str, int]) -> float | None:
     """Estimate a call, see `Pool.estimate_usd`. `sizes` keeps what is the same for all targets; one for calls that differ in their target alone."""
-    fields: dict[str, Any] = {**query.body, **call.params}
+    fields: dict[str, Any] = {**({} if call.alone else query.body), **call.params}
     fields.pop("messages", None)
     if "entry" not in sizes:
         messages = query.messages if call.messages is None else call.messages
@@ -199,6 +212,18 @@ def _usd(profile: Profile, call: Call, query: Query, sizes: dict[str, int]) -> f
     return profile.usd(
         Tokens(input=sizes["entry"], output=(_count(fields, "n") or 1) * min(asked, most or asked, room))
     )
+
+
+def _runs_tools(query: Query) -> bool:
+    """Whether the request offers tools that the provider runs itself; functions are run by the client, who sees one answer only."""
+    raw = query.body.get("tools")
+    if raw is None:
+        return False
+    try:
+        tools = msgspec.json.decode(raw, type=list[dict[str, Any]])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
+    return any(t.get("type", "function") not in ("function", "custom") for t in tools)
 
 
 def _bytes(value: Any) -> int:

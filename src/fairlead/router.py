@@ -34,9 +34,9 @@ from fairlead.spending import Purse, Spending, held_for, limit_of
 from fairlead.store import BEGIN, STRAIGHT, Receipt, Store
 from fairlead.targets.base import Driver
 from fairlead.trust import Trust
-from fairlead.types import Decision, Failure, Feedback, Outcome, Plan, Query, Signals, Sink, Trace
+from fairlead.types import Decision, Failure, Feedback, Limits, Outcome, Plan, Query, Signals, Sink, Trace
 from fairlead.version import VERSION
-from fairlead.worlds.base import Limits, Run
+from fairlead.worlds.base import Run
 from fairlead.worlds.live import Live
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ class Router:
         self.house_guards = Guards(guards, orders=orders)
         self.guards = {r: Guards((*guards, *own), orders=orders) for r, own in (route_guards or {}).items()}
         self.serving: dict[str, Serving] = {}
+        world.lateness.once = lambda name, query: self.pool.once(name, query)
         limits = {route: limit_of(policy, path=f"$.routes.{route}.policy") for route, policy in self.policies.items()}
         self.spending = Spending(limits={route: limit for route, limit in limits.items() if limit is not None})
         self.arrivals = 0
@@ -335,9 +336,17 @@ class Router:
         """Wrap the chosen plan so that others take over, in order of preference, if it fails before its first byte."""
         plan, others = decision.plan, decision.fallbacks
         if others is None:
-            others = (*(o.plan for o in decision.options), *(Single(target=name) for name in decision.eligible))
+            others = (
+                *(o.plan for o in decision.options),
+                *(Single(target=name) for name in decision.eligible if self.answers(name)),
+            )
         rest = [p for p in dict.fromkeys(others) if p != plan][: self.fallbacks]
         return Fallback(plans=(plan, *rest)) if rest else plan
+
+    def answers(self, name: str) -> bool:
+        """Whether a target may be turned to by itself."""
+        target = self.pool.by_name.get(name)
+        return target is None or target.profile.answers
 
     async def keep(self, trace: Trace) -> None:
         """Hand a trace to the store and wait until the operating system has it (unless the store is relaxed)."""

@@ -41,11 +41,13 @@ from fairlead.signals.base import Observer, Range, Signal, within
 from fairlead.table import OutcomeTable
 from fairlead.targets.base import Driver
 from fairlead.types import (
+    UNLIMITED,
     Call,
     Decision,
     Failure,
     FailureKind,
     Forecast,
+    Limits,
     Message,
     Option,
     Outcome,
@@ -62,7 +64,7 @@ from fairlead.types import (
     Tokens,
     Trace,
 )
-from fairlead.worlds.base import UNLIMITED, Limits, Run
+from fairlead.worlds.base import Run
 from fairlead.worlds.live import Live
 from fairlead.worlds.replay import Recorded, replay
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Generator
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -219,6 +220,10 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Size in billions of parameters."""
     released: str | None = None
     """Date of release, ``YYYY-MM-DD``."""
+    answers: bool = True
+    """False: it acts only in plans that name it (a judge, a gate, an index), and no policy turns to it by itself."""
+    side_effects: bool | None = None
+    """Whether a call may do something that cannot be undone. None: agents and tools may, others do not."""
     tokenizer: str | None = None
     """Path of a ``tokenizer.json``: its contexts are then counted by it, not by rule of thumb."""
 
@@ -251,6 +256,12 @@ class Target(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     kind: Literal["model", "agent", "adapter", "tool", "retriever", "strategy"] = "model"
     profile: Profile = Profile()
+
+    @property
+    def side_effects(self) -> bool:
+        """Whether a call may do something that cannot be undone, so that it must not be sent twice: agents and tools, unless told otherwise."""
+        said = self.profile.side_effects
+        return self.kind in ("agent", "tool") if said is None else said
 
 
 # --------------------------------------------------------------------------------------------------- what is called
@@ -302,7 +313,13 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call", ta
     """One call that a plan asks for. `messages` and `params` replace the query's own where given."""
 
     target: str
-    purpose: Literal["answer", "probe", "judge", "merge"] = "answer"
+    purpose: Literal["answer", "probe", "judge", "merge", "gate", "plan", "retrieve"] = "answer"
+    """What for: an answer; a look at how an answer would go; a verdict on answers; one answer out of several; a forecast of a learned part
+    (see `fairlead.targets.gate`); whom to ask or in what steps; passages."""
+    prompt: str = ""
+    """Which kept prompt `messages` were written by, as ``name@version``."""
+    alone: bool = False
+    """Send none of the request's own fields (tools, formats, limits), only `messages` and `params`: it is not the client's question."""
     sample: int = 0
     """Which draw, so that replays can tell draws apart."""
     messages: tuple[Message, ...] | None = None
@@ -341,6 +358,8 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_calls: RawCalls = None
     error: Failure | None = None
     cancelled: bool = False
+    limited: Literal["", "budget", "deadline"] = ""
+    """Of a run's answer: a limit kept the plan from all it wanted to do, and this is the best that there was."""
     streamed: bool = False
     """Some of this answer has already gone to the client."""
     reply: bytes = b""
@@ -369,18 +388,56 @@ class Plan:
         raise NotImplementedError(f"{cls.__name__} needs a classmethod example() that returns a small plan of its kind")
 
 
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a run, or a step of one, may take: all its calls together, those of nested plans included."""
+
+    usd: float = inf
+    seconds: float = inf
+    calls: float = inf
+
+    @classmethod
+    def of(cls, constraints: Constraints) -> Limits:
+        """Read the limits off a query's constraints."""
+        c = constraints
+        if c.max_usd is None and c.deadline_seconds is None and c.max_calls is None:
+            return UNLIMITED
+        return cls(
+            usd=inf if c.max_usd is None else c.max_usd,
+            seconds=inf if c.deadline_seconds is None else c.deadline_seconds,
+            calls=inf if c.max_calls is None else c.max_calls,
+        )
+
+
+UNLIMITED: Final = Limits()
+
+
+class Late(Struct, frozen=True, kw_only=True):
+    """When a duplicate may start: a plan sees no clock, so the world that has one decides (see `fairlead.worlds.lateness`)."""
+
+    target: str
+    """Whose latency is watched: the duplicate starts when this target has taken longer than it mostly does."""
+    quantile: float = 0.95
+    otherwise: float = 1.0
+    """Seconds to wait while too few of its latencies are known."""
+    share: float = 0.05
+    """At most this share of the steps that name this target starts its duplicate: without a bound, duplicates make a slow fleet slower."""
+
+
 class Do(Struct, frozen=True, kw_only=True):
     """The one effect: run `branches` side by side.
 
     `need`: how many good ones must come back before the rest are cancelled (None: all are waited for, good or bad).
-    `after`: when each starts, in seconds from this step (a branch that is no longer needed never starts, and costs nothing).
+    `after`: when each starts, in seconds from this step, or a rule for it (a branch that is no longer needed never starts, and costs nothing;
+    with `need`, the next one starts at once if all that had started failed).
     `final`: the reply *is* the answer, so that a world may stream it to the client.
+    `limits`: what all branches together may take, within what the whole run may take.
     """
 
     branches: tuple[Call | Plan, ...]
     need: int | None = None
-    after: tuple[float, ...] | None = None
+    after: tuple[float | Late, ...] | None = None
     final: bool = False
+    limits: Limits | None = None
 
 
 Steps: TypeAlias = Generator[Do, tuple[Outcome, ...], Outcome]

@@ -20,6 +20,7 @@ from fairlead.cli import parser, verbs
 from fairlead.errors import ConfigError
 from fairlead.guards import Guard
 from fairlead.objective import Objective
+from fairlead.plans.base import decode
 from fairlead.types import Profile
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +151,7 @@ def test_every_key_is_documented(struct: Any) -> None:
         assert f"{section or ''}{field}" in spans, f"config.md does not tell `{section or ''}{field}`"
 
 
-@pytest.mark.parametrize("family", ["actions", "policies", "targets"])
+@pytest.mark.parametrize("family", ["actions", "plans", "policies", "targets"])
 def test_every_argument_is_documented(family: str) -> None:
     text = CONFIG_PAGE.read_text("utf-8")
     for name in catalog.CATALOG[family]:
@@ -196,6 +197,9 @@ def test_python_compiles_and_its_imports_exist(snippet: str) -> None:
 def test_configs_are_valid(snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = yaml.safe_load(snippet)
     assert isinstance(data, dict)
+    if "kind" in data:
+        decode(data)  # a plan
+        return
     if set(data) <= set(config.File.__struct_fields__) and not {"targets", "routes"} <= set(data):
         data = {"targets": {"small": {"type": "scripted"}}, "routes": {}, **data}
     elif set(data) == {"policy"}:

@@ -12,8 +12,8 @@ from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
 from fairlead.plans.vote import Vote
 from fairlead.testing import check_plan
-from fairlead.types import Call, Do, Failure, Outcome, Plan, Query, Steps
-from fairlead.worlds.base import Limits, Run
+from fairlead.types import Call, Do, Failure, Limits, Outcome, Plan, Query, Steps
+from fairlead.worlds.base import Run
 from fairlead.worlds.replay import LookUp, replay
 
 QUERY = Query.ask("What is 2 + 2?", id="q")

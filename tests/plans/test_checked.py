@@ -8,8 +8,8 @@ from fairlead.plans.checked import LONGEST, Checked
 from fairlead.plans.single import Single
 from fairlead.targets.scripted import Reply, Scripted
 from fairlead.testing import check_plan, comparable
-from fairlead.types import Failure, Message, Outcome, Plan, Profile, Query
-from fairlead.worlds.base import Limits, Run
+from fairlead.types import Failure, Limits, Message, Outcome, Plan, Profile, Query
+from fairlead.worlds.base import Run
 from fairlead.worlds.live import Live
 from fairlead.worlds.replay import Recorded, replay
 

@@ -26,8 +26,23 @@ from fairlead.plans.vote import Vote
 from fairlead.pool import Health
 from fairlead.targets.base import Driver
 from fairlead.testing import comparable
-from fairlead.types import Call, Do, Failure, Outcome, Path, Plan, Profile, Query, Sink, Step, Steps, Tokens
-from fairlead.worlds.base import UNLIMITED, Limits, Run
+from fairlead.types import (
+    UNLIMITED,
+    Call,
+    Do,
+    Failure,
+    Limits,
+    Outcome,
+    Path,
+    Plan,
+    Profile,
+    Query,
+    Sink,
+    Step,
+    Steps,
+    Tokens,
+)
+from fairlead.worlds.base import Run
 from fairlead.worlds.live import Live
 from fairlead.worlds.replay import LookUp, Recorded, replay
 
@@ -326,8 +341,16 @@ def test_a_call_abandoned_at_the_deadline_is_charged_what_was_reserved() -> None
     assert run.seconds == pytest.approx(1.0)
 
 
-def test_a_hedge_does_not_wait_beyond_the_deadline() -> None:
-    plan = Race(branches=(Call(target="a"), Call(target="b")), after=(0.0, 60.0))
+def test_the_next_starts_at_once_when_all_that_had_started_failed() -> None:
+    plan = Race(branches=(Call(target="a"), Call(target="b"), Call(target="c")), after=(0.0, 60.0, 70.0))
+    replies = {"a": reply(0.1, error="timeout"), "b": reply(0.2, error="unavailable"), "c": reply(0.3)}
+    for run in (live(plan, replies), replay(plan, QUERY, Dictated(replies))):
+        assert run.outcome.target == "c"
+        assert run.seconds == pytest.approx(0.6)
+
+
+def test_a_branch_that_waits_does_not_wait_beyond_the_deadline() -> None:
+    plan = Race(branches=(Call(target="a"), Call(target="b")), need=None, after=(0.0, 60.0))
     replies = {"a": reply(0.1, error="timeout"), "b": reply(0.1)}
     for run in (
         live(plan, replies, Limits(seconds=1.0)),
@@ -336,6 +359,36 @@ def test_a_hedge_does_not_wait_beyond_the_deadline() -> None:
         assert run.seconds == pytest.approx(1.0)
         assert run.steps[1].outcome.error is not None
         assert run.steps[1].outcome.error.kind == "deadline"
+
+
+@pytest.mark.parametrize("limits", [Limits(calls=1), Limits(usd=0.02), Limits(seconds=0.15)])
+def test_a_step_keeps_limits_of_its_own(limits: Limits) -> None:
+    class Inner(Struct, Plan, frozen=True, kw_only=True):
+        def run(self, query: Query) -> Steps:
+            best = Outcome(text="none")
+            try:
+                (best,) = yield Do(branches=(Call(target="a"),))
+                (second,) = yield Do(branches=(Call(target="b"),))
+            except LimitReached:
+                return best
+            return second if second.ok else best
+
+    class Outer(Struct, Plan, frozen=True, kw_only=True):
+        def run(self, query: Query) -> Steps:
+            (first,) = yield Do(branches=(Inner(),), limits=limits)
+            (second,) = yield Do(branches=(Call(target="c"),))
+            return with_(second, text=f"{first.text} {second.text}")
+
+        def targets(self) -> tuple[str, ...]:
+            return "a", "b", "c"
+
+    replies = {name: reply(0.1, text=name, usd=CEILING) for name in "abc"}
+    run = live(Outer(), replies)
+    assert run.outcome.text == "a c"
+    assert run.outcome.limited
+    assert comparable(replay(Outer(), QUERY, Recorded(run.steps))) == comparable(run)
+    table = replay(Outer(), QUERY, Dictated(replies), estimate=lambda call, query: CEILING)
+    assert comparable(table)[0] == comparable(run)[0]
 
 
 def test_concurrent_calls_cannot_overspend_together() -> None:

@@ -9,10 +9,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fairlead import catalog
+from fairlead.answers.base import extract, same
 from fairlead.errors import ConfigError, FairleadError, TableError, UnknownName
-from fairlead.plans.answers import Extractor, extract
 
 if TYPE_CHECKING:
     from fairlead.bench.training import Manifest, Seen
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Grader: TypeAlias = Callable[[str, str, str | None], float | None]
 """(prompt, answer, reference) -> quality in [0, 1], or None where it cannot tell."""
-NAMED = get_args(Extractor)
+NAMED = catalog.names("answers")
 Z90 = 1.645
 
 
@@ -150,8 +151,8 @@ class _Asking:
         references: Sequence[str | None],
         max_usd: float,
     ) -> None:
-        from fairlead.types import Call
-        from fairlead.worlds.base import Limits, Meter
+        from fairlead.types import Call, Limits
+        from fairlead.worlds.base import Meter
 
         self.joining, self.driver, self.grade = joining, driver, grade
         self.references, self.max_usd = references, max_usd
@@ -263,10 +264,11 @@ def grader(how: str) -> Grader:
     return graded
 
 
-def _matcher(how: Extractor) -> Grader:
+def _matcher(how: str) -> Grader:
     def match(_: str, answer: str, reference: str | None) -> float | None:
-        right = None if reference is None else extract(reference, how)
-        return None if right is None else float(extract(answer, how) == right)
+        if reference is None or extract(reference, how) is None:
+            return None
+        return float(same(answer, reference, how))
 
     return match
 

@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from fairlead.plans.answers import Extractor
 from fairlead.plans.asking import Asking
 from fairlead.plans.vote import Vote
 from fairlead.types import Outcome, Plan
@@ -66,7 +65,7 @@ class Agreement(Struct, frozen=True, kw_only=True, tag="agreement", tag_field="k
 
     above: float
     samples: int = 3
-    answers: Extractor = "text"
+    answers: str = "text"
     temperature: float = 0.8
 
     def __post_init__(self) -> None:

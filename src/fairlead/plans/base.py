@@ -43,6 +43,12 @@ def decode(data: Any, *, path: str = "$") -> Plan:
     return plan
 
 
+def targets_of(*parts: Plan | str | None) -> tuple[str, ...]:
+    """Return the targets of plans, and targets by name, each once in order of first use."""
+    names = (t for part in parts if part is not None for t in ((part,) if isinstance(part, str) else part.targets()))
+    return tuple(dict.fromkeys(names))
+
+
 def hook(kind: type[Any], data: Any) -> Any:
     """Decode hook for msgspec: fields typed `Plan` are looked up by kind."""
     if kind is Plan:

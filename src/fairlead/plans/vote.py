@@ -1,7 +1,7 @@
 """Ask several, or one several times, and give the answer that most agree on.
 
 Self-consistency (Wang et al., 2022, arXiv 2203.11171) is one member with `samples` > 1; several members make a plain ensemble. With
-`weights` each draw counts as much as its member. The vote is over answers in normal form (`answers.py`); a draw that failed, or
+`weights` each draw counts as much as its member. The vote is over answers in normal form (`fairlead.answers`); a draw that failed, or
 that holds no such answer, agrees with nobody. Ties go to the earliest member. The answer given is the first that voted for the
 winner, with the winner's share of all weight as its `confidence`: failures lower it, and a cascade may test it
 (`Cascade(steps=(Vote(…), …), accept=Confidence(above=0.7))`).
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fairlead.plans.answers import Extractor, extract
+from fairlead.answers.base import check, groups
 from fairlead.plans.single import Single
 from fairlead.types import Call, Do, Failure, Outcome, Plan, Query, Steps
 
@@ -30,12 +30,13 @@ class Vote(Struct, Plan, frozen=True, kw_only=True, tag="vote", tag_field="kind"
     members: tuple[Plan, ...]
     samples: int = 1
     weights: tuple[float, ...] | None = None
-    answers: Extractor = "text"
+    answers: str = "text"
     temperature: float = 0.8
 
     def __post_init__(self) -> None:
         if not self.members:
             raise ValueError("a vote needs at least one member")
+        check(self.answers)
         if self.samples < 1:
             raise ValueError("samples must be at least 1")
         if self.samples > 1 and not all(isinstance(m, Single) for m in self.members):
@@ -75,20 +76,19 @@ def draws(plan: Plan, samples: int, temperature: float) -> list[Call]:
     ]
 
 
-def elect(outcomes: Sequence[Outcome], weights: Sequence[float], how: Extractor) -> Outcome:
+def elect(outcomes: Sequence[Outcome], weights: Sequence[float], how: str) -> Outcome:
     """Return the first outcome that gave the winning answer, with the winner's share of all weight as its confidence.
 
     If no answer can be read off any of them: the first good one, with confidence 0; if none is good, the first failure.
     """
-    behind: dict[str, float] = {}
-    first: dict[str, Outcome] = {}
-    for outcome, weight in zip(outcomes, weights, strict=True):
-        answer = extract(outcome.text, how) if outcome.ok else None
-        if answer is not None:
-            behind[answer] = behind.get(answer, 0.0) + weight
-            first.setdefault(answer, outcome)
+    behind: dict[int, float] = {}
+    first: dict[int, Outcome] = {}
+    for outcome, weight, group in zip(outcomes, weights, groups(outcomes, how), strict=True):
+        if group is not None:
+            behind[group] = behind.get(group, 0.0) + weight
+            first.setdefault(group, outcome)
     if behind:
-        winner = max(behind, key=lambda a: behind[a])  # the first of equals: dicts keep order
+        winner = max(behind, key=lambda g: behind[g])  # the first of equals: dicts keep order
         return replace(first[winner], confidence=behind[winner] / sum(weights))
     for outcome in outcomes:
         if outcome.ok:

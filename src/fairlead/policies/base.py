@@ -128,6 +128,8 @@ class Policy(Component, ABC):
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Return options over `targets` (never empty), in order of preference, with probabilities that sum to 1.
 
+        Among the targets are some that only help in plans that name them: `answering` tells who may be turned to alone.
+
         Raises:
             NoEligibleTarget: with a reason for each target, if what the policy keeps (a budget, a rule) lets nobody act.
         """
@@ -195,6 +197,20 @@ class Policy(Component, ABC):
         check(prefer)
         said = f"wishes ({', '.join(sorted(prefer))}) are not heeded: {self.type_name()} ranks nobody by what they would bring"
         return (*proposal.reasons, said)
+
+
+def answering(targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Return those of `targets` whom a policy may turn to by themselves; the others act only in plans that name them.
+
+    Raises:
+        NoEligibleTarget: if there is none.
+    """
+    if all(t.profile.answers for t in targets):
+        return targets
+    able = tuple(t for t in targets if t.profile.answers)
+    if not able:
+        raise NoEligibleTarget({t.name: "acts only in plans that name it" for t in targets})
+    return able
 
 
 def checked(proposal: Proposal, targets: Sequence[Target], *, by: str) -> float:

@@ -26,7 +26,7 @@ from msgspec import Meta
 from fairlead.objective import Objective
 from fairlead.plans.single import Single
 from fairlead.policies.arms import ArmsPolicy, Keep
-from fairlead.policies.base import Positive, Proposal, Share
+from fairlead.policies.base import Positive, Proposal, Share, answering
 from fairlead.policies.prior import Floats
 from fairlead.policies.thompson import largest
 from fairlead.predictors.base import Predictor
@@ -67,6 +67,7 @@ class BetaThompson(ArmsPolicy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """State for each target the probability that it is the best."""
+        targets = answering(targets)
         order = sorted(targets, key=lambda t: t.name)
         view = self.read(signals, order)
         off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])

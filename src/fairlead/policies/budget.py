@@ -28,7 +28,7 @@ from typing import ClassVar, Self
 
 from fairlead.errors import NoEligibleTarget
 from fairlead.objective import Objective
-from fairlead.policies.base import Policy, Positive, Proposal, Share, preferred
+from fairlead.policies.base import Policy, Positive, Proposal, Share, answering, preferred
 from fairlead.policies.utility import compared
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
@@ -101,6 +101,7 @@ class Budget(Policy):
         Raises:
             NoEligibleTarget: if nothing is affordable.
         """
+        targets = answering(targets)
         spent = query.spent or _START
         left = self.usd - spent.usd
         objective = Objective(usd_weight=self.price(spent))

@@ -18,7 +18,7 @@ from msgspec import Meta
 from fairlead.errors import StateError
 from fairlead.objective import Objective
 from fairlead.policies.arms import Arm, ArmsPolicy
-from fairlead.policies.base import Positive, Proposal, Share, preferred
+from fairlead.policies.base import Positive, Proposal, Share, answering, preferred
 from fairlead.policies.prior import Pair
 from fairlead.predictors.base import Predictor
 from fairlead.preferences import penalties
@@ -55,6 +55,7 @@ class EMA(ArmsPolicy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Rank by moving average."""
+        targets = answering(targets)
         order = sorted(targets, key=lambda t: t.name)
         view = self.read(signals, order)
         off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from fairlead.objective import Objective
 from fairlead.policies.arms import ArmsPolicy, Keep
-from fairlead.policies.base import Positive, Proposal, Share, preferred
+from fairlead.policies.base import Positive, Proposal, Share, answering, preferred
 from fairlead.predictors.base import Predictor
 from fairlead.preferences import penalties
 from fairlead.types import Query, Signals, Target
@@ -65,6 +65,7 @@ class EpsilonGreedy(ArmsPolicy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Rank by mean."""
+        targets = answering(targets)
         order = sorted(targets, key=lambda t: t.name)
         view, rate = self.read(signals, order), self.rate
         off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])

@@ -6,7 +6,7 @@ from typing import Self
 
 from fairlead.errors import NoEligibleTarget
 from fairlead.plans.single import Single
-from fairlead.policies.base import Policy, Proposal
+from fairlead.policies.base import Policy, Proposal, answering
 from fairlead.types import Option, Plan, Query, Signals, Target
 
 
@@ -43,7 +43,8 @@ class Fixed(Policy):
         if self.only:
             raise NoEligibleTarget(dict.fromkeys(lacking, "not eligible now, and no other was asked for"))
         missing = ", ".join(lacking)
-        instead = next((name for name in wanted if name in eligible), None) or min(eligible)
+        able = {t.name for t in answering(targets)}
+        instead = next((name for name in wanted if name in able), None) or min(able)
         return Proposal(
             [Option(plan=Single(target=instead), probability=1.0)],
             f"the fixed plan needs {missing}, not eligible now; {instead} stands in",

@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 from msgspec import Meta
 
-from fairlead.policies.base import Policy, Proposal, Share, preferred
+from fairlead.policies.base import Policy, Proposal, Share, answering, preferred
 from fairlead.policies.utility import compared
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
@@ -86,6 +86,7 @@ class Floor(Policy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Forecast all, prefer the cheapest that is good enough."""
+        targets = answering(targets)
         order = sorted(targets, key=lambda t: t.name)
         forecast = dict(zip((t.name for t in order), self.predictor.predict(signals, order), strict=True))
         off, wishes = penalties(query.constraints.prefer, [(t,) for t in order], list(forecast.values()))

@@ -43,7 +43,7 @@ from msgspec.structs import replace
 from fairlead.errors import ConfigError
 from fairlead.objective import Objective
 from fairlead.plans.single import Single
-from fairlead.policies.base import Policy, Proposal
+from fairlead.policies.base import Policy, Proposal, answering
 from fairlead.policies.shadow import again, bounds_of, check_weighed, teach
 from fairlead.sequential import Evidence, begin, difference, e_value, scaled, weigh
 from fairlead.types import Option, Plan, Query, Reward, Signals, Target, Trace
@@ -151,7 +151,7 @@ class Guarded(Policy):
         """Mix what the policy proposes with the baselines; or, while stepped back, the other way round."""
         inner = self.policy.propose(query, signals, targets)
         own = shares(inner.options)
-        open_: set[Plan] = {Single(target=t.name) for t in targets}
+        open_: set[Plan] = {Single(target=t.name) for t in answering(targets)}
         bounds = bounds_of(inner)
         if bounds is not None:
             open_ &= bounds

@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from fairlead.objective import Objective
 from fairlead.policies.arms import Keep
-from fairlead.policies.base import Positive, Proposal, Share, preferred
+from fairlead.policies.base import Positive, Proposal, Share, answering, preferred
 from fairlead.policies.linear import Arms, LinearPolicy
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
@@ -65,6 +65,7 @@ class LinUCB(LinearPolicy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Rank by upper confidence bound."""
+        targets = answering(targets)
         order = sorted(targets, key=lambda t: t.name)
         off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])
         if self.blank(order):

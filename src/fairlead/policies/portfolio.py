@@ -95,7 +95,7 @@ class Portfolio(Policy):
         ]
         # A target that joined after the training stands in no plan: it is offered by itself, forecast from its profile.
         planned = {name for plan in self.plans.values() for name in plan.targets()}
-        choices += [(t, Single(target=t.name)) for t in targets if t.name not in planned]
+        choices += [(t, Single(target=t.name)) for t in targets if t.name not in planned and t.profile.answers]
         if not choices:
             raise NoEligibleTarget({t.name: "none of the portfolio's plans runs on those who may act" for t in targets})
         forecasts = self.predictor.predict(signals, [target for target, _ in choices])

@@ -54,7 +54,7 @@ from numpy.typing import NDArray
 
 from fairlead.errors import NotFitted, TableError, UnknownName
 from fairlead.plans.single import Single
-from fairlead.policies.base import Policy, Proposal
+from fairlead.policies.base import Policy, Proposal, answering
 from fairlead.policies.floor import Unit, amount
 from fairlead.policies.prior import credited
 from fairlead.policies.utility import compared
@@ -339,6 +339,7 @@ class Promise(Policy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Propose the rule's choice and the reference with their probabilities; the others follow, to take over if these fail."""
+        targets = answering(targets)
         here = {t.name for t in targets}
         asked = sorted(
             [*targets, *(Target(name=n) for n in self.targets_ if n not in here)], key=lambda target: target.name

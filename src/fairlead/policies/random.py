@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairlead.plans.single import Single
-from fairlead.policies.base import Policy, Proposal
+from fairlead.policies.base import Policy, Proposal, answering
 from fairlead.types import Option, Query, Signals, Target
 
 
@@ -23,6 +23,7 @@ class Random(Policy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Return one option per target, likeliest first."""
+        targets = answering(targets)
         reason = "random"
         if self.weights is None:
             shares = dict.fromkeys((t.name for t in targets), 1.0)

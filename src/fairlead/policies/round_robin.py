@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairlead.plans.single import Single
-from fairlead.policies.base import Policy, Proposal
+from fairlead.policies.base import Policy, Proposal, answering
 from fairlead.types import Option, Query, Signals, Target
 
 
@@ -16,6 +16,7 @@ class RoundRobin(Policy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Return the one option."""
+        targets = answering(targets)
         order = sorted(t.name for t in targets)
         turn = query.arrival % len(order)
         return Proposal([Option(plan=Single(target=order[turn]), probability=1.0)], f"turn {turn + 1} of {len(order)}")

@@ -38,7 +38,7 @@ from fairlead.conditions import Check, Condition, Measure, Sheet, keys
 from fairlead.errors import ConfigError, NoEligibleTarget, UnknownName, suggest
 from fairlead.plans import base as plans
 from fairlead.plans.single import Single
-from fairlead.policies.base import Policy, Proposal, Share
+from fairlead.policies.base import Policy, Proposal, Share, answering
 from fairlead.policies.random import Random
 from fairlead.types import Option, Plan, Query, Reward, Signals, Target, Trace
 
@@ -242,11 +242,11 @@ class Rules(Policy):
                 actions=rule.do,
             )
         if use.among is not None:
-            targets = tuple(t for t in targets if t.name in use.among)
+            targets = tuple(t for t in targets if t.name in use.among or not t.profile.answers)
         proposal = self.policies[use.policy].propose(query, signals, targets)
         fallbacks = proposal.fallbacks
         if fallbacks is None and (rule.required or use.among is not None):
-            rest = () if use.among is None else targets
+            rest = () if use.among is None else answering(targets)
             fallbacks = tuple(
                 dict.fromkeys([*(o.plan for o in proposal.options), *(Single(target=t.name) for t in rest)])
             )

@@ -25,7 +25,7 @@ import numpy as np
 from fairlead.objective import Objective
 from fairlead.plans.single import Single
 from fairlead.policies.arms import Keep
-from fairlead.policies.base import Positive, Proposal, Share, preferred
+from fairlead.policies.base import Positive, Proposal, Share, answering, preferred
 from fairlead.policies.linear import Arms, Floats, LinearPolicy
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
@@ -70,6 +70,7 @@ class Thompson(LinearPolicy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """State for each target the probability that it is the best."""
+        targets = answering(targets)
         order = sorted(targets, key=lambda t: t.name)
         off, wishes = penalties(query.constraints.prefer, [(t,) for t in order])
         if self.blank(order):

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fairlead.objective import Objective
-from fairlead.policies.base import Policy, Proposal, Share, preferred
+from fairlead.policies.base import Policy, Proposal, Share, answering, preferred
 from fairlead.predictors.base import Predictor
 from fairlead.predictors.features import Features
 from fairlead.preferences import penalties
@@ -48,6 +48,7 @@ class Utility(Policy):
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         """Forecast all, prefer the best."""
+        targets = answering(targets)
         forecasts = self.predictor.predict(signals, targets)
         off, wishes = penalties(query.constraints.prefer, [(t,) for t in targets], forecasts)
         ranked = [(t, self.objective.utility(f) - o, f) for t, f, o in zip(targets, forecasts, off, strict=True)]

@@ -30,7 +30,7 @@ def fields(call: Call, query: Query) -> dict[str, Raw]:
     Raises:
         TargetError: ``bad_request``, if a replaced message holds an image, sound or file that is not in the query's body.
     """
-    out = dict(query.body)
+    out = {} if call.alone else dict(query.body)
     if call.messages is not None:
         out["messages"] = _messages(call.messages, query)
     elif "messages" not in out:

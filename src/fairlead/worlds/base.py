@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import fsum, inf
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from fairlead.errors import LimitReached, OutOfBudget, OutOfTime
-from fairlead.types import Call, Constraints, Do, Failure, Outcome, Query, Step, Tokens
+from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Query, Step, Tokens
 
 Estimate: TypeAlias = Callable[[Call, Query], float | None]
 """Upper bound of one call's cost in USD; None where no price is known."""
@@ -30,29 +30,6 @@ _ABANDONED = frozenset({"broken_stream", "client_gone", "deadline", "malformed",
 
 PATIENCE = 100
 """How often a plan may ask again after a limit was thrown into it before its world ends it."""
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """What one run may take, all its calls together."""
-
-    usd: float = inf
-    seconds: float = inf
-    calls: float = inf
-
-    @classmethod
-    def of(cls, constraints: Constraints) -> Limits:
-        """Read the limits off a query's constraints."""
-        c = constraints
-        if c.max_usd is None and c.deadline_seconds is None and c.max_calls is None:
-            return UNLIMITED
-        return cls(
-            usd=inf if c.max_usd is None else c.max_usd,
-            seconds=inf if c.deadline_seconds is None else c.deadline_seconds,
-            calls=inf if c.max_calls is None else c.max_calls,
-        )
-
-
-UNLIMITED = Limits()
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -68,19 +45,31 @@ class Run(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, outcome: Outcome, steps: list[Step], seconds: float) -> Run:
         """Sum up."""
+        steps = sorted(steps, key=lambda s: s.path)  # the same story in whatever order the calls came back
         calls = [s.outcome for s in steps if s.call is not None]
         # A call that failed before it cost anything reports no price: that is zero, not unknown.
         known = [o.usd for o in calls if o.usd is not None or may_cost(o)]
         # fsum: the same total in whatever order the calls came back.
         usd = None if any(u is None for u in known) else fsum(u for u in known if u is not None)
         counts = [o.tokens for o in calls if o.tokens is not None]
+        limited = _limited(steps) if outcome.ok else ""
+        if limited != outcome.limited:
+            outcome = msgspec.structs.replace(outcome, limited=limited)
         return cls(
             outcome=outcome,
-            steps=tuple(sorted(steps, key=lambda s: s.path)),
+            steps=tuple(steps),
             usd=usd,
             seconds=seconds,
             tokens=counts[0] if len(counts) == 1 else add_tokens(counts),
         )
+
+
+def _limited(steps: list[Step]) -> Literal["", "budget", "deadline"]:
+    """Name the limit that ended a step or kept a call from being made, if one did."""
+    for step in steps:
+        if (error := step.outcome.error) is not None and (error.kind == "budget" or error.kind == "deadline"):
+            return error.kind
+    return ""
 
 
 def may_cost(outcome: Outcome) -> bool:
@@ -103,22 +92,43 @@ def add_tokens(counts: list[Tokens]) -> Tokens:
 
 
 class Meter:
-    """Keeps one run within its limits."""
+    """Keeps one run, or one step of it, within its limits. What a step's meter counts, the meters around it count too."""
 
-    __slots__ = ("calls", "cover", "estimate", "limits", "reserved_usd", "spent_usd")
+    __slots__ = ("begun_seconds", "calls", "cover", "estimate", "limits", "parent", "reserved_usd", "spent_usd")
 
-    def __init__(self, limits: Limits, estimate: Estimate | None = None, cover: Cover | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        estimate: Estimate | None = None,
+        cover: Cover | None = None,
+        *,
+        parent: Meter | None = None,
+        begun_seconds: float = 0.0,
+    ) -> None:
         self.limits = limits
         self.estimate = estimate
         self.cover = cover
+        self.parent = parent
+        self.begun_seconds = begun_seconds
         self.spent_usd = 0.0
         self.reserved_usd = 0.0
         self.calls = 0
 
+    def within(self, limits: Limits | None, elapsed_seconds: float) -> Meter:
+        """Return the meter of a step that begins now and has limits of its own; this one if it has none."""
+        if limits is None:
+            return self
+        return Meter(limits, self.estimate, parent=self, begun_seconds=elapsed_seconds)
+
+    def left_seconds(self, elapsed_seconds: float) -> float:
+        """Return the time that is left, the run's and the step's; below 0 if it is over."""
+        left = self.limits.seconds - (elapsed_seconds - self.begun_seconds)
+        return left if self.parent is None else min(left, self.parent.left_seconds(elapsed_seconds))
+
     def stop(self, elapsed_seconds: float) -> LimitReached | None:
         """Say whether the next step may begin."""
         limits = self.limits
-        if limits is UNLIMITED:
+        if limits is UNLIMITED and self.parent is None:
             return None
         usd = self.spent_usd + self.reserved_usd
         # At the limit itself a call that costs nothing still fits: `reserve` decides, if it can tell.
@@ -126,33 +136,43 @@ class Meter:
             return OutOfBudget(f"{self.spent_usd:.6f} USD of {limits.usd:.6f} are spent")
         if self.calls >= limits.calls:
             return OutOfBudget(f"all {limits.calls:g} calls are made")
-        if elapsed_seconds >= limits.seconds:
+        if elapsed_seconds - self.begun_seconds >= limits.seconds:
             return OutOfTime(f"the deadline of {limits.seconds:g} s has passed")
-        return None
+        return None if self.parent is None else self.parent.stop(elapsed_seconds)
 
     def reserve(self, call: Call, query: Query) -> float | Failure:
         """Set aside what `call` may cost; a `Failure` if it does not fit."""
-        limits = self.limits
-        if limits is UNLIMITED and self.cover is None:
+        if self.limits is UNLIMITED and self.cover is None and self.parent is None:
             self.calls += 1
             return 0.0
-        bounded = limits.usd < inf or self.cover is not None
+        meters = self._chain()
+        bounded = any(m.limits.usd < inf or m.cover is not None for m in meters)
         usd = self.estimate(call, query) if self.estimate is not None and bounded else 0.0
         if usd is None:
             message = (
                 f"the price of {call.target} is unknown, so its limit on spend cannot be kept; give its profile prices"
             )
             return Failure(kind="budget", message=message)
-        if self.spent_usd + self.reserved_usd + usd > limits.usd:
-            return Failure(kind="budget", message=f"a call to {call.target} may cost {usd:.6f} USD, more than is left")
-        if self.calls + 1 > limits.calls:
-            return Failure(kind="budget", message=f"all {limits.calls:g} calls are made")
-        if self.cover is not None and not self.cover(self.spent_usd + self.reserved_usd + usd):
-            message = f"a call to {call.target} may cost {usd:.6f} USD, more than is left of the route's budget"
-            return Failure(kind="budget", message=message)
-        self.calls += 1
-        self.reserved_usd += usd
+        for meter in meters:
+            if why := meter._refusal(call, usd):
+                return Failure(kind="budget", message=why)
+        for meter in meters:
+            meter.calls += 1
+            meter.reserved_usd += usd
         return usd
+
+    def _chain(self) -> tuple[Meter, ...]:
+        return (self,) if self.parent is None else (self, *self.parent._chain())
+
+    def _refusal(self, call: Call, usd: float) -> str:
+        """Say why one more call of at most so many USD does not fit; nothing if it does."""
+        if self.spent_usd + self.reserved_usd + usd > self.limits.usd:
+            return f"a call to {call.target} may cost {usd:.6f} USD, more than is left"
+        if self.calls + 1 > self.limits.calls:
+            return f"all {self.limits.calls:g} calls are made"
+        if self.cover is not None and not self.cover(self.spent_usd + self.reserved_usd + usd):
+            return f"a call to {call.target} may cost {usd:.6f} USD, more than is left of the route's budget"
+        return ""
 
     def priced(self, call: Call, query: Query, outcome: Outcome) -> Outcome:
         """Return `outcome`, with the estimate as its cost if it was abandoned and did not tell."""
@@ -166,15 +186,17 @@ class Meter:
         Returns:
             The charge for a call that does not tell; None if it does, or nothing was set aside.
         """
-        self.reserved_usd -= reserved_usd
         charge = _charge(reserved_usd, outcome)
-        self.spent_usd += charge
+        for meter in self._chain():
+            meter.reserved_usd -= reserved_usd
+            meter.spent_usd += charge
         return charge if outcome.usd is None and charge else None
 
     def strike(self, reserved_usd: float, outcome: Outcome) -> None:
         """Take back a call that in the end was never begun (virtual time alone knows such)."""
-        self.calls -= 1
-        self.spent_usd -= _charge(reserved_usd, outcome)
+        for meter in self._chain():
+            meter.calls -= 1
+            meter.spent_usd -= _charge(reserved_usd, outcome)
 
 
 def _charge(reserved_usd: float, outcome: Outcome) -> float:
@@ -188,8 +210,8 @@ def halted(reached: LimitReached) -> Failure:
     return Failure(kind="deadline" if isinstance(reached, OutOfTime) else "budget", message=str(reached))
 
 
-def delays(do: Do) -> tuple[float, ...]:
-    """Return when each branch of `do` starts, in seconds from the step.
+def delays(do: Do, late: Callable[[Late], float]) -> tuple[float, ...]:
+    """Return when each branch of `do` starts, in seconds from the step; ``inf``: only if all that have started fail. `late` reads a rule.
 
     Raises:
         ValueError: if the step does not make sense; the world reports it as a broken plan.
@@ -200,4 +222,7 @@ def delays(do: Do) -> tuple[float, ...]:
         return (0.0,) * len(do.branches)
     if len(do.after) != len(do.branches):
         raise ValueError(f"{len(do.branches)} branches have {len(do.after)} start times")
-    return do.after
+    rules = [isinstance(a, Late) for a in do.after]
+    if any(rules) and (do.need is None or all(rules)):
+        raise ValueError("a duplicate needs a call that it duplicates, and a number of answers that is enough")
+    return tuple(late(a) if isinstance(a, Late) else a for a in do.after)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import inf
 from time import perf_counter
 
 import msgspec
@@ -16,24 +18,31 @@ import msgspec
 from fairlead.errors import LimitReached
 from fairlead.pool import Health
 from fairlead.targets.base import Driver
-from fairlead.types import Call, Do, Failure, Outcome, Path, Plan, Query, Sink, Step
-from fairlead.worlds.base import PATIENCE, UNLIMITED, Cover, Estimate, Limits, Meter, Run, delays, halted
+from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Path, Plan, Query, Sink, Step
+from fairlead.worlds.base import PATIENCE, Cover, Estimate, Meter, Run, delays, halted
+from fairlead.worlds.lateness import Lateness
 
 log = logging.getLogger(__name__)
 
 
 class Live:
-    """The drivers that calls go to, and the health that they report to.
+    """The drivers that calls go to, and the health and latencies that they report to.
 
     Without an `estimate` nothing is reserved: a limit on spend is then only noticed after the call that reached it.
     """
 
     def __init__(
-        self, *, drivers: Mapping[str, Driver], health: Health | None = None, estimate: Estimate | None = None
+        self,
+        *,
+        drivers: Mapping[str, Driver],
+        health: Health | None = None,
+        estimate: Estimate | None = None,
+        lateness: Lateness | None = None,
     ) -> None:
         self.drivers = drivers
         self.health = health
         self.estimate = estimate
+        self.lateness = lateness or Lateness()
 
     def open(
         self,
@@ -66,7 +75,6 @@ class LiveRun:
     ) -> None:
         self.world, self.plan, self.query, self.sink = world, plan, query, sink
         self.meter = Meter(limits, world.estimate, cover)
-        self.deadline_seconds = limits.seconds
         self.steps: list[Step] = []
         self.answering: tuple[str, Path] | None = None
         """The target whose reply goes to the client as it comes, and the address of that call."""
@@ -74,7 +82,7 @@ class LiveRun:
 
     async def go(self) -> Run:
         """Run the plan to its end."""
-        return self.close(await self._drive(self.plan, (), self.sink))
+        return self.close(await self._drive(self.plan, (), self.sink, self.meter))
 
     def close(self, outcome: Outcome) -> Run:
         """Sum up with `outcome` as the answer; also for a run that was cancelled."""
@@ -83,20 +91,20 @@ class LiveRun:
     def _elapsed(self) -> float:
         return perf_counter() - self.start
 
-    async def _drive(self, plan: Plan, path: Path, sink: Sink | None) -> Outcome:
+    async def _drive(self, plan: Plan, path: Path, sink: Sink | None, meter: Meter) -> Outcome:
         steps = plan.run(self.query)
         outcomes: tuple[Outcome, ...] | None = None
         n = throws = 0
         try:
             while True:
                 do = next(steps) if outcomes is None else steps.send(outcomes)
-                while reached := self.meter.stop(self._elapsed()):
+                while reached := meter.stop(self._elapsed()):
                     self._note((*path, n), Outcome(error=halted(reached)))
                     n, throws = n + 1, throws + 1
                     if throws > PATIENCE:
                         return Outcome(error=halted(reached))
                     do = steps.throw(reached)
-                outcomes = await self._do(do, (*path, n), sink)
+                outcomes = await self._do(do, (*path, n), sink, meter)
                 n += 1
         except StopIteration as stop:
             answer: Outcome = stop.value
@@ -109,19 +117,24 @@ class LiveRun:
         finally:
             steps.close()
 
-    async def _do(self, do: Do, path: Path, sink: Sink | None) -> tuple[Outcome, ...]:
-        branches, after = do.branches, delays(do)
+    async def _do(self, do: Do, path: Path, sink: Sink | None, meter: Meter) -> tuple[Outcome, ...]:
+        branches = do.branches
+        after = delays(do, partial(self.world.lateness.delay, branches=branches, query=self.query))
+        meter = meter.within(do.limits, self._elapsed())
         if len(branches) == 1 and not after[0]:
-            return (await self._branch(branches[0], (*path, 0), sink if do.final else None, 0.0),)
+            return (await self._branch(branches[0], (*path, 0), sink if do.final else None, meter),)
+        starts = [_Start(seconds, late) for seconds, late in zip(after, do.after or after, strict=True)]
         tasks = [
-            asyncio.ensure_future(self._branch(b, (*path, i), None, delay))
-            for i, (b, delay) in enumerate(zip(branches, after, strict=True))
+            asyncio.ensure_future(self._later(start, b, (*path, i), meter))
+            for i, (b, start) in enumerate(zip(branches, starts, strict=True))
         ]
         pending: set[asyncio.Task[Outcome]] = set(tasks)
         need = len(tasks) if do.need is None else do.need
         back = 0
         try:
             while pending and back < need:
+                if do.need is not None:
+                    _hurry(starts, tasks)
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 back += sum(1 for t in done if do.need is None or (not t.cancelled() and t.result().ok))
         finally:
@@ -135,18 +148,26 @@ class LiveRun:
                     self._note((*path, i), Outcome(cancelled=True))
         return tuple(Outcome(cancelled=True) if t.cancelled() else t.result() for t in tasks)
 
-    async def _branch(self, branch: Call | Plan, path: Path, sink: Sink | None, delay: float) -> Outcome:
-        if delay:
-            await asyncio.sleep(max(0.0, min(delay, self.deadline_seconds - self._elapsed())))
-        if isinstance(branch, Call):
-            return await self._call(branch, path, sink)
-        return await self._drive(branch, path, sink)
+    async def _later(self, start: _Start, branch: Call | Plan, path: Path, meter: Meter) -> Outcome:
+        """Run a branch when its turn has come."""
+        if start.seconds:
+            seconds = max(0.0, min(start.seconds, meter.left_seconds(self._elapsed())))
+            on_time = not await start.hurried(None if seconds == inf else seconds)
+            if on_time and start.late is not None and not self.world.lateness.take(start.late):
+                await start.hurried(None)
+        start.begun = True
+        return await self._branch(branch, path, None, meter)
 
-    async def _call(self, call: Call, path: Path, sink: Sink | None) -> Outcome:
+    async def _branch(self, branch: Call | Plan, path: Path, sink: Sink | None, meter: Meter) -> Outcome:
+        if isinstance(branch, Call):
+            return await self._call(branch, path, sink, meter)
+        return await self._drive(branch, path, sink, meter)
+
+    async def _call(self, call: Call, path: Path, sink: Sink | None, meter: Meter) -> Outcome:
         start = self._elapsed()
         if sink is not None:
             self.answering = (call.target, path)
-        reserved = self.meter.reserve(call, self.query)
+        reserved = meter.reserve(call, self.query)
         if isinstance(reserved, Failure):
             outcome = Outcome(target=call.target, error=reserved)
             self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start))
@@ -158,14 +179,15 @@ class LiveRun:
                 failure = Failure(kind="not_found", message=f"no target is called {call.target!r}")
                 outcome = Outcome(target=call.target, error=failure)
             else:
-                left = self.deadline_seconds - self._elapsed()
+                left = meter.left_seconds(self._elapsed())
                 outcome = await driver.ask(call, self.query, sink, within_seconds=left)
         finally:
             if outcome.cancelled:
                 outcome = msgspec.structs.replace(outcome, seconds=self._elapsed() - start)
-            outcome = self.meter.priced(call, self.query, outcome)
-            charged = self.meter.settle(reserved, outcome)
+            outcome = meter.priced(call, self.query, outcome)
+            charged = meter.settle(reserved, outcome)
             self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start, charged_usd=charged))
+            self.world.lateness.note(outcome)
         health = self.world.health
         if health is not None:
             if outcome.error is None:
@@ -176,3 +198,33 @@ class LiveRun:
 
     def _note(self, path: Path, outcome: Outcome) -> None:
         self.steps.append(Step(path=path, outcome=outcome, start_seconds=self._elapsed()))
+
+
+class _Start:
+    """When one branch of a step starts."""
+
+    __slots__ = ("begun", "late", "now", "seconds")
+
+    def __init__(self, seconds: float, late: float | Late) -> None:
+        self.seconds = seconds
+        self.late = late if isinstance(late, Late) else None
+        self.begun = not seconds
+        self.now = asyncio.Event()
+
+    async def hurried(self, seconds: float | None) -> bool:
+        """Wait so many seconds (None: for ever), or until it is to start at once: then say so."""
+        try:
+            await asyncio.wait_for(self.now.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _hurry(starts: Sequence[_Start], tasks: Sequence[asyncio.Task[Outcome]]) -> None:
+    """Have the next branch start at once if all that have started are back: they failed, or nobody would ask."""
+    waiting = [s for s in starts if not s.begun]
+    begun = [t for s, t in zip(starts, tasks, strict=True) if s.begun]
+    if waiting and begun and all(t.done() for t in begun):
+        first = min(waiting, key=lambda s: s.seconds)
+        first.begun = True
+        first.now.set()

@@ -14,10 +14,13 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import partial
+from math import inf
 
 from fairlead.errors import LimitReached, OutOfBudget, OutOfTime
-from fairlead.types import Call, Do, Failure, Outcome, Path, Plan, Query, Step
-from fairlead.worlds.base import PATIENCE, UNLIMITED, Estimate, Limits, Meter, Run, delays, halted
+from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Path, Plan, Query, Step
+from fairlead.worlds.base import PATIENCE, Estimate, Meter, Run, delays, halted
+from fairlead.worlds.lateness import Lateness
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ class LookUp(ABC):
 
     timed: bool = True
     """Whether `need` and `after` are decided by virtual time (else by what the record says)."""
+    lateness: Lateness | None = None
+    """Latencies over many runs, by which duplicates start; None: after `Late.otherwise`, as often as they are wanted."""
 
 
 class Recorded(LookUp):
@@ -81,13 +86,13 @@ class _Replay:
     def __init__(self, query: Query, look_up: LookUp, meter: Meter) -> None:
         self.query, self.look_up, self.meter = query, look_up, meter
         self.steps: list[Step] = []
-        self.reserved_usd: dict[Path, float] = {}
+        self.reserved: dict[Path, tuple[Meter, float]] = {}
 
     def go(self, plan: Plan) -> Run:
-        outcome, seconds = self._drive(plan, (), 0.0)
+        outcome, seconds = self._drive(plan, (), 0.0, self.meter)
         return Run.of(outcome, self.steps, seconds)
 
-    def _drive(self, plan: Plan, path: Path, now: float) -> tuple[Outcome, float]:
+    def _drive(self, plan: Plan, path: Path, now: float, meter: Meter) -> tuple[Outcome, float]:
         """Return the answer and the (virtual) time at which it is there."""
         steps = plan.run(self.query)
         outcomes: tuple[Outcome, ...] | None = None
@@ -95,14 +100,14 @@ class _Replay:
         try:
             while True:
                 do = next(steps) if outcomes is None else steps.send(outcomes)
-                while reached := self.look_up.limit((*path, n)) or self.meter.stop(now):
+                while reached := self.look_up.limit((*path, n)) or meter.stop(now):
                     note = Step(path=(*path, n), outcome=Outcome(error=halted(reached)), start_seconds=now)
                     self.steps.append(note)
                     n, throws = n + 1, throws + 1
                     if throws > PATIENCE:
                         return Outcome(error=halted(reached)), now
                     do = steps.throw(reached)
-                outcomes, now = self._do(do, (*path, n), now)
+                outcomes, now = self._do(do, (*path, n), now, meter)
                 n += 1
         except StopIteration as stop:
             return stop.value, now
@@ -114,21 +119,33 @@ class _Replay:
         finally:
             steps.close()
 
-    def _do(self, do: Do, path: Path, now: float) -> tuple[tuple[Outcome, ...], float]:
-        left = max(0.0, self.meter.limits.seconds - now)
-        after = tuple(min(a, left) for a in delays(do))
-        if do.need is None or not self.look_up.timed:
-            ran = [self._branch(b, (*path, i), now + after[i]) for i, b in enumerate(do.branches)]
+    def _do(self, do: Do, path: Path, now: float, meter: Meter) -> tuple[tuple[Outcome, ...], float]:
+        after = delays(do, partial(self._late, do))
+        if not self.look_up.timed:
+            ran = [self._branch(b, (*path, i), now, meter) for i, b in enumerate(do.branches)]
             return tuple(o for o, _ in ran), max([end for _, end in ran], default=now)
-        # In order of start: a branch begins unless enough good answers were back before its turn came.
+        meter = meter.within(do.limits, now)
+        left = max(0.0, meter.left_seconds(now))
+        if do.need is None:
+            ran = [self._branch(b, (*path, i), now + min(after[i], left), meter) for i, b in enumerate(do.branches)]
+            return tuple(o for o, _ in ran), max([end for _, end in ran], default=now)
+        # In order of start: a branch begins unless enough good answers were back before its turn came; at once if all others failed.
         results: dict[int, tuple[Outcome, float]] = {}
         taken: dict[int, tuple[int, int]] = {}
         for i in sorted(range(len(after)), key=lambda i: after[i]):
-            good = sum(1 for o, end in results.values() if o.ok and end < now + after[i])
-            if good < do.need:
-                since = len(self.steps)
-                results[i] = self._branch(do.branches[i], (*path, i), now + after[i])
-                taken[i] = (since, len(self.steps))
+            start = now + min(after[i], left if after[i] < inf else inf)
+            all_back = max([end for _, end in results.values()], default=now)
+            if sum(1 for o, end in results.values() if o.ok and end < start) >= do.need:
+                continue
+            if results and all_back < start:
+                start = all_back
+            elif not self._may_start(do, i):
+                if sum(1 for o, _ in results.values() if o.ok) >= do.need:
+                    continue
+                start = all_back
+            since = len(self.steps)
+            results[i] = self._branch(do.branches[i], (*path, i), start, meter)
+            taken[i] = (since, len(self.steps))
         ends = sorted(end for o, end in results.values() if o.ok)
         until = ends[do.need - 1] if len(ends) >= do.need else max([end for _, end in results.values()], default=now)
         lost = Outcome(cancelled=True)
@@ -138,6 +155,14 @@ class _Replay:
         back = [results.get(i, (lost, now)) for i in range(len(after))]
         return tuple(o if end <= until else lost for o, end in back), until
 
+    def _late(self, do: Do, late: Late) -> float:
+        lateness = self.look_up.lateness
+        return late.otherwise if lateness is None else lateness.delay(late, do.branches, self.query)
+
+    def _may_start(self, do: Do, i: int) -> bool:
+        late, lateness = None if do.after is None else do.after[i], self.look_up.lateness
+        return not isinstance(late, Late) or lateness is None or lateness.take(late)
+
     def _cut(self, since: int, to: int, until: float) -> None:
         """Take back what a loser would only have begun after it was stopped."""
         kept = []
@@ -145,19 +170,20 @@ class _Replay:
             if step.start_seconds <= until:
                 kept.append(step)
             elif step.call is not None and (step.outcome.error is None or step.outcome.error.kind != "budget"):
-                self.meter.strike(self.reserved_usd[step.path], step.outcome)
+                meter, reserved = self.reserved[step.path]
+                meter.strike(reserved, step.outcome)
         self.steps[since:to] = kept
 
-    def _branch(self, branch: Call | Plan, path: Path, now: float) -> tuple[Outcome, float]:
+    def _branch(self, branch: Call | Plan, path: Path, now: float, meter: Meter) -> tuple[Outcome, float]:
         if isinstance(branch, Call):
-            return self._call(branch, path, now)
+            return self._call(branch, path, now, meter)
         stopped = self.look_up.cancelled(path)
         if stopped is not None:
             self.steps.extend(stopped)
             return Outcome(cancelled=True), now
-        return self._drive(branch, path, now)
+        return self._drive(branch, path, now, meter)
 
-    def _call(self, call: Call, path: Path, now: float) -> tuple[Outcome, float]:
+    def _call(self, call: Call, path: Path, now: float, meter: Meter) -> tuple[Outcome, float]:
         outcome = self.look_up.outcome(call, path)
         if outcome is None:
             return Outcome(cancelled=True), now
@@ -166,19 +192,21 @@ class _Replay:
             self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=now))
             return Outcome(cancelled=True), now + outcome.seconds
         if self.look_up.timed:
-            reserved = self.meter.reserve(call, self.query)
+            reserved = meter.reserve(call, self.query)
             if isinstance(reserved, Failure):
                 outcome = Outcome(target=call.target, error=reserved)
             else:
-                left = self.meter.limits.seconds - now
+                left = meter.left_seconds(now)
                 if left <= 0.0:
                     failure = Failure(kind="deadline", message=f"no time left for {call.target}")
                     outcome = Outcome(target=call.target, usd=0.0, error=failure)
                 elif outcome.seconds > left:
                     failure = Failure(kind="deadline", message=f"the deadline passes while {call.target} answers")
                     outcome = Outcome(target=call.target, error=failure, usd=outcome.usd, seconds=left)
-                outcome = self.meter.priced(call, self.query, outcome)
-                self.reserved_usd[path] = reserved
-                self.meter.settle(reserved, outcome)
+                outcome = meter.priced(call, self.query, outcome)
+                self.reserved[path] = meter, reserved
+                meter.settle(reserved, outcome)
+                if self.look_up.lateness is not None:
+                    self.look_up.lateness.note(outcome)
         self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=now))
         return outcome, now + outcome.seconds

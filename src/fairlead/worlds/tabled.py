@@ -75,6 +75,24 @@ class Tabled(LookUp):
         )
 
 
+class Beside(LookUp):
+    """Some targets' outcomes of one query as they are given, the others' looked up: gates, which no table has, beside a table.
+
+    Args:
+        look_up: where other outcomes come from.
+        outcomes: by target.
+    """
+
+    def __init__(self, look_up: LookUp, outcomes: Mapping[str, Outcome]) -> None:
+        self.look_up, self.outcomes = look_up, dict(outcomes)
+        self.timed, self.lateness = look_up.timed, look_up.lateness
+
+    def outcome(self, call: Call, path: Path) -> Outcome | None:
+        """Look up by target, then elsewhere."""
+        given = self.outcomes.get(call.target)
+        return self.look_up.outcome(call, path) if given is None else given
+
+
 def _failed(call: Call, message: str) -> Outcome:
     return Outcome(target=call.target, error=Failure(kind="not_found", message=message))
 

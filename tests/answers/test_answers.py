@@ -1,6 +1,6 @@
 import pytest
 
-from fairlead.plans.answers import extract
+from fairlead.answers.base import extract
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ from fairlead.plans.answers import extract
     ],
 )
 def test_extract(how: str, text: str, answer: str | None) -> None:
-    assert extract(text, how) == answer  # type: ignore[arg-type]
+    assert extract(text, how) == answer

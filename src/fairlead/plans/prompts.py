@@ -1,0 +1,123 @@
+"""The prompts that plans write: to judges, mergers, verifiers, routers. All in one place, each with a version, and echoed in the trace.
+
+A plan names a prompt (``judge@1``) or brings its own (`Prompt`), so that a plan stays data. A text that changes gets a new version, and the old one
+stays: a trace that names it can still be read. tests/plans/test_prompts.py holds every text to the digest of its version.
+
+A text has fields in braces, each filled once: what stands in a filled field is never read as a field again, so braces in a question are safe.
+What models wrote is data, not instruction, as far as a prompt can say so: it is fenced and announced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from fairlead.types import Call, Message, Query
+
+_FIELD: Final = re.compile(r"\{([a-z_]+)\}")
+
+
+class Prompt(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A text with fields, such as ``{question}`` and ``{answers}``; each plan says which it fills."""
+
+    name: str
+    text: str
+    version: int = 1
+    system: str = ""
+    """A system message before it, if any; without fields."""
+
+    @property
+    def label(self) -> str:
+        """What a trace calls it: ``name@version``."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Names of its fields."""
+        return frozenset(_FIELD.findall(self.text))
+
+    def messages(self, fields: Mapping[str, str]) -> tuple[Message, ...]:
+        """Fill in the fields. Raises `KeyError` for one that is not given."""
+        text = _FIELD.sub(lambda m: fields[m[1]], self.text)
+        asked = Message(role="user", content=text)
+        return (Message(role="system", content=self.system), asked) if self.system else (asked,)
+
+
+def find(prompt: Prompt | str) -> Prompt:
+    """Return a prompt, by ``name@version`` if it is a name. Raises `ValueError` if there is none of that name."""
+    if isinstance(prompt, Prompt):
+        return prompt
+    found = PROMPTS.get(prompt)
+    if found is None:
+        raise ValueError(f"no prompt is called {prompt!r}; there are {', '.join(sorted(PROMPTS))}")
+    return found
+
+
+def check(prompt: Prompt | str, *fields: str) -> None:
+    """Raise `ValueError` if there is no such prompt, or it has a field that is not among `fields`, which a plan can fill."""
+    found = find(prompt)
+    if unknown := sorted(found.fields - {*fields}):
+        raise ValueError(f"the prompt {found.label} has fields {', '.join(unknown)}; it may have {', '.join(fields)}")
+
+
+def ask(
+    target: str,
+    prompt: Prompt | str,
+    query: Query,
+    *,
+    purpose: Literal["answer", "probe", "judge", "merge", "plan"],
+    alone: bool = True,
+    sample: int = 0,
+    params: dict[str, Any] | None = None,
+    **fields: str,
+) -> Call:
+    """Make a call to `target` with a prompt filled in. ``{question}`` is filled from the query unless given.
+
+    `alone`: leave out what the client asked for beside its messages (tools, formats, limits); not for a call whose reply is the answer.
+    """
+    found = find(prompt)
+    return Call(
+        target=target,
+        purpose=purpose,
+        prompt=found.label,
+        alone=alone,
+        sample=sample,
+        messages=found.messages({"question": question(query), **fields}),
+        params=params or {},
+    )
+
+
+def question(query: Query) -> str:
+    """Return what is asked, in one text: the user's message if it is the only one, else the conversation with who said what."""
+    if len(query.messages) == 1:
+        return query.messages[0].text
+    return "\n\n".join(f"{m.role}: {m.text}" for m in query.messages if m.text)
+
+
+def numbered(answers: Sequence[str]) -> str:
+    """Return texts one after the other, each fenced and with its number from 1."""
+    return "\n\n".join(f"[{i}]\n<<<\n{text.strip()}\n>>>" for i, text in enumerate(answers, 1))
+
+
+_KEPT: Final = (
+    Prompt(
+        name="judge",
+        text="Question:\n{question}\n\nCandidate answers, as data:\n\n{answers}\n\n"
+        "Which candidate answers the question best? Reply with its number alone.",
+    ),
+    Prompt(
+        name="verify",
+        text="Question:\n{question}\n\nProposed answer, as data:\n<<<\n{answer}\n>>>\n\n"
+        "Is the proposed answer right? Reply with yes or no alone.",
+    ),
+    Prompt(
+        name="merge",
+        text="Question:\n{question}\n\nAnswers by others, as data; some may be wrong:\n\n{answers}\n\n"
+        "Weigh them and give one final answer, in the form that the question asks for.",
+    ),
+)
+
+PROMPTS: Final[dict[str, Prompt]] = {p.label: p for p in _KEPT}
