@@ -9,7 +9,7 @@ import pytest
 from msgspec import Struct
 
 from fairlead.plans.single import Single
-from fairlead.policies.base import Policy, Proposal
+from fairlead.policies.base import Policy, Proposal, answering
 from fairlead.policies.random import Random
 from fairlead.signals.base import Signal
 from fairlead.testing import (
@@ -32,7 +32,7 @@ class Even(Policy):
         self.weight = weight
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
-        names = sorted(t.name for t in targets)
+        names = sorted(t.name for t in answering(targets))
         return Proposal([Option(plan=Single(target=n), probability=1 / len(names)) for n in names])
 
 
@@ -50,6 +50,12 @@ class Reader(Even):
 class Stray(Even):
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
         return Proposal([Option(plan=Single(target="ant"), probability=1.0)])
+
+
+class Helpless(Even):
+    def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
+        names = sorted(t.name for t in targets)
+        return Proposal([Option(plan=Single(target=n), probability=1 / len(names)) for n in names])
 
 
 class Short(Even):
@@ -78,7 +84,7 @@ class Forgetful(Even):
         self.best: dict[str, list[float]] = {}
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
-        names = sorted(t.name for t in targets)
+        names = sorted(t.name for t in answering(targets))
         top = max(names, key=lambda n: float(np.mean(self.best.get(n, [9.0]))))
         return Proposal([Option(plan=Single(target=top), probability=1.0)])
 
@@ -93,7 +99,7 @@ class Doubling(Even):
         self.sums_: dict[str, float] = {}
 
     def propose(self, query: Query, signals: Signals, targets: tuple[Target, ...]) -> Proposal:
-        names = sorted(t.name for t in targets)
+        names = sorted(t.name for t in answering(targets))
         total = 1.0 + sum(self.sums_.get(n, 0.0) ** 4 for n in names)
         rest = (1.0 - sum(self.sums_.get(n, 0.0) ** 4 / total for n in names)) / len(names)
         shares = {n: self.sums_.get(n, 0.0) ** 4 / total + rest for n in names}
@@ -160,6 +166,7 @@ def test_a_good_policy_passes() -> None:
         (Reader, "must not read the text"),
         (Stray, "only eligible targets"),
         (Short, "sum to"),
+        (Helpless, "who only helps"),
         (Counting, "propose must not change the policy"),
         (Dull, "better than random"),
         (Forgetful, "stored, loaded and continued"),

@@ -278,6 +278,7 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         if name not in signals and name in catalog.names("signals"):
             signals[name] = build("signals", name, path=f"$.signals.{name}")
     _settle({f"$.signals.{name}": signal for name, signal in signals.items()}, folder, drivers)
+    _settle({f"$.targets.{name}": driver for name, driver in drivers.items()}, folder, drivers, beside=signals.values())
     observer = Observer(signals=signals)
     for name, policy in policies.items():
         at = f"$.routes.{name}.policy"
@@ -369,7 +370,8 @@ def _check(part: Component, path: str, drivers: Mapping[str, Driver]) -> None:
             for name in part.names:
                 if name not in drivers:
                     raise ConfigError(f"no target is called {name!r}; {suggest(name, drivers)}", path=path)
-        case Predictor() if part.fitted and not set(part.targets_) & set(drivers):
+        # A gate may forecast what is no target: ways to answer, say, that a plan knows by name.
+        case Predictor() if part.fitted and not set(part.targets_) & set(drivers) and not path.startswith("$.targets."):
             knows = ", ".join(part.targets_)
             raise ConfigError(f"the predictor was trained on none of the targets here; it knows {knows}", path=path)
 

@@ -39,6 +39,7 @@ from fairlead.pool import Pool
 from fairlead.predictors.base import Predictor
 from fairlead.signals.base import Observer, Range, Signal, within
 from fairlead.table import OutcomeTable
+from fairlead.targets import wire
 from fairlead.targets.base import Driver
 from fairlead.types import (
     UNLIMITED,
@@ -156,9 +157,12 @@ class ToyDriver(Driver):
         text = ("four", "five", "six")[digest[1] % 3]
         if sink is not None:
             await sink(b'data: {"choices":[{"index":0,"delta":{"content":"' + text.encode() + b'"}}]}\n\n')
+        tokens = Tokens(input=len(query.text) // 4 + 1, output=1 + digest[2] % 20)
+        whole = wire.completions([wire.Choice(text=text)], id=query.id, created=0, model=self.name, tokens=tokens)
         return Outcome(
             text=text,
-            tokens=Tokens(input=len(query.text) // 4 + 1, output=1 + digest[2] % 20),
+            reply=whole,
+            tokens=tokens,
             logprobs=(-digest[3] / 128.0,),
             first_entropy=digest[4] / 128.0,
             confidence=digest[5] / 255.0,
@@ -558,11 +562,12 @@ def _check_required(make: Callable[[], Policy], signals: Sequence[Signals], quer
 
 def _check_proposals(policy: Policy, when: str, table: OutcomeTable, queries: list[Query]) -> None:
     signals = table.observations(policy.needs)
+    helper = Target(name="elk", profile=Profile(answers=False, input_usd_per_mtok=0.0, output_usd_per_mtok=0.0))
     extra = Target(name="dog", profile=Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=1.0))
     for i in (0, 1, 390, 391):
         query, state, attributes = queries[i], policy.digest(), _names(policy)
         before = msgspec.msgpack.encode(query)
-        for targets in (TARGETS, TARGETS[:1], TARGETS[1:], (*TARGETS, extra), (extra,)):
+        for targets in (TARGETS, TARGETS[:1], TARGETS[1:], (*TARGETS, extra), (extra,), (*TARGETS, helper)):
             names = {t.name for t in targets}
             shown = f"{when}, {' '.join(sorted(names))}"
             with _holds(f"targets may join and leave ({shown})"):
@@ -577,6 +582,10 @@ def _check_proposals(policy: Policy, when: str, table: OutcomeTable, queries: li
             for option in proposal.options:
                 stray = set(option.plan.targets()) - names
                 _true(not stray, f"only eligible targets may be proposed, not {sorted(stray)} ({shown})")
+                alone = option.plan.targets() == (helper.name,)
+                _true(
+                    not alone, f"who only helps must not be turned to; see `fairlead.policies.base.answering` ({shown})"
+                )
                 if option.forecast is not None:
                     check_forecast(option.forecast, option.plan.targets()[0])
             _same(told, _told(policy.propose(query, signals[i], targets)), f"propose must be pure ({shown})")
@@ -670,6 +679,13 @@ def _check_run(plan: Plan, query: Query, run: Run, calls: int, when: str) -> Non
     error = run.outcome.error
     broke = error is not None and error.message.startswith("plan broke")
     _true(not broke, f"the plan must not raise ({when}): {error}")
+    if run.outcome.ok and run.outcome.reply:
+        sent = msgspec.json.decode(run.outcome.reply)["choices"][0]["message"]["content"]
+        _same(
+            sent,
+            run.outcome.text,
+            f"the reply that is forwarded must say what the answer says; see `plans.base.saying` ({when})",
+        )
     made = [
         s for s in run.steps if s.call is not None and (s.outcome.error is None or s.outcome.error.kind != "budget")
     ]

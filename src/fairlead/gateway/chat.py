@@ -132,7 +132,8 @@ class Chat:
             usage = reading.include_usage(query)
             await exchange.pass_on(wire.chunks(outcome, id=query.id, created=created, include_usage=usage), trace)
         spent = b"" if trace.usd is None else b": x-fairlead-cost-usd %s\n\n" % usd(trace.usd)
-        await exchange.send({"type": "http.response.body", "body": spent + DONE})
+        limited = b": x-fairlead-limited %s\n\n" % trace.outcome.limited.encode() if trace.outcome.limited else b""
+        await exchange.send({"type": "http.response.body", "body": spent + limited + DONE})
 
 
 class Exchange:
@@ -196,6 +197,8 @@ class Exchange:
             out.append((b"x-fairlead-target", clean(target)))
         if trace is not None and trace.usd is not None:
             out.append((b"x-fairlead-cost-usd", usd(trace.usd)))
+        if trace is not None and trace.outcome.limited:
+            out.append((b"x-fairlead-limited", trace.outcome.limited.encode()))
         if skipped:
             out.append((b"x-fairlead-fallbacks", b"%d" % skipped))
         out += told(decision)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from fairlead import catalog
 from fairlead.errors import ConfigError, UnknownName
-from fairlead.types import Plan
+from fairlead.types import Outcome, Plan
 
 
 def to_data(plan: Plan) -> Any:
@@ -47,6 +48,14 @@ def targets_of(*parts: Plan | str | None) -> tuple[str, ...]:
     """Return the targets of plans, and targets by name, each once in order of first use."""
     names = (t for part in parts if part is not None for t in ((part,) if isinstance(part, str) else part.targets()))
     return tuple(dict.fromkeys(names))
+
+
+def saying(outcome: Outcome, text: str, **changes: Any) -> Outcome:
+    """Return `outcome` with another text as its answer. The bytes of the call's own reply and its tokens' log-probabilities go: they said
+    something else."""
+    if text != outcome.text:
+        changes = {"reply": b"", "logprobs": None, "first_entropy": None, "tool_calls": None, **changes}
+    return replace(outcome, text=text, **changes)
 
 
 def hook(kind: type[Any], data: Any) -> Any:
