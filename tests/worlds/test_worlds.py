@@ -4,8 +4,6 @@ The live world runs on a loop whose clock is virtual: it jumps to the next timer
 """
 
 import asyncio
-import heapq
-from collections.abc import Callable, Coroutine
 from math import inf
 from random import Random
 from typing import Any
@@ -15,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec.structs import replace as with_
+from virtual_time import virtual_clock, virtually
 
-import fairlead.worlds.live
 from fairlead.errors import LimitReached
 from fairlead.plans.accept import Confidence, FirstEntropy, Predicted
 from fairlead.plans.cascade import Cascade
@@ -51,35 +49,10 @@ CEILING = 0.02
 """No call costs more, in USD."""
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop that jumps to its next timer instead of waiting for it."""
-
-    now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-    def _run_once(self) -> None:
-        timers = self._scheduled  # type: ignore[attr-defined]
-        while timers and timers[0]._cancelled:
-            heapq.heappop(timers)._scheduled = False
-            self._timer_cancelled_count -= 1
-        if not self._ready and timers:  # type: ignore[attr-defined]
-            self.now = max(self.now, timers[0]._when)
-        super()._run_once()  # type: ignore[misc]
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _virtual_clock() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fairlead.worlds.live, "perf_counter", lambda: asyncio.get_running_loop().time())
-        patch.setattr("fairlead.targets.base.perf_counter", lambda: asyncio.get_running_loop().time())
+    with virtual_clock():
         yield
-
-
-def virtually(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(make())
 
 
 class Told(Driver):
