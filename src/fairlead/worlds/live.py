@@ -16,7 +16,7 @@ from time import perf_counter
 import msgspec
 
 from fairlead.errors import LimitReached
-from fairlead.pool import Health
+from fairlead.pool import Health, Pool
 from fairlead.targets.base import Driver
 from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Path, Plan, Query, Sink, Step
 from fairlead.worlds.base import PATIENCE, Cover, Estimate, Meter, Run, delays, halted
@@ -42,7 +42,11 @@ class Live:
         self.drivers = drivers
         self.health = health
         self.estimate = estimate
-        self.lateness = lateness or Lateness()
+        self.lateness = lateness or Lateness(once=self._once)
+
+    def _once(self, name: str, query: Query) -> bool:
+        """Whether a call must not be sent twice, as far as drivers know: for a world without a pool."""
+        return Pool(targets=(d.target for n, d in self.drivers.items() if n == name)).once(name, query)
 
     def open(
         self,
@@ -151,7 +155,9 @@ class LiveRun:
     async def _later(self, start: _Start, branch: Call | Plan, path: Path, meter: Meter) -> Outcome:
         """Run a branch when its turn has come."""
         if start.seconds:
-            seconds = max(0.0, min(start.seconds, meter.left_seconds(self._elapsed())))
+            seconds = start.seconds
+            if start.late is None:  # a duplicate with no time left would only use up the share
+                seconds = max(0.0, min(seconds, meter.left_seconds(self._elapsed())))
             on_time = not await start.hurried(None if seconds == inf else seconds)
             if on_time and start.late is not None and not self.world.lateness.take(start.late):
                 await start.hurried(None)
