@@ -65,6 +65,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "tryage": "fairlead.predictors.tryage:Tryage",
         "clusters": "fairlead.predictors.clusters:Clusters",
         "graph": "fairlead.predictors.graph:Graph",
+        "pilots": "fairlead.predictors.pilots:Pilots",
         "gbm": "fairlead.predictors.gbm:GBM",
     },
     "policies": {
@@ -101,6 +102,10 @@ CATALOG: dict[str, dict[str, str]] = {
         "vote": "fairlead.plans.vote:Vote",
         "checked": "fairlead.plans.checked:Checked",
         "within": "fairlead.plans.within:Within",
+        "hedge": "fairlead.plans.hedge:Hedge",
+        "retrieve": "fairlead.plans.retrieve:Retrieve",
+        "rounds": "fairlead.plans.rounds:Rounds",
+        "glimpse": "fairlead.plans.glimpse:Glimpse",
     },
     "scorers": {
         "lexical": "fairlead.scorers.lexical:Lexical",
@@ -120,6 +125,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "local": "fairlead.targets.local:Local",
         "scripted": "fairlead.targets.scripted:Scripted",
         "gate": "fairlead.targets.gate:Gate",
+        "index": "fairlead.targets.index:Index",
     },
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from fairlead.objective import Objective
-from fairlead.plans.base import to_data
+from fairlead.plans.base import name_of, to_data
 from fairlead.policies.utility import tipping_points
 from fairlead.types import Decision, Option, Query, Signals
 
@@ -24,7 +24,7 @@ def explain(query: Query, signals: Signals, decision: Decision) -> dict[str, Any
         "policy_digest": decision.policy_digest,
         "pool_digest": decision.pool_digest,
         "guards_digest": decision.guards_digest,
-        "chosen": decision.plan.targets()[0] if decision.options else None,
+        "chosen": name_of(decision.plan) if decision.options else None,
         "plan": to_data(decision.plan) if decision.options else None,
         "propensity": decision.propensity,
         "options": [_option(o, weighed, i == decision.chosen) for i, o in enumerate(decision.options)],
@@ -69,7 +69,7 @@ def _ranked(decision: Decision, objective: Objective) -> bool:
 
 
 def _name(option: Option) -> str:
-    return " then ".join(option.plan.targets())
+    return name_of(option.plan)
 
 
 def _option(option: Option, objective: Objective | None, chosen: bool) -> dict[str, Any]:

@@ -514,7 +514,7 @@ class Router:
         self.store.start()
         self.arrivals = self.store.count()
         self.spending.rebuild(lambda: self.store.traces(newest_first=True), time.time(), self.pool.estimate_usd)
-        self.world.lateness.recall(self.store.traces(newest_first=True, limit=RECALLED))
+        self.world.lateness.recall(self.store.traces(newest_first=True))
         self.store.save_pool(self.pool.digest, self.pool.targets)
         for guards in (self.house_guards, *self.guards.values()):
             if guards.digest:

@@ -16,7 +16,7 @@ from fairlead import chain
 from fairlead.errors import ChainBroken, StoreError
 from fairlead.prove import replay_decision
 from fairlead.sqlite import SQLiteStore
-from fairlead.types import Feedback, Forecast, Outcome, Plan, Reading, Trace
+from fairlead.types import Feedback, Forecast, Outcome, Plan, Reading, Step, Trace
 
 STORE = "fairlead.sqlite"
 SHORT_ID = 8
@@ -168,8 +168,7 @@ def tell(trace: Trace, feedback: list[Feedback]) -> list[str]:
             out.append(f"  {a.name} {a.did}" + (f": {_pairs({**a.detail})}" if a.detail else ""))
     out += ["", "calls"] if trace.steps else []
     for s in trace.steps:
-        what = "limit" if s.call is None else f"{s.call.purpose} by {s.call.target}"
-        out.append(f"  {'.'.join(map(str, s.path))}  at {s.start_seconds:.3f} s  {what}: {_outcome(s.outcome)}")
+        out.append(f"  {'.'.join(map(str, s.path))}  at {s.start_seconds:.3f} s  {_step(s, kept=trace.text_kept)}")
     out += ["", f"outcome   {trace.outcome.target or '-'}: {_outcome(trace.outcome)}"]
     out.append(f"  {_text(trace.outcome.text, kept=trace.text_kept)}")
     if feedback:
@@ -248,6 +247,15 @@ def _forecast(f: Forecast | None, of: str) -> str:
     return "  expects " + ", ".join(what)
 
 
+def _step(step: Step, *, kept: bool) -> str:
+    if step.call is None:
+        return f"{'stopped' if step.outcome.cancelled else 'limit'}: {_outcome(step.outcome)}"
+    prompt = f" ({step.call.prompt})" if step.call.prompt else ""
+    said = " ".join(step.outcome.text.split())
+    words = f": {said[:80]}{'...' if len(said) > 80 else ''}" if kept and said else ""
+    return f"{step.call.purpose} by {step.call.target}{prompt}: {_outcome(step.outcome)}{words}"
+
+
 def _outcome(o: Outcome) -> str:
     if o.error is not None:
         return f"failed ({o.error.kind}{': ' + o.error.message if o.error.message else ''}), {o.seconds:.3f} s"
@@ -258,4 +266,6 @@ def _outcome(o: Outcome) -> str:
         what.append(f"{o.usd:.6f} USD")
     if o.joules is not None:
         what.append(f"{o.joules:.3g} J")
+    if o.limited:
+        what.append(f"limited by its {o.limited}")
     return ", ".join(what)

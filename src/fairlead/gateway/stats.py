@@ -20,6 +20,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from fairlead.gateway.figures import fallbacks
+from fairlead.plans.base import name_of
 from fairlead.pool import Pool
 from fairlead.types import Feedback, Trace
 
@@ -114,7 +115,7 @@ class Stats:
                 "at": trace.at,
                 "route": route,
                 "target": outcome.target,
-                "chosen": trace.decision.plan.targets()[0] if trace.decision.options else None,
+                "chosen": name_of(trace.decision.plan) if trace.decision.options else None,
                 "propensity": trace.decision.propensity,
                 "guards": trace.decision.guards,
                 "acts": [f"{a.name} {a.did}" for a in trace.acts],

@@ -50,6 +50,14 @@ def targets_of(*parts: Plan | str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def name_of(plan: Plan) -> str:
+    """Return what to call a plan before people: its target if it is a single call, else its kind and whom it may call."""
+    data, targets = to_data(plan), plan.targets()
+    if data["kind"] == "single":
+        return targets[0]
+    return f"{data['kind']}: {', '.join(targets)}"
+
+
 def saying(outcome: Outcome, text: str, **changes: Any) -> Outcome:
     """Return `outcome` with another text as its answer. The bytes of the call's own reply and its tokens' log-probabilities go: they said
     something else."""

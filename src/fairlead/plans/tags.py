@@ -50,4 +50,4 @@ def _strict(tags: tuple[str, ...]) -> re.Pattern[str]:
 
 @cache
 def _loose(tags: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"<(?=\s*/?\s*(?:{'|'.join(map(re.escape, tags))})(?!\w))", re.IGNORECASE)
+    return re.compile(rf"<(?=\s*(?:/\s*)?(?:{'|'.join(map(re.escape, tags))})(?!\w))", re.IGNORECASE)

@@ -134,7 +134,7 @@ class _Replay:
         taken: dict[int, tuple[int, int]] = {}
         for i in sorted(range(len(after)), key=lambda i: after[i]):
             rule = do.after is not None and isinstance(do.after[i], Late)
-            start = now + (after[i] if rule else min(after[i], left))
+            start = now + (after[i] if rule or after[i] == inf else min(after[i], left))
             all_back = max([end for _, end in results.values()], default=now)
             if sum(1 for o, end in results.values() if o.ok and end < start) >= do.need:
                 continue
