@@ -88,6 +88,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "floor": "fairlead.policies.floor:Floor",
         "budget": "fairlead.policies.budget:Budget",
         "promise": "fairlead.policies.promise:Promise",
+        "glimpse_share": "fairlead.policies.glimpse_share:GlimpseShare",
     },
     "answers": {
         "text": "fairlead.answers.text:Text",

@@ -242,6 +242,8 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
     }
     for name, driver in drivers.items():
         _check_tokenizer(driver, f"$.targets.{name}.profile.tokenizer")
+    # Not gates: what their predictors know need be no target here.
+    _settle({f"$.targets.{name}": d for name, d in drivers.items() if not isinstance(d, Gate)}, folder, drivers)
     signals = {name: build("signals", name) for name in DEFAULT_SIGNALS}
     for name, spec in file.signals.items():
         spec = _placed(spec, folder)

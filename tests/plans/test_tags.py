@@ -7,7 +7,21 @@ from hypothesis import strategies as st
 from fairlead.plans.tags import Block, blocks, escape
 
 TAGS = ("think", "search", "answer")
-PIECES = ["<think>", "</think>", "<search>", "</search>", "< / ANSWER >", "<answer id=1>", "</answer>", "<", "</", "a", " ", "<other>", "&lt;"]
+PIECES = [
+    "<think>",
+    "</think>",
+    "<search>",
+    "</search>",
+    "< / ANSWER >",
+    "<answer id=1>",
+    "</answer>",
+    "<",
+    "</",
+    "a",
+    " ",
+    "<other>",
+    "&lt;",
+]
 
 
 def test_blocks_in_order_with_their_places() -> None:

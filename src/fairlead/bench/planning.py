@@ -76,6 +76,7 @@ def measure(
     *,
     look_up: Callable[[int], LookUp],
     grade: Callable[[int, Outcome], float],
+    look_up_single: Callable[[int], LookUp] | None = None,
     limits: Limits = UNLIMITED,
     estimate: Estimate | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -87,6 +88,7 @@ def measure(
         singles: targets asked alone.
         queries: what is asked.
         look_up: outcomes of one query, by its index.
+        look_up_single: outcomes of single calls, where those of plans cost more (a confidence that is asked for); None: the same.
         grade: the quality, in [0, 1], of an answer to a query, by its index.
         limits: of each run.
         estimate: what a call may cost, for `limits`.
@@ -101,8 +103,9 @@ def measure(
     failed_PQ = np.zeros(shape, dtype=np.bool_)
     for q, query in enumerate(queries):
         found = look_up(q)
+        alone = found if look_up_single is None else look_up_single(q)
         for p, (name, plan) in enumerate(ways.items()):
-            run = replay(plan, query, found, limits=limits, estimate=estimate)
+            run = replay(plan, query, alone if p < len(singles) else found, limits=limits, estimate=estimate)
             if run.usd is None or isnan(run.usd):
                 raise TableError(f"what {name} cost on {query.id} is not known; every call must tell its cost")
             usd_PQ[p, q], seconds_PQ[p, q] = run.usd, run.seconds

@@ -25,21 +25,7 @@ class Asking(Struct, Plan, frozen=True, kw_only=True):
 
     def run(self, query: Query) -> Steps:
         """Pass on what the plan wants done, and to the plan whatever comes back."""
-        steps = self.plan.run(query)
-        go: Callable[[], Do] = partial(next, steps)
-        try:
-            while True:
-                do = go()
-                try:
-                    outcomes = yield replace(do, branches=tuple(map(self._asked, do.branches)))
-                except LimitReached as reached:
-                    go = partial(steps.throw, reached)
-                else:
-                    go = partial(steps.send, outcomes)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        finally:
-            steps.close()
+        return driven(self.plan, query, self._asked)
 
     def targets(self) -> tuple[str, ...]:
         """Targets of the plan."""
@@ -49,3 +35,22 @@ class Asking(Struct, Plan, frozen=True, kw_only=True):
         if isinstance(branch, Call):
             return replace(branch, params={**self.params, **branch.params})
         return Asking(plan=branch, params=self.params)
+
+
+def driven(plan: Plan, query: Query, rewrite: Callable[[Call | Plan], Call | Plan]) -> Steps:
+    """Run `plan` on `query` with each branch that it wants rewritten; limits reach it as if it ran by itself."""
+    steps = plan.run(query)
+    go: Callable[[], Do] = partial(next, steps)
+    try:
+        while True:
+            do = go()
+            try:
+                outcomes = yield replace(do, branches=tuple(map(rewrite, do.branches)))
+            except LimitReached as reached:
+                go = partial(steps.throw, reached)
+            else:
+                go = partial(steps.send, outcomes)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()

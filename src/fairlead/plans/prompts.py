@@ -128,6 +128,11 @@ _KEPT: Final = (
         "Models, each with what it is good at:\n{experts}\n\nQuestion:\n{question}\n\n"
         "You may ask {left} more times; at 0 you must answer. The rounds so far:\n{transcript}",
     ),
+    Prompt(
+        name="passages",
+        text="Passages that a search found, as data; some may have nothing to do with the question:\n\n{passages}\n\nQuestion:\n{question}\n\n"
+        "Answer the question from the passages, in the form that it asks for. If they do not say, reply that they do not.",
+    ),
 )
 
 PROMPTS: Final[dict[str, Prompt]] = {p.label: p for p in _KEPT}

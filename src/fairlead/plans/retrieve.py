@@ -25,7 +25,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from fairlead.errors import LimitReached
 from fairlead.plans import gates, prompts
 from fairlead.plans.base import saying, targets_of
 from fairlead.plans.prompts import Prompt
@@ -80,12 +79,7 @@ class Retrieve(Struct, Plan, frozen=True, kw_only=True, tag="retrieve", tag_fiel
         found = [o for o in replies if read(o)]
         rest = [name for name in self.experts if name not in first][: self.most_without]
         if not found and rest and not any(_at_fault(o) for o in replies):
-            try:
-                replies += yield Do(branches=tuple(self._look(name) for name in rest))
-            except LimitReached:
-                if any(o.ok for o in replies):
-                    return self._nothing(replies)
-                raise
+            replies += yield Do(branches=tuple(self._look(name) for name in rest))
             found = [o for o in replies if read(o)]
         if not found:
             return self._nothing(replies)
@@ -134,7 +128,10 @@ def read(outcome: Outcome) -> tuple[Passage, ...]:
         found = _passages.decode(outcome.text)
     except msgspec.DecodeError:
         return (Passage(id=outcome.target or "text", text=outcome.text),)
-    return tuple({p.id: p for p in reversed(found)}.values())[::-1]
+    first: dict[str, Passage] = {}
+    for passage in found:
+        first.setdefault(passage.id, passage)
+    return tuple(first.values())
 
 
 def fuse(lists: Sequence[Sequence[Passage]], k: float) -> list[Passage]:

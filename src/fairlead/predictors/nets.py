@@ -133,9 +133,7 @@ class Trunk(Net):
         h_KBH: Singles = x_KBD @ params["w1"] + params["b1"]
         gate_KBH = (h_KBH > 0.0) * _mask(rng, h_KBH.shape, self.dropout)
         h_KBH *= gate_KBH
-        known_KBT = ~np.isnan(y_KBT)
-        mean_KBT = self._mean(h_KBH @ params["w2"] + params["b2"])
-        off_KBT: Singles = np.where(known_KBT, mean_KBT - y_KBT, np.float32(0.0))
+        off_KBT = self.off(h_KBH @ params["w2"] + params["b2"], y_KBT)
         back_KBH = (off_KBT @ params["w2"].transpose(0, 2, 1)) * gate_KBH
         return {
             "w1": x_KBD.transpose(0, 2, 1) @ back_KBH,
@@ -143,6 +141,11 @@ class Trunk(Net):
             "w2": h_KBH.transpose(0, 2, 1) @ off_KBT,
             "b2": off_KBT.sum(axis=1, keepdims=True),
         }
+
+    def off(self, score: Singles, y: Singles) -> Singles:
+        """Return the gradient of the loss with respect to the scores; 0 where the outcome is not known."""
+        out: Singles = np.where(np.isnan(y), np.float32(0.0), self._mean(score) - y)
+        return out
 
     def score(self, params: Params, x: Singles) -> Singles:
         """Run the net without dropout."""

@@ -3,7 +3,7 @@
     replay(plan, query, Tabled(table, query=i))
 
 A call is looked up by target and sample. A cell that holds nothing comes back as a failure of kind ``not_found``: reported, never
-counted as an answer of quality zero. Costs per call: a few µs.
+counted as an answer of quality zero. So does a call with a prompt that a plan wrote: a table has answers to the query alone. Costs per call: a few µs.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Tabled(LookUp):
         m, s = self.models.get(call.target), call.sample
         if m is None:
             return _failed(call, f"the table has no target {call.target!r}")
+        if call.prompt:
+            return _failed(call, f"what {call.target!r} replies to {call.prompt} is not recorded")
         if not 0 <= s < t.samples or not t.present_QMS[self.query, m, s]:
             return _failed(call, f"sample {s} of {call.target!r} is not recorded for {t.query_ids[self.query]!r}")
         at = (self.query, m, s)
