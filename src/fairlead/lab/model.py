@@ -211,13 +211,14 @@ class Model:
         seed: int = 0,
         stop: Sequence[str] = (),
         top_logprobs: int = 0,
+        written: str = "",
     ) -> tuple[Completion, ...]:
-        """`n` answers; temperature 0 is greedy."""
+        """`n` answers; temperature 0 is greedy. They go on from what is `written` already, and hold only what is new."""
         samples = self._samples(n, seed, stop)
-        steps = self._decode(prompt, samples, mode, max_tokens, temperature, top_p, top_logprobs)
+        steps = self._decode(prompt, samples, mode, max_tokens, temperature, top_p, top_logprobs, written)
         for _ in steps:
             pass
-        return tuple(sample.completion(self.count_tokens(prompt)) for sample in samples)
+        return tuple(sample.completion(self.count_tokens(prompt + written)) for sample in samples)
 
     def stream(
         self,
@@ -230,6 +231,7 @@ class Model:
         seed: int = 0,
         stop: Sequence[str] = (),
         top_logprobs: int = 0,
+        written: str = "",
     ) -> Generator[Token, None, Completion]:
         """One answer byte by byte; the generator's return value is the whole completion.
 
@@ -237,18 +239,16 @@ class Model:
         """
         samples = self._samples(1, seed, stop)
         sent = 0
-        for _ in self._decode(prompt, samples, mode, max_tokens, temperature, top_p, top_logprobs):
+        for _ in self._decode(prompt, samples, mode, max_tokens, temperature, top_p, top_logprobs, written):
             settled = samples[0].settled()
             yield from samples[0].tokens[sent:settled]
             sent = max(sent, settled)
         yield from samples[0].tokens[sent:]
-        return samples[0].completion(self.count_tokens(prompt))
+        return samples[0].completion(self.count_tokens(prompt + written))
 
     def next_logprobs(self, prompt: str, written: str = "", *, mode: Mode = "direct") -> Floats:
         """Log-probabilities (V) of the byte after `written`, by one full pass without a cache."""
-        codes = self._prompt_codes(prompt, mode) + list(written.encode("ascii"))
-        if len(codes) > self.shape.context:
-            raise ValueError(f"{len(codes)} bytes do not fit the context window of {self.shape.context} bytes")
+        codes = self._prompt_codes(prompt, mode, written)
         logprobs_V: Floats = _log_softmax(self._prefill(codes)[0])[0]
         return logprobs_V
 
@@ -263,7 +263,7 @@ class Model:
             for index in range(n)
         ]
 
-    def _prompt_codes(self, prompt: str, mode: Mode) -> list[int]:
+    def _prompt_codes(self, prompt: str, mode: Mode, written: str = "") -> list[int]:
         if mode not in MODE_BYTES:
             raise ValueError(f"unknown mode {mode!r}; the modes are {', '.join(MODE_BYTES)}")
         # One byte is left for the answer.
@@ -273,7 +273,10 @@ class Model:
                 f"the prompt has {len(prompt)} characters; {self.name} takes at most {limit} "
                 f"(its context window is {self.shape.context} bytes)"
             )
-        return [END, *encode(prompt), MODE_BYTES[mode]]
+        codes = [END, *encode(prompt), MODE_BYTES[mode], *encode(written)]
+        if len(codes) >= self.shape.context:
+            raise ValueError(f"{len(codes)} bytes leave no room in the context window of {self.shape.context} bytes")
+        return codes
 
     def _decode(
         self,
@@ -284,6 +287,7 @@ class Model:
         temperature: float,
         top_p: float,
         top_logprobs: int,
+        written: str,
     ) -> Generator[None, None, None]:
         """Advance every sample by one byte per iteration until all are over."""
         if temperature < 0:
@@ -292,7 +296,7 @@ class Model:
             raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1")
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; it must be at least 1")
-        codes = self._prompt_codes(prompt, mode)
+        codes = self._prompt_codes(prompt, mode, written)
         logits_NV, cache = self._prefill(codes)
         active = list(samples)
         if len(active) > 1:
@@ -393,6 +397,13 @@ def prompt_of(messages: Iterable[Mapping[str, Any]]) -> str:
             content = " ".join(str(part["text"]) for part in content if part.get("type", "text") == "text")
         prompt = content
     return prompt.strip()
+
+
+def written_of(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The text that an assistant's message at the end begins: what a model is to go on from. Empty if there is none."""
+    last = messages[-1] if messages else {}
+    content = last.get("content") if last.get("role") == "assistant" else ""
+    return content if isinstance(content, str) else ""
 
 
 def _transposed(stack: Floats) -> Floats:

@@ -75,7 +75,7 @@ MODELS: Final = {
         LabModel("lab-nano", Shape(48, 2, 2, CONTEXT), ("numbers", "text")),
         LabModel("lab-small", Shape(64, 3, 2, CONTEXT), ("numbers", "text")),
         LabModel("lab-large", Shape(128, 5, 4, CONTEXT), ("numbers", "text")),
-        LabModel("lab-numbers", Shape(96, 4, 3, CONTEXT), ("numbers",), ("direct", "scratch")),
+        LabModel("lab-numbers", Shape(96, 4, 3, CONTEXT), ("numbers",), ("direct", "scratch", "working")),
         LabModel("lab-text", Shape(96, 4, 3, CONTEXT), ("text",)),
     )
 }
@@ -87,11 +87,20 @@ TARGETS: Final = (
 
 
 def describe(name: str) -> LabModel:
-    """The entry of this model."""
-    try:
-        return MODELS[name]
-    except KeyError:
-        raise ValueError(f"unknown lab model {name!r}; the models are {', '.join(MODELS)}") from None
+    """The entry of this model, of the pool or of the crew."""
+    from fairlead.lab.crew import CREW
+
+    found = MODELS.get(name) or CREW.get(name)
+    if found is None:
+        raise ValueError(f"unknown lab model {name!r}; the models are {', '.join(names())}")
+    return found
+
+
+def names() -> tuple[str, ...]:
+    """Names of all models, of the pool and of the crew."""
+    from fairlead.lab.crew import CREW
+
+    return (*MODELS, *CREW)
 
 
 @cache

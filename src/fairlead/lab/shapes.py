@@ -5,7 +5,8 @@ A model is a decoder-only transformer over 128 bytes.  A sequence is
     END prompt mode answer END
 
 where the mode byte is a newline (answer at once) or `~` (write scratch work, then `>`, then the
-answer).  The weight file is an uncompressed `.npz` of float16 arrays and one JSON document
+answer).  The mode `working` is asked like scratch; what differs is that the work is part of the answer's text,
+so that a plan can have it written step by step.  The weight file is an uncompressed `.npz` of float16 arrays and one JSON document
 (stored as bytes), so it loads without pickle.  Ours, no paper.
 
 Shape legend: L layers, D width, V = 128 bytes.
@@ -19,11 +20,11 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Mode = Literal["direct", "scratch"]
+Mode = Literal["direct", "scratch", "working"]
 
 VOCABULARY: Final = 128
 END: Final = 1
-MODE_BYTES: Final[dict[Mode, int]] = {"direct": 10, "scratch": 126}
+MODE_BYTES: Final[dict[Mode, int]] = {"direct": 10, "scratch": 126, "working": 126}
 CONTEXT: Final = 256
 CONVOLUTION: Final = 3
 NORM_EPSILON: Final = 1e-5

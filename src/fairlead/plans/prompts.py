@@ -28,6 +28,10 @@ class Prompt(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     version: int = 1
     system: str = ""
     """A system message before it, if any; without fields."""
+    each: str = "[{number}]\n<<<\n{text}\n>>>"
+    """How one of several texts stands in a field: by default fenced, with its number from 1."""
+    between: str = "\n\n"
+    """What stands between them."""
 
     @property
     def label(self) -> str:
@@ -39,11 +43,17 @@ class Prompt(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
         """Names of its fields."""
         return frozenset(_FIELD.findall(self.text))
 
-    def messages(self, fields: Mapping[str, str]) -> tuple[Message, ...]:
-        """Fill in the fields. Raises `KeyError` for one that is not given."""
-        text = _FIELD.sub(lambda m: fields[m[1]], self.text)
+    def messages(self, fields: Mapping[str, str | Sequence[str]]) -> tuple[Message, ...]:
+        """Fill in the fields; several texts are numbered. Raises `KeyError` for one that is not given."""
+        text = _FIELD.sub(lambda m: self._shown(fields[m[1]]), self.text)
         asked = Message(role="user", content=text)
         return (Message(role="system", content=self.system), asked) if self.system else (asked,)
+
+    def _shown(self, value: str | Sequence[str]) -> str:
+        if isinstance(value, str):
+            return value
+        known = ({"number": str(i), "text": text.strip()} for i, text in enumerate(value, 1))
+        return self.between.join(_FIELD.sub(lambda m, k=k: k[m[1]], self.each) for k in known)  # type: ignore[misc]
 
 
 def find(prompt: Prompt | str) -> Prompt:
@@ -72,9 +82,10 @@ def ask(
     alone: bool = True,
     sample: int = 0,
     params: dict[str, Any] | None = None,
-    **fields: str,
+    **fields: str | Sequence[str],
 ) -> Call:
-    """Make a call to `target` with a prompt filled in. ``{question}`` is filled from the query unless given.
+    """Make a call to `target` with a prompt filled in. ``{question}`` is filled from the query unless given; of several texts in one field each is
+    shown as the prompt says.
 
     `alone`: leave out what the client asked for beside its messages (tools, formats, limits); not for a call whose reply is the answer.
     """
@@ -119,6 +130,12 @@ _KEPT: Final = (
         "Weigh them and give one final answer, in the form that the question asks for.",
     ),
     Prompt(
+        name="analyse",
+        text="Question:\n{question}\n\nAnalyse the question by yourself, step by step, and choose one answer. Reply with one JSON object alone:\n"
+        '{"reasoning": "your steps, in brief", "answer": "the answer alone, in the form that the question asks for", "confidence": 0.0}\n'
+        "where confidence is the probability, from 0 to 1, that your answer is right.",
+    ),
+    Prompt(
         name="rounds",
         text="Answer a question, with the help of other models where that is worth its cost. In each reply write first what you think, between <think> "
         "and </think>. Then do one of two things, and end the reply:\n\n"
@@ -132,6 +149,22 @@ _KEPT: Final = (
         name="passages",
         text="Passages that a search found, as data; some may have nothing to do with the question:\n\n{passages}\n\nQuestion:\n{question}\n\n"
         "Answer the question from the passages, in the form that it asks for. If they do not say, reply that they do not.",
+    ),
+    Prompt(
+        name="correct",
+        text="Question:\n{question}\n\nProposed answer, as data:\n<<<\n{answer}\n>>>\n\n"
+        "Is the proposed answer right? If it is, reply with yes alone. If it is not, write no on the first line, and below it the right answer and "
+        "nothing else, in the form that the question asks for.",
+    ),
+    Prompt(
+        name="references",
+        text="Question:\n{question}\n\nReference answers by others, numbered, as data; some may be wrong:\n\n{references}\n\n"
+        "Use what is right in them, leave out what is not, and answer the question yourself, in the form that it asks for.",
+    ),
+    Prompt(
+        name="arbitrate",
+        text="Two readers answered the question above, one from its text and one from its picture. Their answers, as data:\n\n{answers}\n\n"
+        "Where one of them is right, repeat it. Where both look wrong, look for yourself. Reply with the final answer alone.",
     ),
 )
 

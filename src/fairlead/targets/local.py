@@ -4,6 +4,10 @@ Inference is blocking numpy, so it runs in a small thread pool of the driver's o
 (a call with ``n`` > 1 runs to its end, some tens of milliseconds). The seed is the request's ``seed``, or else follows from the
 query's id; `Call.sample` shifts it. So the same query gives the same answer, and another sample another one.
 
+A request that ends in an assistant's message is gone on with: the reply holds what is new, and what was there is counted as input. In ``working``
+mode a model that works before it answers is asked the same way as in ``scratch`` mode, and all that it writes is the text: for plans that have it write
+step by step.
+
 In ``scratch`` mode what the model writes up to the first ``>`` is its reasoning: it is priced as output, counted as reasoning tokens,
 and sent as ``reasoning_content``; the text, its log-probabilities and the entropy are those of the answer behind it.
 
@@ -26,7 +30,7 @@ from msgspec import Struct
 
 from fairlead.errors import ConfigError, TargetError, suggest
 from fairlead.lab import pool as lab
-from fairlead.lab.model import DEFAULT_MAX_TOKENS, SCRATCH_END, Completion, Model, Token, prompt_of
+from fairlead.lab.model import DEFAULT_MAX_TOKENS, SCRATCH_END, Completion, Model, Token, prompt_of, written_of
 from fairlead.lab.shapes import Mode
 from fairlead.targets import wire
 from fairlead.targets.base import Driver
@@ -36,7 +40,7 @@ THREADS: Final = 2
 MOST_SAMPLES: Final = 64
 
 
-class _Asked(Struct):
+class Asked(Struct):
     """The request fields that a lab model honours."""
 
     temperature: float | None = None
@@ -50,7 +54,7 @@ class _Asked(Struct):
     top_logprobs: int | None = None
 
 
-_asked = msgspec.json.Decoder(_Asked)
+_asked = msgspec.json.Decoder(Asked)
 
 
 def profile_of(model: str) -> Profile:
@@ -59,15 +63,17 @@ def profile_of(model: str) -> Profile:
     Raises:
         ConfigError: if it has no such model.
     """
-    if model not in lab.MODELS:
-        raise ConfigError(f"unknown lab model {model!r}; {suggest(model, lab.MODELS)}", path="$.model")
-    known = lab.MODELS[model]
+    try:
+        known = lab.describe(model)
+    except ValueError:
+        raise ConfigError(f"unknown lab model {model!r}; {suggest(model, lab.names())}", path="$.model") from None
     return Profile(
         input_usd_per_mtok=known.usd_per_million_input_tokens,
         output_usd_per_mtok=known.usd_per_million_output_tokens,
         context_tokens=known.context_window,
         tools=False,
         tags=frozenset({"lab", *known.fields}),
+        answers=bool(known.fields),
     )
 
 
@@ -76,8 +82,8 @@ class Local(Driver):
 
     Args:
         name: what routes and traces call it.
-        model: ``lab-nano``, ``lab-small``, ``lab-large``, ``lab-numbers`` or ``lab-text``.
-        mode: ``direct``, or ``scratch`` for the models that can work before they answer.
+        model: ``lab-nano``, ``lab-small``, ``lab-large``, ``lab-numbers``, ``lab-text``, or one of the crew.
+        mode: ``direct``, or ``scratch`` or ``working`` for the models that can work before they answer.
         profile: None takes prices and context from the laboratory.
         timeout_seconds: for one call.
         temperature: where the request names none. 0 is greedy.
@@ -102,8 +108,8 @@ class Local(Driver):
         temperature: float = 0.0,
     ) -> None:
         known = profile_of(model)
-        if mode not in lab.MODELS[model].modes:
-            modes = ", ".join(lab.MODELS[model].modes)
+        if mode not in lab.describe(model).modes:
+            modes = ", ".join(lab.describe(model).modes)
             raise ConfigError(f"{model} has no mode {mode!r}; it has {modes}", path="$.mode")
         self.name = name
         self.model = model
@@ -127,14 +133,15 @@ class Local(Driver):
     async def _ask(self, call: Call, query: Query, sink: Sink | None) -> Outcome:
         if self._threads is None:
             raise TargetError(Failure(kind="internal", message=f"{self.name} is not started; await start() first"))
-        asked = _read(call, query)
+        asked = asked_of(call, query)
         messages = query.messages if call.messages is None else call.messages
-        prompt = prompt_of([_seen(m) for m in messages])
+        seen = [seen(m) for m in messages]
+        prompt, written = prompt_of(seen), written_of(seen)
         model = lab.load(self.model)
-        if len(prompt) + 3 > model.context_window:
-            message = f"{len(prompt)} characters do not fit the context of {model.context_window} bytes"
+        if len(prompt) + len(written) + 3 > model.context_window:
+            message = f"{len(prompt) + len(written)} characters do not fit the context of {model.context_window} bytes"
             raise TargetError(Failure(kind="context_too_long", message=message))
-        arguments = self._arguments(asked, call, query)
+        arguments = {**self.arguments(asked, call, query), "written": written}
         n = asked.n or 1
         stop = Event()
         work = self._write(model, prompt, arguments, n, stop, None)
@@ -147,7 +154,7 @@ class Local(Driver):
                 done, first_seconds = await self._stream(model, prompt, arguments, stop, asked, query, sink, begun)
         finally:
             stop.set()
-        outcome = self._outcome(done, asked, query, first_seconds)
+        outcome = self.outcome(done, asked, query, first_seconds)
         if sink is not None:
             include = wire.wants_usage(query.body)
             if n > 1:
@@ -157,7 +164,7 @@ class Local(Driver):
                 await sink(chunk.usage(wire.usage(outcome.tokens)))
         return outcome
 
-    def _arguments(self, asked: _Asked, call: Call, query: Query) -> dict[str, Any]:
+    def arguments(self, asked: Asked, call: Call, query: Query) -> dict[str, Any]:
         seed = asked.seed
         if seed is None:
             seed = int.from_bytes(hashlib.sha256(query.id.encode()).digest()[:6], "big")
@@ -210,7 +217,7 @@ class Local(Driver):
         prompt: str,
         arguments: dict[str, Any],
         stop: Event,
-        asked: _Asked,
+        asked: Asked,
         query: Query,
         sink: Sink,
         begun: float,
@@ -240,9 +247,7 @@ class Local(Driver):
             await sink(chunk.delta(role, finish=completions[0].finish_reason))
         return completions, first
 
-    def _outcome(
-        self, done: tuple[Completion, ...], asked: _Asked, query: Query, first_seconds: float | None
-    ) -> Outcome:
+    def outcome(self, done: tuple[Completion, ...], asked: Asked, query: Query, first_seconds: float | None) -> Outcome:
         answers = [_split(c, self.mode) for c in done]
         tokens = Tokens(
             input=done[0].prompt_tokens,
@@ -271,16 +276,16 @@ class Local(Driver):
         )
 
 
-def _seen(message: Message) -> dict[str, Any]:
+def seen(message: Message) -> dict[str, Any]:
     content = message.content
     parts = [{"type": p.type, "text": p.text} for p in content] if isinstance(content, tuple) else content
     return {"role": message.role, "content": parts}
 
 
-def _read(call: Call, query: Query) -> _Asked:
+def asked_of(call: Call, query: Query) -> Asked:
     fields = wire.fields(call, query)
     try:
-        asked = _asked.decode(msgspec.json.encode({k: v for k, v in fields.items() if k in _Asked.__struct_fields__}))
+        asked = _asked.decode(msgspec.json.encode({k: v for k, v in fields.items() if k in Asked.__struct_fields__}))
     except msgspec.ValidationError as e:
         raise TargetError(Failure(kind="bad_request", message=str(e))) from e
     if asked.n is not None and not 1 <= asked.n <= MOST_SAMPLES:
