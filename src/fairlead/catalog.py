@@ -50,6 +50,7 @@ CATALOG: dict[str, dict[str, str]] = {
     },
     "features": {
         "features": "fairlead.predictors.features:Features",
+        "nodes": "fairlead.predictors.nodes:Nodes",
     },
     "predictors": {
         "mean": "fairlead.predictors.mean:Mean",
@@ -69,6 +70,9 @@ CATALOG: dict[str, dict[str, str]] = {
         "pilots": "fairlead.predictors.pilots:Pilots",
         "gbm": "fairlead.predictors.gbm:GBM",
         "soft_gate": "fairlead.predictors.soft_gate:SoftGate",
+        "agents": "fairlead.predictors.agents:Agents",
+        "apo": "fairlead.predictors.apo:APO",
+        "gain": "fairlead.predictors.gain:Gain",
     },
     "policies": {
         "fixed": "fairlead.policies.fixed:Fixed",
@@ -91,6 +95,9 @@ CATALOG: dict[str, dict[str, str]] = {
         "budget": "fairlead.policies.budget:Budget",
         "promise": "fairlead.policies.promise:Promise",
         "glimpse_share": "fairlead.policies.glimpse_share:GlimpseShare",
+        "pheromone": "fairlead.policies.pheromone:Pheromone",
+        "masked": "fairlead.policies.masked:Masked",
+        "graph": "fairlead.policies.graph:Graph",
     },
     "answers": {
         "text": "fairlead.answers.text:Text",
@@ -108,6 +115,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "vote": "fairlead.plans.vote:Vote",
         "checked": "fairlead.plans.checked:Checked",
         "within": "fairlead.plans.within:Within",
+        "relay": "fairlead.plans.relay:Relay",
         "sigma": "fairlead.plans.sigma:Sigma",
         "merge": "fairlead.plans.merge:Merge",
         "modality": "fairlead.plans.modality:Modality",
@@ -118,6 +126,10 @@ CATALOG: dict[str, dict[str, str]] = {
         "fast_slow": "fairlead.plans.fast_slow:FastSlow",
         "verify": "fairlead.plans.verify:Verify",
         "breadth": "fairlead.plans.breadth:Breadth",
+        "refine": "fairlead.plans.refine:Refine",
+        "prompting": "fairlead.plans.prompting:Prompting",
+        "intention": "fairlead.plans.intention:Intention",
+        "mode": "fairlead.plans.mode:Mode",
     },
     "scorers": {
         "lexical": "fairlead.scorers.lexical:Lexical",
@@ -138,6 +150,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "scripted": "fairlead.targets.scripted:Scripted",
         "gate": "fairlead.targets.gate:Gate",
         "index": "fairlead.targets.index:Index",
+        "strategy": "fairlead.targets.strategy:Strategy",
     },
 }
 

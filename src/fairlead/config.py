@@ -47,6 +47,7 @@ from fairlead.signals.base import Observer, Signal
 from fairlead.sqlite import SQLiteStore
 from fairlead.targets.base import Driver
 from fairlead.targets.gate import Gate
+from fairlead.targets.strategy import bind
 from fairlead.trust import Trust
 from fairlead.worlds.live import Live
 
@@ -240,10 +241,9 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         name: build("targets", _placed(spec, folder), path=f"$.targets.{name}", name=name)
         for name, spec in file.targets.items()
     }
+    bind(drivers)
     for name, driver in drivers.items():
         _check_tokenizer(driver, f"$.targets.{name}.profile.tokenizer")
-    # Not gates: what their predictors know need be no target here.
-    _settle({f"$.targets.{name}": d for name, d in drivers.items() if not isinstance(d, Gate)}, folder, drivers)
     signals = {name: build("signals", name) for name in DEFAULT_SIGNALS}
     for name, spec in file.signals.items():
         spec = _placed(spec, folder)

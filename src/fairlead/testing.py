@@ -28,6 +28,7 @@ import numpy as np
 
 from fairlead import catalog
 from fairlead.actions.base import Action, Passage
+from fairlead.answers.base import Reader
 from fairlead.build import construct
 from fairlead.component import Component, finite, pack, unpack
 from fairlead.conditions import Condition, holds, parse
@@ -643,6 +644,8 @@ def check_plan(make: Callable[[], Plan]) -> None:
     names = plan.targets()
     _true(names, "targets() must name at least one target")
     _same(plan, make(), "two fresh plans must be equal")
+    with _holds("a plan can be hashed, since policies tell options apart by it: give one with a dict a __hash__"):
+        _same(hash(plan), hash(make()), "equal plans must have equal hashes")
     with _holds("written as JSON and read back, the plan is the same"):
         _same(decode(json.loads(json.dumps(to_data(plan)))), plan, "it changed")
     queries = [Query.ask(f"question {i}", id=f"q{i}") for i in range(8)]
@@ -722,6 +725,60 @@ def _timeless(outcome: Outcome) -> Outcome:
 
 def _judged(step: Step, quality: float | None) -> Step:
     return msgspec.structs.replace(step, outcome=msgspec.structs.replace(step.outcome, quality=quality))
+
+
+# --------------------------------------------------------------------------------------------------------------- answers
+
+_SCRAPS = (
+    "", " ", "\n", "\t", "\r\n", "\x00", "\x0c", "\u2028", "\ud800", "\u0130", "\u1e9e", "a", "B", "x = 1", "def f(x):", "    return x", "no", "not",
+    "the answer is", "1", "1,000", "0.50", "1/2", "2/6", "-", "+", ".", "!", "?", "1e5", "\\frac{1}{2}", "\\", '"', "'", "`", "```", "```python\n",
+    "\n```\n", "#", "//", "/*", "*/", "(", ")", "[", "]", "{", "}", '{"a": 1.0}', "[1, 2]", "null", "true", "NaN", ",", ":", ";", "it is safe", "isn't",
+)  # fmt: skip
+
+
+def check_reader(make: Callable[[], Reader], *, texts: Sequence[str] = (), rounds: int = 300) -> None:
+    """Check one reader of answers: pure, at ease with any text, its normal form stays as it is, and who agrees does not depend on the order.
+
+    Args:
+        make: gives a reader.
+        texts: further texts to try, besides strange ones and `rounds` mixtures of scraps.
+        rounds: how many.
+    """
+    random = Random(0)
+    mixed = ["".join(random.choices(_SCRAPS, k=random.randint(1, 9))) for _ in range(rounds)]
+    tried = [*texts, *_SCRAPS, "[" * 5000, "1," * 5000, "((" * 5000, '{"a":' * 2000, "word " * 3000, *mixed]
+    reader, again = make(), make()
+    for text in tried:
+        shown = f"on {text[:60]!r}"
+        with _holds(f"reading never fails {shown}"):
+            found = reader.read(text)
+        _same(again.read(text), found, f"the same text must give the same answer {shown}")
+        if found is not None:
+            _true(found, f"no answer is None, not an empty text {shown}")
+            _same(reader.read(found), found, f"an answer in normal form must be read as it stands {shown}")
+    for _ in range(rounds):
+        few = [reader.read(t) for t in random.choices(tried, k=random.randint(0, 6))]
+        few += random.choices([*few, None], k=random.randint(0, 3))
+        groups = reader.group(few)
+        _same(len(groups), len(few), "each answer has its place in the groups")
+        numbered = list(dict.fromkeys(g for g in groups if g is not None))
+        _same(numbered, list(range(len(numbered))), f"groups count from 0 in order of first appearance, of {few}")
+        _same(
+            [g is None for g in groups],
+            [a is None for a in few],
+            f"no answer, and nothing else, is in no group, of {few}",
+        )
+        order = random.sample(range(len(few)), len(few))
+        other = dict(zip(order, reader.group([few[i] for i in order]), strict=True))
+        for i, a in enumerate(few):
+            for j, b in enumerate(few[:i]):
+                together = groups[i] is not None and groups[i] == groups[j]
+                _true(together or a is None or a != b, f"equal answers must share a group: {a!r} of {few}")
+                _same(
+                    other[i] is not None and other[i] == other[j],
+                    together,
+                    f"which answers share a group must not depend on their order: {a!r} and {b!r} of {few}",
+                )
 
 
 # --------------------------------------------------------------------------------------------------------------- targets

@@ -229,3 +229,31 @@ def test_bootstrap_draws_groups_whole() -> None:
     groups = np.repeat(np.arange(20), 20)
     grouped = m.bootstrap_means(a, resamples=1000, seed=0, groups_Q=groups).std()
     assert grouped / m.bootstrap_means(a, resamples=1000, seed=0).std() == pytest.approx(np.sqrt(20), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "p"), [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 2 / 32), (10, 2, 2 * (1 + 12 + 66) / 4096), (3, 3, 1.0)]
+)
+def test_mcnemar_is_the_exact_binomial(a: int, b: int, p: float) -> None:
+    first = [1] * a + [0] * b + [1] * 50 + [0] * 30
+    second = [0] * a + [1] * b + [1] * 50 + [0] * 30
+    found = m.mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (a, b)
+    assert found.p_value == pytest.approx(p)
+    other = m.mcnemar(second, first)
+    assert (other.only_first, other.only_second, other.p_value) == (b, a, found.p_value)
+
+
+def test_mcnemar_keeps_its_level_and_has_power() -> None:
+    rng = np.random.default_rng(0)
+    null = [m.mcnemar(rng.random(300) < 0.6, rng.random(300) < 0.6).p_value for _ in range(400)]
+    assert np.mean(np.array(null) <= 0.05) < 0.075  # 0.05 at most; 400 tries have a standard error of 0.011
+    real = [m.mcnemar(rng.random(300) < 0.75, rng.random(300) < 0.6).p_value for _ in range(100)]
+    assert np.mean(np.array(real) <= 0.05) > 0.9
+    assert m.mcnemar(rng.random(20_000) < 0.9, rng.random(20_000) < 0.1).p_value < 1e-100
+
+
+def test_mcnemar_takes_right_and_wrong_alone() -> None:
+    for first, second in (([0.5], [1.0]), ([1, 0], [1]), ([[1]], [[1]]), ([float("nan")], [1.0])):
+        with pytest.raises(ValueError, match=r"verdict|right or wrong"):
+            m.mcnemar(first, second)

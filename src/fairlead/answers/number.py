@@ -1,10 +1,10 @@
 """The last number, so that ``1,000``, ``1000`` and ``1000.0`` are one answer, and ``1/2``, ``\\frac{1}{2}`` and ``0.5``. Ours, no paper.
 
-A fraction is two whole numbers around a slash with nothing else close by (``5/10/2024`` is none), after a whole number and a space if need be
+A fraction is two whole numbers around a slash with nothing else close by (``5/10/2024`` is none), and after a whole number if it is below 1
 (``1 1/2``). It is read as a decimal number if that ends, else in lowest terms (``2/6`` as ``1/3``). A per cent sign is left out and counts for
 nothing: ``50%`` is 50, not 0.5. Digits are compared one by one, so that long numbers are not rounded.
 
-Cost: 2 µs for a short text, 3 ms for 50,000 characters at the worst: every pattern looks a bounded way ahead.
+The last `LONGEST` characters are read, and no more. Cost: 3 µs for a short text, 4 ms at the worst.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Final
 
 from fairlead.answers.base import Reader
 
+LONGEST: Final = 10_000
+
 _NUMBER: Final = re.compile(
     r"(?P<sign>-?)\\[dt]?frac\{(?P<up>\d{1,18})\}\{(?P<down>0{0,9}[1-9]\d{0,17})\}"
-    r"|(?<![\w./])(?P<sign2>[-+]?)(?:(?P<whole>\d{1,9}) )?(?P<up2>\d{1,18})/(?P<down2>0{0,9}[1-9]\d{0,17})(?![\w/]|\.\d|,\d{3})"
+    r"|(?<![\w./])(?P<sign2>[-+]?)(?:(?P<whole>\d{1,9}) )?(?P<up2>\d{1,18})/(?P<down2>0{0,9}[1-9]\d{0,17})(?!\d|/|\.\d|,\d{3}|[eE][-+]?\d)"
     r"|(?<![\w.])(?P<plain>[-+]?(?:(?:\d{1,3}(?:,\d{3}){1,12}|\d+)(?:\.\d+)?|\.\d+))(?!\d|\.\d|,\d{3}|[eE][-+]?\d)"
 )
 
@@ -28,7 +30,7 @@ class Number(Reader):
     def read(self, text: str) -> str | None:
         """Return the last number, without thousands' commas and closing zeros; None if there is none."""
         last = None
-        for last in _NUMBER.finditer(text):  # noqa: B007 - the last one is wanted
+        for last in _NUMBER.finditer(text[-LONGEST:]):  # noqa: B007 - the last one is wanted
             pass
         if last is None:
             return None
@@ -36,7 +38,8 @@ class Number(Reader):
             return _decimal(plain)
         if last["up"]:
             return _fraction(last["sign"], 0, int(last["up"]), int(last["down"]))
-        return _fraction(last["sign2"], int(last["whole"] or 0), int(last["up2"]), int(last["down2"]))
+        whole, up, down = int(last["whole"] or 0), int(last["up2"]), int(last["down2"])
+        return _fraction(last["sign2"], whole if up < down else 0, up, down)
 
 
 def _decimal(digits: str) -> str:

@@ -10,4 +10,4 @@ class Text(Reader):
 
     def read(self, text: str) -> str | None:
         """Return the text in normal form; None if it is blank."""
-        return " ".join(text.casefold().split()).rstrip(".!") or None
+        return " ".join(text.casefold().split()).rstrip(" .!") or None

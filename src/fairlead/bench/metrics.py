@@ -11,6 +11,7 @@ Shapes: Q queries, M options, P points of a curve, B bootstrap resamples, C colu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -428,3 +429,66 @@ def paired_bootstrap(
     found = np.asarray([statistic(means) for means in draws])
     low, high = np.quantile(found, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(value=statistic(values.mean(axis=0)), low=float(low), high=float(high))
+
+
+class Paired(Struct, frozen=True, kw_only=True):
+    """Two methods on the same queries, each right or wrong."""
+
+    only_first: int
+    """Queries that the first alone answered rightly."""
+    only_second: int
+    p_value: float
+    """How likely so uneven a split of them is, to either side, if both were equally good."""
+
+
+def mcnemar(first_Q: ArrayLike, second_Q: ArrayLike) -> Paired:
+    """McNemar's test (1947), in its exact form: of the queries on which two methods differ, is either ahead on more than chance would give?
+
+    Under equal accuracy each of the n queries on which they differ goes to either with probability 1/2, so the p-value is twice the lower
+    tail of Binomial(n, 1/2), and 1 at most; without a difference it is 1.
+
+    Args:
+        first_Q, second_Q: whether each query was answered rightly: bools, or 0 and 1.
+
+    Raises:
+        ValueError: if something else stands in them, or they are of different lengths.
+    """
+    first, second = np.asarray(first_Q, dtype=np.float64), np.asarray(second_Q, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError("both methods need one verdict for each query")
+    if not (np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all()):
+        raise ValueError("McNemar's test takes right or wrong alone; compare graded quality by `paired_bootstrap`")
+    a, b = int((first > second).sum()), int((second > first).sum())
+    n, term, tail = a + b, 1, 0
+    for k in range(min(a, b) + 1):
+        tail += term
+        term = term * (n - k) // (k + 1)
+    return Paired(only_first=a, only_second=b, p_value=min(1.0, 2 * tail / 2**n))
+
+
+# ---------------------------------------------------------------------------------------------- samples and their cost
+
+
+def pass_at(k: int, *, samples: int, passed: int) -> float:
+    """Estimate the chance that at least one of `k` samples passes, of `samples` of which `passed` did: 1 - C(n-c, k) / C(n, k), which for k = 1 is c / n.
+
+    Unbiased (Chen et al. 2021, arXiv 2107.03374). Raises `ValueError` unless 1 <= k <= samples and 0 <= passed <= samples.
+    """
+    if not (1 <= k <= samples and 0 <= passed <= samples):
+        raise ValueError("k lies between 1 and the number of samples, of which at least 0 and at most all passed")
+    return 1.0 - math.comb(samples - passed, k) / math.comb(samples, k)
+
+
+def cost_of_pass(cost_Q: ArrayLike, success_Q: ArrayLike) -> float:
+    """Return mean cost over mean success: what one right answer costs. Infinite if there is none."""
+    success = float(np.mean(np.asarray(success_Q, dtype=np.float64)))
+    return float(np.mean(np.asarray(cost_Q, dtype=np.float64))) / success if success > 0.0 else math.inf
+
+
+def routing_pays_from(classifier: float, *, easy: float, hard: float) -> float:
+    """Return the share of tasks that must go the easy way before a classifier's own cost is earned back, against the hard way for all.
+
+    Args:
+        classifier, easy, hard: mean tokens, or cost, of one task by each. A share above 1 says that it never pays, infinite that nothing is saved.
+    """
+    return classifier / (hard - easy) if hard > easy else math.inf

@@ -60,7 +60,7 @@ class Row(Struct, frozen=True, kw_only=True):
     seconds: float
     """Mean per query."""
     slow_seconds: float
-    """95th percentile."""
+    """99th percentile."""
     failed: float
     """Share of queries without an answer."""
     gain: Interval
@@ -164,7 +164,7 @@ def compare(
                 usd=float(point_C[p_ + p]),
                 calls=float(found.calls_PQ[p].mean()),
                 seconds=float(found.seconds_PQ[p].mean()),
-                slow_seconds=float(np.quantile(found.seconds_PQ[p], 0.95)),
+                slow_seconds=float(np.quantile(found.seconds_PQ[p], 0.99)),
                 failed=float(found.failed_PQ[p].mean()),
                 gain=_interval(_gain(point_C, p, p_, found.singles), gains_B, level),
                 over_best=_interval(point_C[p] - point_C[: found.singles].max(), over_B, level),

@@ -157,7 +157,7 @@ def _gates(pairs: Sequence[str]) -> tuple[dict[str, Gate], tuple[list[str], list
 def to_text(rows: Sequence[Row]) -> str:
     """Lay rows out for people."""
     width = max(len(r.name) for r in rows)
-    head = f"{'':<{width}}  {'quality':>22}  {'USD':>11}  {'calls':>5}  {'seconds':>8}  {'95%':>8}  {'failed':>6}  gain over mixing single calls"
+    head = f"{'':<{width}}  {'quality':>22}  {'USD':>11}  {'calls':>5}  {'seconds':>8}  {'99%':>8}  {'failed':>6}  gain over mixing single calls"
     lines = [head]
     for r in rows:
         quality = f"{r.quality.value:.4f} [{r.quality.low:.3f}, {r.quality.high:.3f}]"

@@ -250,18 +250,20 @@ def ndcg(found: Sequence[str], about: str, *, top: int = TOP) -> float:
 
 
 @cache
-def _searchers() -> dict[str, Lexical]:
+def searchers() -> dict[str, Lexical]:
+    """Return the experts by name, each with the whole corpus."""
+    """Return what each expert searches the corpus with."""
     texts = [d.text for d in documents()]
     return {name: Lexical(texts, TERMS[name]) for name in EXPERTS}
 
 
 def retrieval_table(n: int, seed: int = 0, *, split: Split = "test") -> list[dict[str, Any]]:
     """Rows of an outcome table: how well each expert finds what each query is about, as nDCG@10. Looking costs nothing."""
-    corpus, searchers = documents(), _searchers()
+    corpus, experts = documents(), searchers()
     rows: list[dict[str, Any]] = []
     for number, lookup in enumerate(lookups(n, seed, split=split)):
         for name in EXPERTS:
-            found = search(corpus, searchers[name], lookup.query, TOP)
+            found = search(corpus, experts[name], lookup.query, TOP)
             rows.append(
                 {
                     "query_id": f"lookup-{seed}-{number:06d}",

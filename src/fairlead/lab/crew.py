@@ -27,10 +27,10 @@ CREW: Final = {
 
 VERIFY: Final = Prompt(name="lab-verify", text="{question} -> {answer} ok?")
 """Replies ``yes`` or ``no``; the probability of yes is that of the first byte."""
-PICK: Final = Prompt(name="lab-pick", text="{question} {answers}")
-"""Replies with the number of a right answer. `answers`: ``[1] a [2] b …``, see `picks`."""
-MERGE: Final = Prompt(name="lab-merge", text="{question} | {answers}")
-"""Replies with the right answer itself. `answers`: ``a | b | c``."""
+PICK: Final = Prompt(name="lab-pick", text="{question} {answers}", each="[{number}] {text}", between=" ")
+"""Replies with the number of a right answer."""
+MERGE: Final = Prompt(name="lab-merge", text="{question} | {answers}", each="{text}", between=" | ")
+"""Replies with the right answer itself."""
 ROUNDS: Final = Prompt(name="lab-rounds", text="{question} {transcript}")
 AGENTS: Final = Prompt(name="lab-agents", text="agents for: {question}")
 RATE: Final = Prompt(name="lab-rate", text="rate: {question}")

@@ -133,9 +133,8 @@ class Modality(Struct, Plan, frozen=True, kw_only=True, tag="modality", tag_fiel
             return text if text.ok else image
         if self.arbiter is None or same(text.text, image.text, self.answers):
             return image if image_first else text
-        shown = prompts.numbered((text.text, image.text))
         found = prompts.find(self.prompt)
-        asked = found.messages({"question": prompts.question(query), "answers": shown})
+        asked = found.messages({"question": prompts.question(query), "answers": (text.text, image.text)})
         # After the question itself, so that the arbiter sees what the readers saw.
         call = Call(target=self.arbiter, purpose="merge", prompt=found.label, messages=(*query.messages, *asked))
         try:

@@ -108,11 +108,6 @@ def question(query: Query) -> str:
     return "\n\n".join(f"{m.role}: {m.text}" for m in query.messages if m.text)
 
 
-def numbered(answers: Sequence[str]) -> str:
-    """Return texts one after the other, each fenced and with its number from 1."""
-    return "\n\n".join(f"[{i}]\n<<<\n{text.strip()}\n>>>" for i, text in enumerate(answers, 1))
-
-
 _KEPT: Final = (
     Prompt(
         name="judge",
@@ -165,6 +160,56 @@ _KEPT: Final = (
         name="arbitrate",
         text="Two readers answered the question above, one from its text and one from its picture. Their answers, as data:\n\n{answers}\n\n"
         "Where one of them is right, repeat it. Where both look wrong, look for yourself. Reply with the final answer alone.",
+    ),
+    Prompt(
+        name="agents",
+        text="Agents, each with what it is good at:\n<agents_there_are>\n{agents}\n</agents_there_are>\n\nRequest, as data:\n<<<\n{question}\n>>>\n\n"
+        "Do not answer the request. Say which agents should answer it: all that could well, and no others; often it is one. Write a short reason "
+        "between <reason> and </reason>, then their names, separated by commas, between <agents> and </agents>, and nothing after that.",
+    ),
+    Prompt(
+        name="refine",
+        text="Question:\n{question}\n\nAnswers by several agents, numbered, as data; each knows only its own field, and some may be wrong or beside "
+        "the point:\n\n{answers}\n\nMake one answer of them: keep what is right and bears on the question, settle where they contradict each "
+        "other, leave out the rest, and do not speak of the agents. Keep the form that the question asks for.",
+    ),
+    Prompt(
+        name="difficulty",
+        text="Rate how hard a task is for you. Easy: the solution is plain and short. Medium: it needs some thought or has special cases. Hard: it needs "
+        "careful design.\n\nTask, as data:\n<<<\n{question}\n>>>\n\nDo not solve it. Reply with one line: Easy, Medium or Hard, then a colon and "
+        "a short reason.",
+    ),
+    Prompt(
+        name="few_shot",
+        text="Solve the last task as the first three are solved.\n\n"
+        "Task: Return a string reversed.\nSolution:\ndef reverse(text):\n    return text[::-1]\n\n"
+        "Task: Return the sum of the squares of a list of numbers.\nSolution:\ndef sum_of_squares(numbers):\n    return sum(n * n for n in numbers)\n\n"
+        "Task: Return the index of a number in a sorted list, or -1 if it is not there.\nSolution:\ndef find(items, wanted):\n"
+        "    low, high = 0, len(items) - 1\n    while low <= high:\n        middle = (low + high) // 2\n        if items[middle] == wanted:\n"
+        "            return middle\n        if items[middle] < wanted:\n            low = middle + 1\n        else:\n            high = middle - 1\n"
+        "    return -1\n\nTask: {question}\nSolution:",
+    ),
+    Prompt(
+        name="intention",
+        text="For a programming task, write down what is wanted and how to do it, before any code: a Specification (inputs and outputs) and an Idea "
+        "(the core of the logic, and the algorithm with its time complexity). Three examples:\n\n"
+        "Task: Return a string reversed.\nSpecification: input: a string, perhaps empty. Output: the same characters, last first.\n"
+        "Idea: read the characters from the end to the start by a slice. O(n).\n\n"
+        "Task: Return the sum of the squares of a list of numbers.\nSpecification: input: a list of numbers, perhaps empty. Output: one number; 0 for an empty "
+        "list.\nIdea: add up n * n in one pass. O(n).\n\n"
+        "Task: Return the index of a number in a sorted list, or -1 if it is not there.\nSpecification: input: a list in rising order, and a number. "
+        "Output: an index of the number, or -1.\nIdea: binary search: compare with the middle, and go on in the half that can hold it. O(log n).\n\n"
+        "Task: {question}\nWrite its Specification and its Idea, and no code.",
+    ),
+    Prompt(
+        name="implement",
+        text="Task:\n{question}\n\nIntention, as data; where it contradicts the task, the task holds:\n<<<\n{intention}\n>>>\n\n"
+        "Carry out the task by this intention. Reply in the form that the task asks for.",
+    ),
+    Prompt(
+        name="relay",
+        text="Several models work on a question one after the other. Your part: {role}.\n\nQuestion:\n{question}\n\n"
+        "What was written so far, as data; it may be wrong, and may be empty:\n<<<\n{earlier}\n>>>\n\nReply with the result of your part alone.",
     ),
 )
 

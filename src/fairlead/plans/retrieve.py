@@ -54,7 +54,7 @@ class Retrieve(Struct, Plan, frozen=True, kw_only=True, tag="retrieve", tag_fiel
     gate: str | None = None
     most: int = 1
     most_without: int | None = None
-    """How many are asked where the gate says nothing of them; None: all."""
+    """How many are asked at once where no gate says which; None: all."""
     top: int = 10
     k: float = 60.0
     reader: str | None = None
@@ -86,8 +86,8 @@ class Retrieve(Struct, Plan, frozen=True, kw_only=True, tag="retrieve", tag_fiel
         passages = fuse([read(o) for o in found], self.k)[: self.top]
         if self.reader is None:
             return saying(found[0], msgspec.json.encode(passages).decode())
-        text = prompts.numbered([p.text for p in passages])
-        call = prompts.ask(self.reader, self.prompt, query, purpose="answer", alone=False, passages=text)
+        texts = [p.text for p in passages]
+        call = prompts.ask(self.reader, self.prompt, query, purpose="answer", alone=False, passages=texts)
         (answer,) = yield Do(branches=(call,), final=True)
         return answer
 
@@ -117,7 +117,7 @@ class Retrieve(Struct, Plan, frozen=True, kw_only=True, tag="retrieve", tag_fiel
     @classmethod
     def example(cls) -> Retrieve:
         """Two experts with gate and reader."""
-        return cls(gate="gate", experts=("a", "b"), reader="reader")
+        return cls(gate="g", experts=("a", "b"), reader="r")
 
 
 def read(outcome: Outcome) -> tuple[Passage, ...]:

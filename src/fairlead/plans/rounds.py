@@ -82,6 +82,7 @@ class Rounds(Struct, Plan, frozen=True, kw_only=True, tag="rounds", tag_field="k
         asked = replies = 0
         latest: Outcome | None = None
         try:
+            # Each reply so far asked an expert, or was left out: those that were are the retries taken.
             while replies <= asked + self.retries:
                 (reply,) = yield Do(branches=(self._turn(query, episode + note, self.turns - asked, replies),))
                 if not reply.ok:

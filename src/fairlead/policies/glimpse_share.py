@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from fairlead.plans.glimpse import Glimpse
 from fairlead.policies.base import Policy, Proposal
 from fairlead.policies.fixed import Fixed
+from fairlead.table import Floats
 from fairlead.types import Query, Reward, Signals, Target, Trace
 
 BINS: Final = 240
@@ -45,7 +46,8 @@ class GlimpseShare(Policy):
         remember: how many look-aheads count, about.
     """
 
-    bins_: np.ndarray
+    bins_: Floats
+    """How many look-aheads fell into each bin, older ones weighing less."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ else each expert is forecast its own mean, so that the best fixed one is chosen.
 `adopt` adds an expert without training: its pilot is the centroid of the queries of the given table that it is best on; groups of other experts stay, as
 in the paper. `remove` deletes its pilots; the others keep their order.
 
-Shapes: Q queries, T experts, P pilots, D features. A fit of 4,000 x 4 at D = 128 takes 0.2 s, a forecast 15 µs.
+Shapes: Q queries, T experts, P pilots, D features. A fit of 4,000 x 4 at D = 128 takes 0.4 s, a forecast 30 µs.
 """
 
 from __future__ import annotations
@@ -93,8 +93,7 @@ class Pilots(Predictor):
         known_QT = ~np.isnan(quality_QT)
         self.mean_, self.seen_ = means(quality_QT), known_QT.sum(axis=0).astype(np.float64)
         sets = [name or "" for name in table.datasets]
-        chosen_Q, first_Q, rank_QT = self._held_out(x_QD, quality_QT, sets, table.groups)
-        self._judge(quality_QT, chosen_Q, first_Q, rank_QT)
+        self._judge(quality_QT, *self._held_out(x_QD, quality_QT, sets, table.groups))
         self._lay(x_QD, quality_QT, sets)
 
     def _lay(self, x_QD: Floats, quality_QT: Floats, sets: Sequence[str]) -> None:
@@ -132,12 +131,9 @@ class Pilots(Predictor):
 
     def _held_out(
         self, x_QD: Floats, quality_QT: Floats, sets: Sequence[str], groups_Q: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return, each half from the other: the best fixed expert (Q,), the rule's choice (Q,) and the expert at each rank (Q, T); -1 where there
-        is nothing to judge."""
-        q, t = quality_QT.shape
-        fixed_Q, rule_Q = np.full(q, -1), np.full(q, -1)
-        at_QT = np.full((q, t), -1)
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return, each half from the other: the best fixed expert (Q,), and the expert at each rank of s_e (Q, T); -1 where there is no embedding."""
+        fixed_Q, at_QT = np.full(len(x_QD), -1), np.full(quality_QT.shape, -1)
         fold_Q = folds(groups_Q, k=2)
         for half in (0, 1):
             train, test = np.flatnonzero(fold_Q != half), np.flatnonzero(fold_Q == half)
@@ -149,21 +145,17 @@ class Pilots(Predictor):
             for i in test:
                 if x_QD[i].any():
                     at_QT[i] = np.argsort(-other.scores(x_QD[i]), kind="stable")
-            rule_Q[test] = at_QT[test, 0]
-        return fixed_Q, rule_Q, at_QT
+        return fixed_Q, at_QT
 
-    def _judge(
-        self, quality_QT: Floats, fixed_Q: NDArray[np.int64], rule_Q: NDArray[np.int64], at_QT: NDArray[np.int64]
-    ) -> None:
+    def _judge(self, quality_QT: Floats, fixed_Q: NDArray[np.int64], at_QT: NDArray[np.int64]) -> None:
         """Learn the quality at each rank, and whether the rule is worth using."""
-        rows = np.flatnonzero(rule_Q >= 0)
-        by_rank = quality_QT[rows[:, None], at_QT[rows]]
-        count_T = (~np.isnan(by_rank)).sum(axis=0)
-        mean_T = means(by_rank)
-        mean_T = _falling(mean_T, count_T + 1.0)
+        rows = np.flatnonzero(at_QT[:, 0] >= 0)
+        by_rank_QT = quality_QT[rows[:, None], at_QT[rows]]
+        count_T = (~np.isnan(by_rank_QT)).sum(axis=0)
+        mean_T = _falling(means(by_rank_QT), count_T + 1.0)
         self.rank_ = np.clip(mean_T, _STEP * len(mean_T), 1.0) - _STEP * np.arange(len(mean_T))
         self.rank_sd_ = standard_error(mean_T, count_T)
-        gain_Q = quality_QT[rows, rule_Q[rows]] - quality_QT[rows, fixed_Q[rows]]
+        gain_Q = by_rank_QT[:, 0] - quality_QT[rows, fixed_Q[rows]]
         gain_Q = gain_Q[~np.isnan(gain_Q)]
         n = len(gain_Q)
         gain, error = (float(gain_Q.mean()), float(gain_Q.std() / np.sqrt(n))) if n else (0.0, 0.0)

@@ -16,7 +16,7 @@ Shapes: K members, Q queries, T ways, D features. A fit of 2,000 x 200 takes abo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 from msgspec import Meta
@@ -31,6 +31,8 @@ from fairlead.predictors.nets import Params, Singles
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
 
+LEAST_SLOPE: Final = 0.01
+"""Log-odds of quality per unit of z at least: less than one percent of quality, and enough to tell the order."""
 Positive = Annotated[float, Meta(gt=0.0)]
 
 
@@ -86,6 +88,8 @@ class SoftGate(Predictor):
         # As one target: the same map for all ways, so that the order of z is kept.
         z_N1, y_N1 = score_QT.reshape(-1, 1), quality_QT.reshape(-1, 1)
         self.anchor_ = anchor.learn(np.zeros(len(z_N1)), z_N1, y_N1)
+        # Where z says nothing of quality (all ways do alike) it still says which is cheapest: the map must keep the order.
+        self.anchor_["slope"] = np.maximum(self.anchor_["slope"], LEAST_SLOPE)
 
     def _quality(self, x_D: Floats) -> tuple[Floats, Floats]:
         z_KT = nets.through(self.weights_, x_D[None].astype(np.float32))[:, 0].astype(np.float64)

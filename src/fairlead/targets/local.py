@@ -135,8 +135,8 @@ class Local(Driver):
             raise TargetError(Failure(kind="internal", message=f"{self.name} is not started; await start() first"))
         asked = asked_of(call, query)
         messages = query.messages if call.messages is None else call.messages
-        seen = [seen(m) for m in messages]
-        prompt, written = prompt_of(seen), written_of(seen)
+        shown = [seen(m) for m in messages]
+        prompt, written = prompt_of(shown), written_of(shown)
         model = lab.load(self.model)
         if len(prompt) + len(written) + 3 > model.context_window:
             message = f"{len(prompt) + len(written)} characters do not fit the context of {model.context_window} bytes"
