@@ -6,7 +6,9 @@ import pytest
 
 from fairlead import catalog
 from fairlead.errors import UnknownName
+from fairlead.lab.eye import draw_tables
 from fairlead.targets.base import Driver
+from fairlead.targets.eye import Eye
 from fairlead.testing import (
     check_component,
     check_plan,
@@ -15,6 +17,8 @@ from fairlead.testing import (
     check_signal,
     check_target,
 )
+
+PICTURED = draw_tables(1, 1)[0].query("q")
 
 
 def members(family: str) -> list[Any]:
@@ -55,7 +59,7 @@ async def test_target(kind: type[Driver]) -> None:
         # Its own tests run `check_target` against a stub of its server.
         check_component(kind.example)
     else:
-        await check_target(kind.example)
+        await check_target(kind.example, query=PICTURED if kind is Eye else None)
 
 
 @pytest.mark.parametrize("family", sorted(catalog.CATALOG))

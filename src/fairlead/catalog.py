@@ -147,6 +147,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "openai_chat": "fairlead.targets.openai_chat:OpenAIChat",
         "anthropic_messages": "fairlead.targets.anthropic_messages:AnthropicMessages",
         "local": "fairlead.targets.local:Local",
+        "eye": "fairlead.targets.eye:Eye",
         "scripted": "fairlead.targets.scripted:Scripted",
         "gate": "fairlead.targets.gate:Gate",
         "index": "fairlead.targets.index:Index",

@@ -23,10 +23,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.lab.tasks import Split, split_of
+from fairlead.types import Message, Part, Query
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -76,6 +78,13 @@ class TableQuestion(NamedTuple):
     def url(self) -> str:
         """The picture as a data URL."""
         return "data:image/png;base64," + base64.b64encode(self.picture).decode()
+
+    def query(self, id: str) -> Query:
+        """Return a request that holds both, as a client sends it."""
+        content = [{"type": "text", "text": self.prompt}, {"type": "image_url", "image_url": {"url": self.url}}]
+        message = Message(role="user", content=(Part(text=self.prompt), Part(type="image_url")))
+        body = {"messages": msgspec.Raw(msgspec.json.encode([{"role": "user", "content": content}]))}
+        return Query(id=id, messages=(message,), body=body)
 
 
 class Seen(NamedTuple):

@@ -34,7 +34,7 @@ from fairlead.lab.model import DEFAULT_MAX_TOKENS, SCRATCH_END, Completion, Mode
 from fairlead.lab.shapes import Mode
 from fairlead.targets import wire
 from fairlead.targets.base import Driver
-from fairlead.types import Call, Failure, Message, Outcome, Profile, Query, Sink, Tokens
+from fairlead.types import Call, Failure, Outcome, Profile, Query, Sink, Tokens
 
 THREADS: Final = 2
 MOST_SAMPLES: Final = 64
@@ -134,14 +134,9 @@ class Local(Driver):
         if self._threads is None:
             raise TargetError(Failure(kind="internal", message=f"{self.name} is not started; await start() first"))
         asked = asked_of(call, query)
-        messages = query.messages if call.messages is None else call.messages
-        shown = [seen(m) for m in messages]
-        prompt, written = prompt_of(shown), written_of(shown)
+        prompt = self.prompt(call, query)
+        arguments = self.arguments(asked, call, query)
         model = lab.load(self.model)
-        if len(prompt) + len(written) + 3 > model.context_window:
-            message = f"{len(prompt) + len(written)} characters do not fit the context of {model.context_window} bytes"
-            raise TargetError(Failure(kind="context_too_long", message=message))
-        arguments = {**self.arguments(asked, call, query), "written": written}
         n = asked.n or 1
         stop = Event()
         work = self._write(model, prompt, arguments, n, stop, None)
@@ -164,7 +159,22 @@ class Local(Driver):
                 await sink(chunk.usage(wire.usage(outcome.tokens)))
         return outcome
 
+    def prompt(self, call: Call, query: Query) -> str:
+        """Return what the model is asked: the text of the last message of a user.
+
+        Raises:
+            TargetError: ``context_too_long``, if it leaves no room for an answer, with what is to be gone on from.
+        """
+        shown = _shown(call, query)
+        prompt, written = prompt_of(shown), written_of(shown)
+        window = lab.describe(self.model).context_window
+        if len(prompt) + len(written) + 3 > window:
+            message = f"{len(prompt) + len(written)} characters do not fit the context of {window} bytes"
+            raise TargetError(Failure(kind="context_too_long", message=message))
+        return prompt
+
     def arguments(self, asked: Asked, call: Call, query: Query) -> dict[str, Any]:
+        """Return what the model is to be called with, as `Model.generate` names it, but for the prompt and how many samples."""
         seed = asked.seed
         if seed is None:
             seed = int.from_bytes(hashlib.sha256(query.id.encode()).digest()[:6], "big")
@@ -179,6 +189,7 @@ class Local(Driver):
             "seed": seed + 1_000_003 * call.sample,
             "stop": (stop,) if isinstance(stop, str) else tuple(stop or ()),
             "top_logprobs": asked.top_logprobs or 0,
+            "written": written_of(_shown(call, query)),
         }
 
     def _write(
@@ -248,6 +259,10 @@ class Local(Driver):
         return completions, first
 
     def outcome(self, done: tuple[Completion, ...], asked: Asked, query: Query, first_seconds: float | None) -> Outcome:
+        """Return what became of a call, from what the model wrote: the text is that of the first sample, all of them are in `reply`.
+
+        `first_seconds` is when the first token was there, if that is known. Name, price and duration are left to `Driver.ask`.
+        """
         answers = [_split(c, self.mode) for c in done]
         tokens = Tokens(
             input=done[0].prompt_tokens,
@@ -276,13 +291,12 @@ class Local(Driver):
         )
 
 
-def seen(message: Message) -> dict[str, Any]:
-    content = message.content
-    parts = [{"type": p.type, "text": p.text} for p in content] if isinstance(content, tuple) else content
-    return {"role": message.role, "content": parts}
-
-
 def asked_of(call: Call, query: Query) -> Asked:
+    """Read the request's fields, with what the call replaces.
+
+    Raises:
+        TargetError: ``bad_request``, if one has the wrong type, or more samples are wanted than `MOST_SAMPLES`.
+    """
     fields = wire.fields(call, query)
     try:
         asked = _asked.decode(msgspec.json.encode({k: v for k, v in fields.items() if k in Asked.__struct_fields__}))
@@ -291,6 +305,16 @@ def asked_of(call: Call, query: Query) -> Asked:
     if asked.n is not None and not 1 <= asked.n <= MOST_SAMPLES:
         raise TargetError(Failure(kind="bad_request", message=f"n is {asked.n}; it must be 1 to {MOST_SAMPLES}"))
     return asked
+
+
+def _shown(call: Call, query: Query) -> list[dict[str, Any]]:
+    """Return the messages as the laboratory reads them: its models see text alone."""
+    shown = []
+    for message in query.messages if call.messages is None else call.messages:
+        content = message.content
+        parts = [{"type": p.type, "text": p.text} for p in content] if isinstance(content, tuple) else content
+        shown.append({"role": message.role, "content": parts})
+    return shown
 
 
 def _split(completion: Completion, mode: Mode) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
