@@ -148,6 +148,19 @@ def said(gates: Mapping[str, Gate], query: Query) -> dict[str, Outcome]:
     return {name: gate.answer(query) for name, gate in gates.items()}
 
 
+class Gated(LookUp):
+    """Gates beside a look-up, asked about the part of the question that a plan asks them about."""
+
+    def __init__(self, look_up: LookUp, gates: Mapping[str, Gate]) -> None:
+        self.look_up, self.gates, self.lateness = look_up, gates, look_up.lateness
+
+    def outcome(self, call: Call, path: Path_) -> Outcome | None:
+        """Ask the gate, or look up."""
+        if call.target not in self.gates:
+            return self.look_up.outcome(call, path)
+        return self.gates[call.target].answer(Query(id="part", messages=call.messages or ()))
+
+
 # ---------------------------------------------------------------------------------------------------------- the work
 
 _LABS: dict[str, Lab] = {}
@@ -193,9 +206,10 @@ def steps_work(n: int, seed: int, split: str) -> Work:
     examples = draw_compound(n, seed, split=split, most_steps=3)  # type: ignore[arg-type]
     queries = [Query.ask(e.prompt, id=f"steps-{seed}-{i}") for i, e in enumerate(examples)]
     world = lab("steps", *CREW, *STEPS)
+    gates = {"hard": trained("tasks", "forest")}
     return Work(
         queries=queries,
-        look_up=lambda q: world.of(queries[q]),
+        look_up=lambda q: Gated(world.of(queries[q]), gates),
         grade=lambda q, o: float(check_compound(examples[q], o.text)),
         groups=[f"{e.shape} of {len(e.subtasks)}, level {e.level}" for e in examples],
     )
@@ -507,6 +521,37 @@ def step_plans() -> dict[str, list[Plan]]:
                 }
             )
             for tau in (0.05, 0.2, 0.5, 1.0)
+        ],
+        "topology": [
+            plan({"kind": "topology", "solver": solver, "single": "lab-steps"})
+            for solver in (
+                "lab-large",
+                {
+                    "kind": "cascade",
+                    "steps": ["lab-text", "lab-numbers"],
+                    "accept": {"kind": "mean_logprob", "above": -0.2},
+                },
+                {
+                    "kind": "cascade",
+                    "steps": ["lab-small", "lab-numbers", "lab-text"],
+                    "accept": {"kind": "mean_logprob", "above": -0.1},
+                },
+            )
+        ],
+        "topology, by skills": [
+            plan(
+                {
+                    "kind": "topology",
+                    "single": "lab-steps",
+                    "solver": {
+                        "kind": "mode",
+                        "instant": "lab-text",
+                        "reasoning": "lab-numbers",
+                        "gate": "hard",
+                        "penalty": 0.0,
+                    },
+                }
+            )
         ],
         "rounds": [
             plan(
@@ -869,7 +914,9 @@ def main() -> int:
                 continue
             out["kinds"][name] = {"oracle": oracle, "rows": [msgspec.to_builtins(j.row) for j in judged]}
             out["settings"] |= {f"{name}: {j.row.name}": j.settings for j in judged if j.settings is not None}
-            above |= {j.row.name.partition(",")[0] for j in judged if j.above and j.row.name.partition(",")[0] in MARKED}
+            above |= {
+                j.row.name.partition(",")[0] for j in judged if j.above and j.row.name.partition(",")[0] in MARKED
+            }
             if not args.json:
                 print(f"{name}: {len(SEEDS)} x {args.prompts} test prompts\n\n{to_text(judged, oracle)}\n", flush=True)
         if shown is not None:

@@ -115,6 +115,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "vote": "fairlead.plans.vote:Vote",
         "checked": "fairlead.plans.checked:Checked",
         "within": "fairlead.plans.within:Within",
+        "topology": "fairlead.plans.topology:Topology",
         "relay": "fairlead.plans.relay:Relay",
         "sigma": "fairlead.plans.sigma:Sigma",
         "merge": "fairlead.plans.merge:Merge",

@@ -8,6 +8,9 @@ from fairlead.plans.prompts import PROMPTS, Prompt, ask, check, find, question
 from fairlead.types import Message, Query
 
 DIGESTS = {
+    "decompose@1": "cc2eaa55fc838fb0",
+    "subtask@1": "e61280d8bbf68564",
+    "synthesise@1": "3b267e86a1dfad68",
     "agents@1": "759f411fde6e3da4",
     "analyse@1": "e7254f864739dcfe",
     "arbitrate@1": "26477bcdb7b128a3",

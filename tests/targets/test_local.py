@@ -14,7 +14,7 @@ from fairlead.lab import pool as lab
 from fairlead.lab.model import Token
 from fairlead.targets.local import Local
 from fairlead.targets.sse import Framer
-from fairlead.types import Call, Profile, Query
+from fairlead.types import Call, Message, Profile, Query
 
 CALL = Call(target="l")
 
@@ -112,6 +112,62 @@ async def test_scratch_work_is_reasoning():
     await driver.stop()
 
 
+STEPS = "1) 12+30; 2) reverse abc; 3) #1*4"
+
+
+@pytest.fixture
+async def step():
+    driver = Local(name="l", model="lab-step", mode="working")
+    await driver.start()
+    yield driver
+    await driver.stop()
+
+
+def going_on(text, **fields):
+    messages = (Message(role="user", content=STEPS), Message(role="assistant", content=text))
+    return Call(target="l", messages=messages, params=fields)
+
+
+async def test_working_is_all_text(step):
+    o = await step.ask(CALL, ask(STEPS, max_tokens=None))
+    assert o.tokens.reasoning == 0
+    assert ">" in o.text
+    assert len(o.logprobs) == len(o.text)
+    scratch = Local(name="l", model="lab-step", mode="scratch")
+    await scratch.start()
+    other = await scratch.ask(CALL, ask(STEPS, max_tokens=None))
+    await scratch.stop()
+    assert o.text.partition(">")[2] == other.text
+
+
+async def test_goes_on_from_what_is_written(step):
+    query = ask(STEPS, max_tokens=None)
+    whole = await step.ask(CALL, query)
+    for cut in (1, len(whole.text) // 2):
+        call = going_on(whole.text[:cut])
+        rest = await step.ask(call, query)
+        assert whole.text[:cut] + rest.text == whole.text
+        assert rest.logprobs == pytest.approx(whole.logprobs[cut:], abs=1e-4)
+        # What was there is read again, and what is new is written.
+        assert rest.tokens.input == whole.tokens.input + cut
+        assert rest.tokens.output == whole.tokens.output - cut
+        streamed, chunks = await stream(step, query, call)
+        assert streamed.text == rest.text == "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        assert (streamed.tokens, streamed.logprobs) == (rest.tokens, rest.logprobs)
+
+
+async def test_one_step_up_to_its_end(step):
+    query = ask(STEPS, max_tokens=None)
+    whole = await step.ask(CALL, query)
+    first, second = whole.text.split(";")[:2]
+    o = await step.ask(going_on(f"{first};", stop=[";"]), query)
+    assert (o.text, o.finish) == (second, "stop")
+    ahead = await step.ask(going_on(f"{first};", max_tokens=1, temperature=1.0), query)
+    assert (ahead.finish, ahead.tokens.output) == ("length", 1)
+    # The entropy of a step's first byte is there before the step is, whatever is drawn.
+    assert ahead.first_entropy == pytest.approx(o.first_entropy)
+
+
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [({"temperature": -1}, "bad_request"), ({"n": 0}, "bad_request"), ({"max_tokens": "many"}, "bad_request")],
@@ -122,6 +178,8 @@ async def test_bad_requests(nano, fields, kind):
 
 async def test_too_long(nano):
     assert (await nano.ask(CALL, ask("x" * 5000))).error.kind == "context_too_long"
+    written = (Message(role="user", content="12+34="), Message(role="assistant", content="x" * 250))
+    assert (await nano.ask(Call(target="l", messages=written), ask())).error.kind == "context_too_long"
 
 
 class Endless:

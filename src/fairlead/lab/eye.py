@@ -165,6 +165,8 @@ def points_of(picture: bytes) -> Floats:
         (size,), kind = struct.unpack(">I", picture[at : at + 4]), picture[at + 4 : at + 8]
         body = picture[at + 8 : at + 8 + size]
         if kind == b"IHDR":
+            if len(body) != 13:
+                raise ValueError("a damaged picture")
             width, height, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", body)
             if (depth, colour, interlaced) != (8, 0, 0) or width * height > 100_000:
                 raise ValueError("not a small grey picture of 8 bits")

@@ -24,6 +24,7 @@ import json
 import math
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -156,6 +157,14 @@ class Network(torch.nn.Module):
         }
         return {"embed": self.embed.detach().cpu().numpy(), **stacked}
 
+    @torch.no_grad()
+    def take(self, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+        """Start from the weights of a file."""
+        self.embed.copy_(torch.from_numpy(arrays["embed"]))
+        for name in ("conv", "qkv", "out", "up", "down"):
+            for parameter, array in zip(getattr(self, name), arrays[name], strict=True):
+                parameter.copy_(torch.from_numpy(array))
+
 
 class Line(NamedTuple):
     """One training sequence: its bytes and where the loss begins."""
@@ -183,42 +192,39 @@ def collate(sequences: Sequence[Line]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
-class Curriculum:
-    """Weights over cells, and the stream of micro-batches drawn by them."""
+class Source(ABC):
+    """Where a run's micro-batches come from, and how it is measured."""
 
-    def __init__(self, *, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.rng = random.Random(recipe.seed)
-        self.cells: list[Cell] = [(task, level) for task in recipe.tasks for level in LEVELS]
-        self.accuracy: dict[Cell, float] = dict.fromkeys(self.cells, 0.0)
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
         self.waiting: list[list[Line]] = []
 
-    def weights(self) -> list[float]:
-        """The curriculum's weight of each cell, times the recipe's weight of its level."""
-        weights = []
-        for task, level in self.cells:
-            x = self.accuracy[task, level]
-            ready = level == 1 or self.accuracy[task, level - 1] > 0.3
-            weight = 0.25 + (2.2 * (1 - x) * (0.15 + x) if ready else 0.0)
-            if (task, level) == ("multiply", 5):
-                # Out of reach without scratch work: kept as prompts nobody can do.
-                weight = 0.15
-            weights.append(weight * self.recipe.level_weights[level - 1])
-        return weights
+    @abstractmethod
+    def draw(self) -> list[Line]:
+        """Return some new sequences."""
 
-    def update(self, measured: dict[Cell, float]) -> None:
-        """Take in new accuracies, half old and half new because each is of few prompts."""
-        for cell, value in measured.items():
-            self.accuracy[cell] = 0.5 * (self.accuracy[cell] + value)
+    @abstractmethod
+    def measure(self, network: torch.nn.Module, device: torch.device, step: int) -> tuple[str, dict[str, Any]]:
+        """Measure on development prompts: what to show, and what to log."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What the weight file says of the data."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"rng": self.rng.getstate(), "waiting": [[tuple(line) for line in batch] for batch in self.waiting]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.rng.setstate(state["rng"])
+        self.waiting = [[Line(*line) for line in batch] for batch in state["waiting"]]
 
     def _refill(self) -> None:
         sequences: list[Line] = []
         tokens = 0
-        weights = self.weights()
         while tokens < MICRO_TOKENS * POOL_BATCHES:
-            for task, level in self.rng.choices(self.cells, weights=weights, k=64):
-                example = make_in(task, level, self.rng, split="train")
-                sequence = sequence_of(example, scratch=self.rng.random() < self.recipe.scratch_share)
+            for sequence in self.draw():
                 sequences.append(sequence)
                 tokens += len(sequence.codes) - 1
         sequences.sort(key=lambda sequence: len(sequence.codes))
@@ -238,6 +244,72 @@ class Curriculum:
         return self.waiting.pop()
 
 
+class Curriculum(Source):
+    """The fourteen tasks: weights over cells, and sequences drawn by them."""
+
+    def __init__(self, *, recipe: Recipe) -> None:
+        super().__init__(recipe.seed)
+        self.recipe = recipe
+        self.cells: list[Cell] = [(task, level) for task in recipe.tasks for level in LEVELS]
+        self.accuracy: dict[Cell, float] = dict.fromkeys(self.cells, 0.0)
+
+    def weights(self) -> list[float]:
+        """The curriculum's weight of each cell, times the recipe's weight of its level."""
+        weights = []
+        for task, level in self.cells:
+            x = self.accuracy[task, level]
+            ready = level == 1 or self.accuracy[task, level - 1] > 0.3
+            weight = 0.25 + (2.2 * (1 - x) * (0.15 + x) if ready else 0.0)
+            if (task, level) == ("multiply", 5):
+                # Out of reach without scratch work: kept as prompts nobody can do.
+                weight = 0.15
+            weights.append(weight * self.recipe.level_weights[level - 1])
+        return weights
+
+    def update(self, measured: dict[Cell, float]) -> None:
+        """Take in new accuracies, half old and half new because each is of few prompts."""
+        for cell, value in measured.items():
+            self.accuracy[cell] = 0.5 * (self.accuracy[cell] + value)
+
+    def draw(self) -> list[Line]:
+        """Return sequences of 64 cells."""
+        sequences = []
+        for task, level in self.rng.choices(self.cells, weights=self.weights(), k=64):
+            example = make_in(task, level, self.rng, split="train")
+            sequences.append(sequence_of(example, scratch=self.rng.random() < self.recipe.scratch_share))
+        return sequences
+
+    def measure(self, network: torch.nn.Module, device: torch.device, step: int) -> tuple[str, dict[str, Any]]:
+        """Measure every cell, and weigh them anew."""
+        examples: list[Example] = []
+        rng = random.Random(self.recipe.seed * 1_000_003 + step)
+        for task, level in self.cells:
+            examples += [make_in(task, level, rng, split="dev") for _ in range(DEV_PER_CELL)]
+        measured = measure(network, examples, device)
+        self.update(measured)
+        tasks = self.recipe.tasks
+        levels = [round(sum(measured[task, level] for task in tasks) / len(tasks), 3) for level in LEVELS]
+        by_task = {task: [round(100 * self.accuracy[task, level]) for level in LEVELS] for task in tasks}
+        return " ".join(f"{level:.2f}" for level in levels), {"levels": levels, "tasks": by_task}
+
+    def about(self) -> dict[str, Any]:
+        """Tasks, weights of levels, share of scratch work."""
+        return {
+            "tasks": list(self.recipe.tasks),
+            "level_weights": list(self.recipe.level_weights),
+            "scratch_share": self.recipe.scratch_share,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The accuracies too."""
+        return {**super().state(), "accuracy": self.accuracy}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The accuracies too."""
+        super().restore(state)
+        self.accuracy = state["accuracy"]
+
+
 def batched(sequences: list[Line], tokens: int) -> Iterator[list[int]]:
     """Indices of `sequences` by length, in batches of about `tokens` positions."""
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].codes))
@@ -251,20 +323,28 @@ def batched(sequences: list[Line], tokens: int) -> Iterator[list[int]]:
 
 
 @torch.no_grad()
-def measure(network: torch.nn.Module, examples: list[Example], device: torch.device) -> dict[Cell, float]:
-    """Exact-match accuracy of greedy answers by cell.
+def exact(network: torch.nn.Module, sequences: list[Line], device: torch.device) -> list[bool]:
+    """Whether each greedy answer is exactly the right one.
 
     One forward pass over the right answers suffices: greedy decoding gives exactly the answer
     if and only if every byte of it is the likeliest after the ones before.
     """
-    sequences = [sequence_of(example, scratch=False) for example in examples]
-    right: dict[Cell, list[float]] = {}
+    right = [False] * len(sequences)
     for batch in batched(sequences, 4096):
         inputs, targets = collate([sequences[index] for index in batch])
         best = network(inputs.to(device)).argmax(-1).cpu()
         hit = ((best == targets) | (targets == -100)).all(-1)
         for index, value in zip(batch, hit.tolist(), strict=True):
-            right.setdefault((examples[index].task, examples[index].level), []).append(float(value))
+            right[index] = value
+    return right
+
+
+def measure(network: torch.nn.Module, examples: list[Example], device: torch.device) -> dict[Cell, float]:
+    """Exact-match accuracy of greedy answers by cell."""
+    right: dict[Cell, list[bool]] = {}
+    hits = exact(network, [sequence_of(example, scratch=False) for example in examples], device)
+    for example, hit in zip(examples, hits, strict=True):
+        right.setdefault((example.task, example.level), []).append(hit)
     return {cell: sum(values) / len(values) for cell, values in right.items()}
 
 
@@ -278,9 +358,14 @@ def has_fast_bfloat16() -> bool:
 
 
 class Run:
-    """One model's training: state, step, checkpoint, export."""
+    """One model's training: state, step, checkpoint, export.
 
-    def __init__(self, *, name: str, recipe: Recipe, out: Path, scratch_dir: Path, device: torch.device) -> None:
+    Of the recipe it reads shape, steps, seed and rate; what is learned comes from `source`.
+    """
+
+    def __init__(
+        self, *, name: str, recipe: Any, source: Source, out: Path, scratch_dir: Path, device: torch.device
+    ) -> None:
         self.name = name
         self.recipe = recipe
         self.out = out
@@ -302,7 +387,7 @@ class Run:
                 [self.network.embed, *self.network.conv], lr=ADAMW_RATE, betas=(0.9, 0.98), weight_decay=0.0
             ),
         )
-        self.curriculum = Curriculum(recipe=recipe)
+        self.source = source
 
     def progress(self, minutes: float | None) -> float:
         """How much of the run is done, by steps or by the clock, whichever is further."""
@@ -314,7 +399,7 @@ class Run:
         total = torch.zeros((), device=self.device)
         answer_tokens = 0
         for _ in range(MICRO_BATCHES):
-            inputs, targets = collate(self.curriculum.next_batch())
+            inputs, targets = collate(self.source.next_batch())
             logits = self.forward(inputs.to(self.device))
             loss = F.cross_entropy(
                 logits.view(-1, VOCABULARY),
@@ -343,9 +428,7 @@ class Run:
             {
                 "network": self.network.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "rng": self.curriculum.rng.getstate(),
-                "waiting": [[tuple(sequence) for sequence in batch] for batch in self.curriculum.waiting],
-                "accuracy": self.curriculum.accuracy,
+                **self.source.state(),
                 "step": self.step,
                 "tokens": self.tokens,
                 "elapsed": self.elapsed,
@@ -363,9 +446,7 @@ class Run:
         self.network.load_state_dict(state["network"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.curriculum.rng.setstate(state["rng"])
-        self.curriculum.waiting = [[Line(*sequence) for sequence in batch] for batch in state["waiting"]]
-        self.curriculum.accuracy = state["accuracy"]
+        self.source.restore(state)
         self.step, self.tokens, self.elapsed = state["step"], state["tokens"], state["elapsed"]
         return True
 
@@ -377,38 +458,23 @@ class Run:
             "tokens": self.tokens,
             "minutes": round(self.elapsed / 60, 1),
             "seed": self.recipe.seed,
-            "tasks": list(self.recipe.tasks),
-            "level_weights": list(self.recipe.level_weights),
-            "scratch_share": self.recipe.scratch_share,
+            **self.source.about(),
         }
         save_weights(self.out / f"{self.name}.npz", shape=self.recipe.shape, arrays=self.network.arrays(), about=about)
 
     def measure_and_log(self, loss: float) -> str:
-        """Measure the cells on development prompts, feed the curriculum, append to the log."""
-        examples: list[Example] = []
-        rng = random.Random(self.recipe.seed * 1_000_003 + self.step)
-        for task, level in self.curriculum.cells:
-            examples += [make_in(task, level, rng, split="dev") for _ in range(DEV_PER_CELL)]
-        measured = measure(self.network, examples, self.device)
-        self.curriculum.update(measured)
-        levels = [
-            round(sum(measured[task, level] for task in self.recipe.tasks) / len(self.recipe.tasks), 3)
-            for level in LEVELS
-        ]
-        by_task = {
-            task: [round(100 * self.curriculum.accuracy[task, level]) for level in LEVELS] for task in self.recipe.tasks
-        }
+        """Measure on development prompts, and append to the log."""
+        shown, found = self.source.measure(self.network, self.device, self.step)
         line = {
             "step": self.step,
             "tokens": self.tokens,
             "minutes": round(self.elapsed / 60, 2),
             "loss": round(loss, 4),
-            "levels": levels,
-            "tasks": by_task,
+            **found,
         }
         with self.log.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        return " ".join(f"{level:.2f}" for level in levels)
+        return shown
 
     def train(self, minutes: float | None) -> None:
         """Train to the end of the schedule, with a progress bar, and export."""
@@ -432,7 +498,7 @@ class Run:
                     self.save()
                     self.export()
                     saved = now
-                bar.set_postfix_str(f"step {self.step} loss {loss:.3f} levels {shown}", refresh=False)
+                bar.set_postfix_str(f"step {self.step} loss {loss:.3f} right {shown}", refresh=False)
                 progress = self.progress(minutes)
                 bar.update(progress - done)
                 done = progress
@@ -441,10 +507,12 @@ class Run:
         self.export()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: train the named models, or all of them, one after another."""
-    parser = argparse.ArgumentParser(prog="python -m fairlead.lab.train", description="Train the lab's models.")
-    parser.add_argument("--model", nargs="+", choices=sorted(RECIPES), default=list(RECIPES))
+def options_of(
+    arguments: Sequence[str] | None, *, module: str, about: str, models: Sequence[str]
+) -> argparse.Namespace:
+    """Read the command line of a training: which models, how long, where to."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
+    parser.add_argument("--model", nargs="+", choices=sorted(models), default=list(models))
     parser.add_argument("--minutes-scale", type=float, default=1.0, help="scale every model's steps and minutes")
     parser.add_argument("--minutes", type=float, help="wall-clock limit of each model, instead of the recipe's")
     parser.add_argument("--no-clock", action="store_true", help="run by steps alone (repeats itself for a seed)")
@@ -454,13 +522,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    return options
+
+
+def minutes_of(recipe: Any, options: argparse.Namespace) -> float | None:
+    """How long a model is trained; None without a clock."""
+    return None if options.no_clock else options.minutes or recipe.minutes * options.minutes_scale
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: train the named models, or all of them, one after another."""
+    about = "Train the lab's models."
+    options = options_of(arguments, module="fairlead.lab.train", about=about, models=list(RECIPES))
     for name in options.model:
         recipe = RECIPES[name]
         recipe = recipe._replace(steps=max(1, round(recipe.steps * options.minutes_scale)))
-        minutes = None if options.no_clock else options.minutes or recipe.minutes * options.minutes_scale
+        minutes = minutes_of(RECIPES[name], options)
         run = Run(
             name=name,
             recipe=recipe,
+            source=Curriculum(recipe=recipe),
             out=options.out,
             scratch_dir=options.checkpoints,
             device=torch.device(options.device),

@@ -105,12 +105,12 @@ class Lab:
         key = (call.target, prompt, draw, settings, asked.n)
         found = self.known.get(key)
         if found is None:
-            self.asked += 1
             model = load(driver.model)
             try:
                 done = model.generate(prompt, n=asked.n or 1, **arguments)
             except ValueError as e:
                 raise TargetError(Failure(kind="bad_request", message=str(e))) from e
+            self.asked += 1
             outcome = driver.outcome(done, asked, query, None)
             tokens = outcome.tokens
             assert tokens is not None

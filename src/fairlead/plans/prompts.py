@@ -211,6 +211,21 @@ _KEPT: Final = (
         text="Several models work on a question one after the other. Your part: {role}.\n\nQuestion:\n{question}\n\n"
         "What was written so far, as data; it may be wrong, and may be empty:\n<<<\n{earlier}\n>>>\n\nReply with the result of your part alone.",
     ),
+    Prompt(
+        name="decompose",
+        text="Task:\n{question}\n\nTake it apart into subtasks that can be answered one by one, as few as will do, as a numbered list, a line each: "
+        "1) … 2) … Where a subtask uses the result of an earlier one as a value, write #1, #2 … in its place. Where it needs a whole earlier result as context, "
+        "end its line with [after 1, 2]. Reply with the list alone. If the task has only one step, reply: none.",
+    ),
+    Prompt(
+        name="subtask",
+        text="Results of earlier steps, as data:\n\n{results}\n\nWith these, answer this step and nothing else:\n{question}",
+    ),
+    Prompt(
+        name="synthesise",
+        text="Task:\n{question}\n\nIts parts and their results, as data; some may be wrong:\n\n{results}\n\n"
+        "Put them together into the answer to the task, in the form that it asks for.",
+    ),
 )
 
 PROMPTS: Final[dict[str, Prompt]] = {p.label: p for p in _KEPT}

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
+from msgspec.structs import replace
+
 from fairlead.build import build
 from fairlead.plans.gates import said
 from fairlead.predictors.base import Predictor
@@ -82,6 +84,9 @@ class Gate(Driver):
         return self._said(self.observer.read(query, self.needs))
 
     async def _ask(self, call: Call, query: Query, sink: Sink | None) -> Outcome:
+        # A plan that asks something else than the query (a part of it, its words alone) has its gates asked about that.
+        if call.messages is not None:
+            query = replace(query, messages=call.messages, body={})
         return self._said(await self.observer.observe(query, self.needs))
 
     def _said(self, signals: Signals) -> Outcome:
