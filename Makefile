@@ -47,10 +47,13 @@ lock: ## resolve the pinned dependencies again
 	@for set in demo dev; do .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --extra $$set pyproject.toml -o requirements/$$set.lock; done
 
-lab: ## train the tiny models again (about two hours on two cores; resumable)
+lab: ## train the tiny models and their crew again (about three hours; resumable)
 	@test -x .venv-lab/bin/python || ($(PYTHON) -m venv .venv-lab && .venv-lab/bin/pip install --quiet 'torch==2.13.0' numpy msgspec pyyaml tqdm pyarrow)
 	@PYTHONPATH=src .venv-lab/bin/python -m fairlead.lab.train
 	@PYTHONPATH=src .venv-lab/bin/python -m fairlead.lab.card
+	@PYTHONPATH=src .venv-lab/bin/python -m fairlead.lab.eye
+	@PYTHONPATH=src .venv-lab/bin/python -m fairlead.lab.train_crew
+	@PYTHONPATH=src .venv-lab/bin/python -m fairlead.lab.crew_card
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .venv-lock .venv-lab .mypy_cache .ruff_cache .pytest_cache run

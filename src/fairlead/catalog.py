@@ -73,6 +73,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "agents": "fairlead.predictors.agents:Agents",
         "apo": "fairlead.predictors.apo:APO",
         "gain": "fairlead.predictors.gain:Gain",
+        "skills": "fairlead.predictors.skills:Skills",
     },
     "policies": {
         "fixed": "fairlead.policies.fixed:Fixed",
@@ -131,6 +132,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "prompting": "fairlead.plans.prompting:Prompting",
         "intention": "fairlead.plans.intention:Intention",
         "mode": "fairlead.plans.mode:Mode",
+        "recruit": "fairlead.plans.recruit:Recruit",
     },
     "scorers": {
         "lexical": "fairlead.scorers.lexical:Lexical",

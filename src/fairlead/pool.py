@@ -220,10 +220,10 @@ def _runs_tools(query: Query) -> bool:
     if raw is None:
         return False
     try:
-        tools = msgspec.json.decode(raw, type=list[dict[str, Any]])
+        tools = msgspec.json.decode(raw, type=list[dict[str, Any]] | None)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return True
-    return any(t.get("type", "function") not in ("function", "custom") for t in tools)
+    return any(t.get("type", "function") not in ("function", "custom") for t in tools or ())
 
 
 def _bytes(value: Any) -> int:

@@ -1,10 +1,16 @@
 """The crew: there, of the size and price that is said, and doing what its prompts ask for."""
 
+from pathlib import Path
+
 import pytest
 
+from fairlead import cli
+from fairlead.gateway.lab_server import LabServer
+from fairlead.lab import crew_card
 from fairlead.lab.compound import check_compound, draw_compound
-from fairlead.lab.crew import AGENTS, CREW, MERGE, PICK, RATE, ROUNDS, VERIFY
+from fairlead.lab.crew import AGENTS, CREW, MERGE, PICK, RATE, ROUNDS, TARGETS, VERIFY
 from fairlead.lab.pool import MODELS, describe, load, names
+from fairlead.lab.pool import TARGETS as POOL
 from fairlead.lab.tasks import draw
 from fairlead.plans.prompts import Prompt
 from fairlead.plans.rounds import faults
@@ -65,7 +71,7 @@ def test_the_judge_says_yes_no_a_number_or_the_answer() -> None:
         verdicts.append((said[e.answer], said[wrong]) == ("yes", "no"))
         picks.append(say("lab-judge", PICK, question=e.prompt, answers=both) == str(both.index(e.answer) + 1))
         merges.append(say("lab-judge", MERGE, question=e.prompt, answers=both) == e.answer)
-    # Wrong answers of another question: easy, and so a test of the formats rather than of the judge.
+    # Wrong answers of another question: easy, and so a test of the formats rather than of the judge, which is weak on near misses.
     for found in (verdicts, picks, merges):
         assert sum(found) > 10
 
@@ -82,3 +88,22 @@ def test_the_router_asks_part_by_part_names_agents_and_rates() -> None:
         assert agents.startswith("<reason>")
         assert agents.endswith("</agents>")
         assert say("lab-router", RATE, question=task.prompt) in ("Easy", "Medium", "Hard")
+
+
+def test_it_is_asked_and_served_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lab", "ask", "lab-judge", "17+25= -> 42 ok?"]) == 0
+    assert capsys.readouterr().out.strip() in ("yes", "no")
+    assert cli.main(["lab", "ask", "lab-steps", "1) 2+3; 2) #1*2", "--scratch"]) == 0
+    assert ">" in capsys.readouterr().out
+    assert {t.name for t in (*POOL, *TARGETS)} == set(LabServer().drivers)
+
+
+def test_the_card_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, n in {"QUESTIONS": 3, "TASK_PROMPTS": 1, "EPISODES": 2, "TABLES": 20}.items():
+        monkeypatch.setattr(crew_card, name, n)
+    crew_card.main(["--out", str(tmp_path / "CREW.md")])
+    card, kept = (tmp_path / "CREW.md").read_text(), crew_card.CARD.read_text()
+    heads = [[line for line in text.splitlines() if line.startswith("#")] for text in (card, kept)]
+    assert heads[0] == heads[1]
+    for name in (*CREW, "lab-eye"):
+        assert f"`{name}`" in kept

@@ -194,16 +194,23 @@ def test_limits_leave_the_best_answer(calls: int) -> None:
     run, _ = ran(
         STRICT, limits=Limits(calls=calls), guard=gate(risky=0.0), gate=gate(eye=0.9), eye=Outcome(text="5"), big="6"
     )
-    if calls >= 3:
-        assert run.outcome.ok
-        assert bool(run.outcome.limited) == (calls == 3)
-        assert run.outcome.text == ("5" if calls == 3 else "6")
-    else:
-        assert not run.outcome.ok
+    assert run.outcome.ok, "gates count as no calls"
+    assert bool(run.outcome.limited) == (calls == 1)
+    assert run.outcome.text == ("5" if calls == 1 else "6")
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"floor": 0.0}, {"bar_easy": 0.95}, {"risk": "g"}, {"answers": "nope"}, {"prompt": "nope@1"}]
+    "wrong",
+    [
+        {"floor": 0.0},
+        {"floor": float("nan")},
+        {"risky_from": 7.0},
+        {"risky_from": float("nan")},
+        {"bar_easy": 0.95},
+        {"risk": "g"},
+        {"answers": "nope"},
+        {"prompt": "nope@1"},
+    ],
 )
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     from fairlead.errors import ConfigError
@@ -211,3 +218,23 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     data = {**to_data(PLAN), **wrong}
     with pytest.raises(ConfigError):
         decode(data)
+
+
+def test_both_ways_ask_for_the_log_probabilities_that_the_bar_needs() -> None:
+    plan = msgspec.structs.replace(PLAN, strongest=Single(target="big"))
+    _, world = ran(plan, gate=gate(both=0.9), reader="4", eye="5", judge="5", big="6")
+    assert [bool(c.params.get("logprobs")) for c in world.calls if c.target in ("reader", "eye", "judge")] == [True] * 3
+
+
+def test_sound_and_files_are_not_taken_away() -> None:
+    for kind, way in (("input_audio", "eye"), ("file", "eye")):
+        parts = (Part(text="transcribe"), Part(type=kind))
+        query = msgspec.structs.replace(QUERY, messages=(Message(role="user", content=parts),))
+        _, world = ran(PLAN, query, gate=gate(reader=0.9), reader="4", eye="5")
+        assert world.asked == [way]
+        assert world.calls[0].messages is None
+
+
+def test_ways_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="must differ"):
+        Modality(text=Single(target="v"), image=Single(target="v"))

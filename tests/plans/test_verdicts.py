@@ -33,7 +33,10 @@ def test_yes_and_no_are_read_off_the_first_word(text: str, chance: float | None)
 def test_the_first_tokens_probability_is_how_sure_the_verdict_is() -> None:
     assert chance_of_yes(Outcome(text="yes", logprobs=(-0.5, -3.0))) == pytest.approx(exp(-0.5))
     assert chance_of_yes(Outcome(text="no", logprobs=(-0.5,))) == pytest.approx(1.0 - exp(-0.5))
-    assert chance_of_yes(Outcome(text="no", logprobs=(float("-inf"),))) == 1.0
+    assert chance_of_yes(Outcome(text="no", logprobs=(-1.3,))) == 0.5, "a no is never more than a half"
+    assert chance_of_yes(Outcome(text="yes", logprobs=(-1.3,))) == 0.5
+    assert chance_of_yes(Outcome(text="**No**", logprobs=(-1.3,))) == 0.0, "the first token is not the word"
+    assert chance_of_yes(Outcome(text="no", logprobs=(float("-inf"),))) == 0.5
     assert chance_of_yes(Outcome(text="yes", logprobs=(1e-9,))) == 1.0, "a probability above 1 is rounding"
     assert chance_of_yes(Outcome(text="yes", logprobs=())) == 1.0
 

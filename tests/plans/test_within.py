@@ -88,6 +88,15 @@ def test_without_an_answer_the_limit_is_the_failure_and_another_may_take_over() 
     assert rescued.outcome.text == "b"
 
 
+def test_a_time_limit_of_its_own_leaves_time_for_another() -> None:
+    late = Within(plan=Single(target="a"), seconds=0.5)
+    plan = Fallback(plans=(late, Single(target="b")))
+    assert run(plan).outcome.text == "b"
+    over = run(plan, seconds=0.25)
+    assert over.outcome.error is not None
+    assert [s.call.target for s in over.steps if s.call] == ["a"], "the whole time is up: nobody else is asked"
+
+
 def test_it_is_data() -> None:
     plan = decode({"kind": "within", "plan": "a", "usd": 0.01, "seconds": 2})
     assert plan == Within(plan=Single(target="a"), usd=0.01, seconds=2.0)
@@ -96,7 +105,16 @@ def test_it_is_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"), [({}, "say what the plan may take"), ({"call": 1}, "call"), ({"usd": "much"}, "usd")]
+    ("wrong", "says"),
+    [
+        ({}, "say what the plan may take"),
+        ({"call": 1}, "call"),
+        ({"usd": "much"}, "usd"),
+        ({"usd": float("nan")}, "above 0"),
+        ({"calls": 0}, "above 0"),
+        ({"seconds": -5}, "above 0"),
+        ({"usd": -1}, "above 0"),
+    ],
 )
 def test_wrong_plans_are_config_errors(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):

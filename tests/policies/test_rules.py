@@ -9,9 +9,11 @@ from fairlead import config
 from fairlead.build import build
 from fairlead.conditions import holds, keys, parse
 from fairlead.errors import ConfigError, NoEligibleTarget
+from fairlead.plans.base import decode
 from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy, Proposal
+from fairlead.policies.fixed import Fixed
 from fairlead.policies.lin_ucb import LinUCB
 from fairlead.policies.random import Random
 from fairlead.policies.rules import Rules
@@ -21,7 +23,20 @@ from fairlead.signals.base import Observer, Signal
 from fairlead.signals.length import Length
 from fairlead.sqlite import SQLiteStore
 from fairlead.testing import check_policy
-from fairlead.types import Call, Decision, Option, Outcome, Query, Reading, Reward, Signals, Step, Target, Trace
+from fairlead.types import (
+    Call,
+    Decision,
+    Option,
+    Outcome,
+    Profile,
+    Query,
+    Reading,
+    Reward,
+    Signals,
+    Step,
+    Target,
+    Trace,
+)
 
 POOL = Pool(targets=[Target(name=n) for n in ("small", "medium", "big")])
 QUERY = Query.ask("hello", id="q")
@@ -643,3 +658,16 @@ async def test_a_decision_is_made_again_from_its_record(tmp_path: Path, fuzzy: b
         store.stop()
     assert [r.differences for r in again] == [()] * 3
     assert {r.decision.rule for r in again} == {"a", "b"}
+
+
+def test_a_rule_among_some_lets_no_helper_in_that_is_not_among_them() -> None:
+    plan = {"kind": "fallback", "plans": ["judge", "big"]}
+    use = {"among": ["big", "medium"], "policy": "p"}
+    rules = Rules(
+        rules=[{"name": "a", "when": {"x": 1}, "required": True, "use": use}],
+        default="small",
+        policies={"p": Fixed(plan=decode(plan))},
+    )
+    judge = Target(name="judge", profile=Profile(answers=False))
+    with pytest.raises(NoEligibleTarget):
+        rules.decide(QUERY, signals(x=1), Pool(targets=[*POOL, judge]))

@@ -109,3 +109,13 @@ def test_who_only_helps_is_eligible_whatever_is_asked_but_turned_to_by_nobody() 
 
     decision = policy.decide(query, Signals(), pool)
     assert decision.plan == Single(target="small")
+
+
+def test_a_gate_answers_nobody_whatever_its_profile_says() -> None:
+    profile = Gate(name="g", predictor=Ridge(), profile=Profile(regions=frozenset({"eu"}))).profile
+    assert (profile.answers, profile.input_usd_per_mtok, profile.regions) == (False, 0.0, {"eu"})
+
+
+@pytest.mark.parametrize("rubbish", ['{"a": {"quality": 1, "x": ' + "[" * 100_000 + "]" * 100_000 + "}}", "\ud800"])
+def test_rubbish_is_no_forecast_and_no_crash(rubbish: str) -> None:
+    assert forecasts(Outcome(text=rubbish)) == {}

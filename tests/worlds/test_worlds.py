@@ -4,7 +4,7 @@ The live world runs on a loop whose clock is virtual: it jumps to the next timer
 """
 
 import asyncio
-from math import inf
+from math import inf, nan
 from random import Random
 from typing import Any
 
@@ -620,13 +620,22 @@ class Broken(Struct, Plan, frozen=True, kw_only=True):
         elif self.how == "raises":
             yield Do(branches=calls)
             raise RuntimeError("no")
+        elif self.how == "nothing":
+            yield Do(branches=calls)
+            return None  # type: ignore[return-value]
+        elif self.how == "never":
+            yield Do(branches=calls, after=(0.0, inf))
+        elif self.how == "nobody":
+            yield Do(branches=calls, need=1, after=(inf, inf))
+        elif self.how == "nan":
+            yield Do(branches=calls, after=(0.0, nan))
         return Outcome(text="never")
 
     def targets(self) -> tuple[str, ...]:
         return ("a",)
 
 
-@pytest.mark.parametrize("how", ["after", "need", "raises"])
+@pytest.mark.parametrize("how", ["after", "need", "raises", "nothing", "never", "nobody", "nan"])
 def test_a_broken_plan_is_a_typed_failure_in_every_world(how: str) -> None:
     plan = Broken(how=how)
     run = live(plan, {"a": reply()})
@@ -634,6 +643,32 @@ def test_a_broken_plan_is_a_typed_failure_in_every_world(how: str) -> None:
     assert run.outcome.error.kind == "internal"
     assert comparable(replay(plan, QUERY, Recorded(run.steps))) == comparable(run)
     assert replay(plan, QUERY, Dictated({"a": reply()})).outcome == run.outcome
+
+
+@pytest.mark.parametrize("ticks", range(1, 10))
+def test_a_run_that_is_left_begins_no_more_calls(ticks: int) -> None:
+    """Whenever it is left after a failure that would let the next branch start at once."""
+    failed = Outcome(seconds=0.1, error=Failure(kind="unavailable"))
+    drivers = {"a": Told(name="a", reply=failed), "b": Told(name="b", reply=Outcome(text="late", seconds=5.0))}
+    plan = Race(branches=(Call(target="a"), Call(target="b")), after=(0.0, 30.0))
+
+    async def leave() -> float:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        task = asyncio.ensure_future(Live(drivers=drivers).run(plan, QUERY))
+
+        def tick(left: int) -> None:
+            if left:
+                loop.call_soon(tick, left - 1)
+            else:
+                task.cancel()
+
+        loop.call_at(begun + 0.1, tick, ticks)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return loop.time() - begun
+
+    assert virtually(leave) < 1.0
 
 
 def test_a_plan_that_never_heeds_a_limit_is_ended() -> None:

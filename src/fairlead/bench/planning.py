@@ -174,12 +174,19 @@ def compare(
 
 
 def versus(
-    found: Measured, name: str, others: Sequence[str], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    found: Measured,
+    name: str,
+    others: Sequence[str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups_Q: Ints | None = None,
+    level: float = 0.95,
 ) -> Interval:
     """Return the quality of `name` less what mixing `others` attains at its mean cost (the cheapest of them, where that costs more)."""
     index = [found[name], *(found[o] for o in others)]
     values_QC = np.concatenate([found.quality_PQ[index], found.usd_PQ[index]]).T
-    means_BC = bootstrap_means(values_QC, resamples=resamples, seed=seed)
+    means_BC = bootstrap_means(values_QC, resamples=resamples, seed=seed, groups_Q=groups_Q)
 
     def gain(m_C: Floats) -> float:
         n = len(index)

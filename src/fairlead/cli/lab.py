@@ -11,7 +11,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("lab", help="serve, ask or measure the tiny models that ship with Fairlead")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    serve = actions.add_parser("serve", help="serve them as an OpenAI-compatible upstream")
+    serve = actions.add_parser("serve", help="serve them and their crew as an OpenAI-compatible upstream")
     serve.add_argument("--host", default="127.0.0.1", help="name or address to bind to (default: %(default)s)")
     serve.add_argument("--port", type=int, default=4357, help="port; 0 takes a free one (default: %(default)s)")
     serve.set_defaults(func=run_serve)
@@ -24,9 +24,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     table.set_defaults(func=run_table)
 
     ask = actions.add_parser("ask", help="ask one of them")
-    ask.add_argument("model", metavar="MODEL", help="lab-nano, lab-small, lab-large, lab-numbers or lab-text")
+    ask.add_argument(
+        "model",
+        metavar="MODEL",
+        help="lab-nano, lab-small, lab-large, lab-numbers, lab-text; of the crew lab-step, lab-steps, lab-judge, lab-router",
+    )
     ask.add_argument("prompt", metavar="PROMPT")
-    ask.add_argument("--scratch", action="store_true", help="let it work before it answers (lab-numbers)")
+    ask.add_argument(
+        "--scratch", action="store_true", help="let it work before it answers (lab-numbers, lab-step, lab-steps)"
+    )
     ask.set_defaults(func=run_ask)
 
 

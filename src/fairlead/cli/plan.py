@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"nothing is recorded of {', '.join(unknown)}; the table has {', '.join(table.models)}, and gates are named by --gate"
         )
+    if clash := sorted({*gates} & {*table.models}):
+        raise ConfigError(f"gates have names of the table's models: {', '.join(clash)}", path="--gate")
     table, dropped = complete(table)
     if seen[0] or seen[1]:
         from fairlead.bench.evaluate import seen as trained_on

@@ -15,6 +15,7 @@ import msgspec
 from fairlead.gateway import read as reading
 from fairlead.gateway.chat import DONE, Exchange, header_map, watch
 from fairlead.gateway.refusal import Refused, of_failure, respond
+from fairlead.lab.crew import TARGETS as CREW
 from fairlead.lab.pool import TARGETS
 from fairlead.targets import wire
 from fairlead.targets.local import Local
@@ -24,10 +25,13 @@ MOST_BYTES = 1_000_000
 
 
 class LabServer:
-    """An ASGI application. Use it with ``async with``, which reads the weights."""
+    """An ASGI application. Use it with ``async with``, which reads the weights.
+
+    The pool's six targets and the four of the crew.
+    """
 
     def __init__(self) -> None:
-        self.drivers = {t.name: Local(name=t.name, model=t.model, mode=t.mode) for t in TARGETS}
+        self.drivers = {t.name: Local(name=t.name, model=t.model, mode=t.mode) for t in (*TARGETS, *CREW)}
 
     async def __aenter__(self) -> Self:
         for driver in self.drivers.values():

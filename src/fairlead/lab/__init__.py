@@ -4,7 +4,10 @@
 * `pool`: the five shipped models, their prices, and `load`.
 * `model`: inference in numpy, with true log-probabilities.
 * `table`: outcome tables measured on the pool.
-* `train`: training from nothing (needs torch); `card`: the measured model card.
+* `compound`: questions of several steps; `eye`: tables as pictures, and their reader; `corpus`: look-ups.
+* `crew`: small models that help in plans: two that work step by step, a judge, a router.
+* `world`: all of them as a source of outcomes for the replay world.
+* `train`, `train_crew`: training from nothing (needs torch); `card`, `crew_card`: the measured model cards.
 
 Importing this package loads no weights; the first `load` does.
 """

@@ -73,12 +73,18 @@ def _by_target(rows: Iterable[OutcomeRow]) -> dict[str, list[_Outcome]]:
     return outcomes
 
 
+def share(right: Iterable[bool]) -> float:
+    """The share that is right; NaN of nothing."""
+    found = list(right)
+    return sum(found) / len(found) if found else math.nan
+
+
 def _share(outcomes: Iterable[_Outcome]) -> float:
-    right = [outcome.right for outcome in outcomes]
-    return sum(right) / len(right) if right else math.nan
+    return share(outcome.right for outcome in outcomes)
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share in %; a dash for NaN."""
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
@@ -86,7 +92,8 @@ def _line(cells: Iterable[object]) -> str:
     return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a Markdown table, and an empty one."""
     return [_line(head), _line(["---"] * len(head)), *(_line(row) for row in rows), ""]
 
 
@@ -123,7 +130,7 @@ def _runs() -> list[str]:
         "minutes",
         "file",
     )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _headline(outcomes: dict[str, list[_Outcome]]) -> list[str]:
@@ -134,9 +141,9 @@ def _headline(outcomes: dict[str, list[_Outcome]]) -> list[str]:
         rows.append(
             (
                 f"`{target.name}`",
-                _percent(_share(mine)),
-                *(_percent(_share(o for o in mine if o.field == field)) for field in ("numbers", "text")),
-                *(_percent(_share(o for o in mine if o.level == level)) for level in LEVELS),
+                percent(_share(mine)),
+                *(percent(_share(o for o in mine if o.field == field)) for field in ("numbers", "text")),
+                *(percent(_share(o for o in mine if o.level == level)) for level in LEVELS),
                 f"{auroc([o.confidence for o in own], [o.right for o in own]):.3f}",
                 f"{auroc([o.confidence for o in mine], [o.right for o in mine]):.3f}",
                 f"{1e6 * sum(o.cost_usd for o in mine) / len(mine):.1f}",
@@ -154,7 +161,7 @@ def _headline(outcomes: dict[str, list[_Outcome]]) -> list[str]:
         "USD per million calls",
         "ms a call",
     )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _pool(outcomes: dict[str, list[_Outcome]]) -> list[str]:
@@ -164,13 +171,13 @@ def _pool(outcomes: dict[str, list[_Outcome]]) -> list[str]:
     specialist = np.where(fields == "numbers", right[names.index("lab-numbers")], right[names.index("lab-text")])
     best = max(range(len(names)), key=lambda index: right[index].mean())
     rows = [
-        (f"best model alone (`{names[best]}`)", _percent(float(right[best].mean()))),
-        ("the specialist of the prompt's field", _percent(float(specialist.mean()))),
-        ("some model is right (oracle over the five)", _percent(float(right.any(axis=0).mean()))),
-        ("no model is right", _percent(float((~right.any(axis=0)).mean()))),
-        ("every model is right", _percent(float(right.all(axis=0).mean()))),
+        (f"best model alone (`{names[best]}`)", percent(float(right[best].mean()))),
+        ("the specialist of the prompt's field", percent(float(specialist.mean()))),
+        ("some model is right (oracle over the five)", percent(float(right.any(axis=0).mean()))),
+        ("no model is right", percent(float((~right.any(axis=0)).mean()))),
+        ("every model is right", percent(float(right.all(axis=0).mean()))),
     ]
-    return _table(("over the five models, direct", "% of prompts"), rows)
+    return table(("over the five models, direct", "% of prompts"), rows)
 
 
 def _cells(outcomes: dict[str, list[_Outcome]]) -> list[str]:
@@ -181,7 +188,7 @@ def _cells(outcomes: dict[str, list[_Outcome]]) -> list[str]:
             mine = [o for o in outcomes[target.name] if o.task == task]
             row.append(" ".join(f"{100 * _share(o for o in mine if o.level == level):.0f}" for level in LEVELS))
         rows.append(row)
-    return _table(("task", *(target.name.removeprefix("lab-") for target in TARGETS)), rows)
+    return table(("task", *(target.name.removeprefix("lab-") for target in TARGETS)), rows)
 
 
 def make_card(*, mix_prompts: int = MIX_PROMPTS, cell_prompts: int = CELL_PROMPTS, seed: int = SEED) -> str:

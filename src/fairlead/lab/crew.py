@@ -11,7 +11,7 @@ nothing else, to the letter: the prompts below are for plans that call them (`pr
 
 from typing import Final
 
-from fairlead.lab.pool import LabModel
+from fairlead.lab.pool import LabModel, LabTarget
 from fairlead.lab.shapes import Shape
 from fairlead.plans.prompts import Prompt
 
@@ -24,6 +24,14 @@ CREW: Final = {
         LabModel("lab-router", Shape(96, 4, 3, 512), ()),
     )
 }
+
+TARGETS: Final = (
+    LabTarget("lab-step", "lab-step", "working"),
+    LabTarget("lab-steps", "lab-steps", "working"),
+    LabTarget("lab-judge", "lab-judge"),
+    LabTarget("lab-router", "lab-router"),
+)
+"""How each is asked, where it is served by its own name."""
 
 VERIFY: Final = Prompt(name="lab-verify", text="{question} -> {answer} ok?")
 """Replies ``yes`` or ``no``; the probability of yes is that of the first byte."""

@@ -24,7 +24,7 @@ def forecasts(outcome: Outcome) -> dict[str, Forecast]:
         return {}
     try:
         return _forecasts.decode(outcome.text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return {}
 
 

@@ -12,13 +12,14 @@ The difficulty is 1 less the gate's forecast for the way taken (the paper compar
 answer is not sure. The probe pays only if fewer than 1 - (cost of the small) / (cost of the strong) are sent on: `worthwhile`.
 
 A gate that fails says nothing: then both ways are taken, or, without an arbiter, the text way unless the question has no words. A question without
-pictures is answered as text. A risk gate that fails counts as risky.
+pictures is answered as text, one with sound or files the image way, whole. A risk gate that fails counts as risky.
 
 Checked in tests/plans/test_modality.py: choice, fusion, what each way is shown, bar and sureness, risk, failures.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from msgspec import Struct
@@ -62,8 +63,14 @@ class Modality(Struct, Plan, frozen=True, kw_only=True, tag="modality", tag_fiel
     def __post_init__(self) -> None:
         check_reader(self.answers)
         prompts.check(self.prompt, "question", "answers")
-        if self.floor >= 0.0:
-            raise ValueError("floor is the mean log-probability at which an answer is not sure at all: below 0")
+        if not -inf < self.floor < 0.0:
+            raise ValueError(
+                "floor is the mean log-probability at which an answer is not sure at all: a number below 0"
+            )
+        if not 0.0 <= self.risky_from <= 1.0:
+            raise ValueError("risky_from is from 0 to 1")
+        if len({self.text.targets()[0], self.image.targets()[0], "both"}) < 3:
+            raise ValueError("a gate knows the ways by their first targets, and both by `both`: these must differ")
         if not 0.0 <= self.bar_easy <= self.bar_hard <= 1.0:
             raise ValueError("bars are from 0 to 1, and that of hard questions is not the lower one")
         if self.risk is not None and self.strongest is None:
@@ -80,8 +87,9 @@ class Modality(Struct, Plan, frozen=True, kw_only=True, tag="modality", tag_fiel
                 return outcome
         best: Outcome | None = None
         try:
-            way, expected = "text", None
-            if "image" in query.modalities:
+            others = query.modalities - {"text"}
+            way, expected = "image" if others else "text", None
+            if others == {"image"}:
                 found = {}
                 if self.gate is not None:
                     (said,) = yield Do(branches=(consult(self.gate),))
@@ -93,11 +101,13 @@ class Modality(Struct, Plan, frozen=True, kw_only=True, tag="modality", tag_fiel
             if way == "both":
                 best = yield from self._both(query, found.get("image", 0.0) > found.get("text", 0.0))
             else:
-                plan = Unseeing(plan=self.text) if way == "text" else self.image
-                checked = self.strongest is not None
-                step = Asking(plan=plan, params=LOGPROBS) if checked else plan
-                (best,) = yield Do(branches=(step,), final=not checked)
-            if self.strongest is None or best.streamed or (best.ok and self._sure(best) >= self._bar(expected)):
+                plan = self.image if way == "image" else Unseeing(plan=self.text) if others else self.text
+                (best,) = yield Do(branches=(self._asked(plan),), final=self.strongest is None)
+            if (
+                self.strongest is None
+                or best.streamed
+                or (best.ok and sureness(best, self.floor) >= self._bar(expected))
+            ):
                 return best
             if not best.ok and best.error is not None and best.error.kind == "bad_request":
                 return best
@@ -128,7 +138,7 @@ class Modality(Struct, Plan, frozen=True, kw_only=True, tag="modality", tag_fiel
 
     def _both(self, query: Query, image_first: bool) -> Steps:
         """Take both ways, and have the arbiter settle what they do not agree on."""
-        text, image = yield Do(branches=(Unseeing(plan=self.text), self.image))
+        text, image = yield Do(branches=(self._asked(Unseeing(plan=self.text)), self._asked(self.image)))
         if not (text.ok and image.ok):
             return text if text.ok else image
         if self.arbiter is None or same(text.text, image.text, self.answers):
@@ -136,22 +146,29 @@ class Modality(Struct, Plan, frozen=True, kw_only=True, tag="modality", tag_fiel
         found = prompts.find(self.prompt)
         asked = found.messages({"question": prompts.question(query), "answers": (text.text, image.text)})
         # After the question itself, so that the arbiter sees what the readers saw.
-        call = Call(target=self.arbiter, purpose="merge", prompt=found.label, messages=(*query.messages, *asked))
+        call = Call(
+            target=self.arbiter,
+            purpose="merge",
+            prompt=found.label,
+            messages=(*query.messages, *asked),
+            params={} if self.strongest is None else LOGPROBS,
+        )
         try:
             (settled,) = yield Do(branches=(call,))
         except LimitReached:
             return image if image_first else text
         return settled if settled.ok else image if image_first else text
 
-    def _sure(self, outcome: Outcome) -> float:
-        return sureness(outcome, self.floor)
+    def _asked(self, plan: Plan) -> Plan:
+        """Ask for log-probabilities where the answer must be sure enough: servers send them to nobody else."""
+        return plan if self.strongest is None else Asking(plan=plan, params=LOGPROBS)
 
     def _bar(self, expected: float | None) -> float:
         return bar(0.5 if expected is None else 1.0 - expected, self.bar_easy, self.bar_hard)
 
 
 class Unseeing(Struct, Plan, frozen=True, kw_only=True):
-    """Run `plan` on the words of the query alone, as if it had no pictures, sound or files."""
+    """Run `plan` on the words of the query alone, as if it had no pictures."""
 
     plan: Plan
 

@@ -18,6 +18,7 @@ from msgspec import Struct
 from fairlead.types import Call, Message, Query
 
 _FIELD: Final = re.compile(r"\{([a-z_]+)\}")
+_FENCE: Final = re.compile(r"<{3,}|>{3,}|^[^\S\n]*\[(\d+)\][^\S\n]*$", re.MULTILINE)
 
 
 class Prompt(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -51,9 +52,18 @@ class Prompt(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
 
     def _shown(self, value: str | Sequence[str]) -> str:
         if isinstance(value, str):
-            return value
-        known = ({"number": str(i), "text": text.strip()} for i, text in enumerate(value, 1))
+            return _unfenced(value) if "<<<" in self.text else value
+        fenced = "<<<" in self.each
+        known = (
+            {"number": str(i), "text": _unfenced(text.strip()) if fenced else text.strip()}
+            for i, text in enumerate(value, 1)
+        )
         return self.between.join(_FIELD.sub(lambda m, k=k: k[m[1]], self.each) for k in known)  # type: ignore[misc]
+
+
+def _unfenced(text: str) -> str:
+    """Return `text` with spaces in what would look like a fence, or like the number before one: it can close no fence and open none."""
+    return _FENCE.sub(lambda m: f"[ {m[1]} ]" if m[1] else " ".join(m[0]), text)
 
 
 def find(prompt: Prompt | str) -> Prompt:
@@ -225,6 +235,11 @@ _KEPT: Final = (
         name="synthesise",
         text="Task:\n{question}\n\nIts parts and their results, as data; some may be wrong:\n\n{results}\n\n"
         "Put them together into the answer to the task, in the form that it asks for.",
+    ),
+    Prompt(
+        name="aggregate",
+        text="Question:\n{question}\n\nChains of thought by several experts, numbered, as data; some may be wrong, even most:\n\n{answers}\n\n"
+        "Check each for errors, decide which conclusion is right, and give one final answer with the reasons that hold, in the form that the question asks for.",
     ),
 )
 

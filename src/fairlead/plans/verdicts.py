@@ -16,11 +16,13 @@ _NUMBER: Final = re.compile(r"\d+")
 
 
 def chance_of_yes(outcome: Outcome) -> float | None:
-    """Return the probability of yes, in [0, 1]: by the first token's log-probability where there is one, else 1 or 0."""
+    """Return the probability of yes, in [0, 1]: 1 or 0, or by the first token's log-probability where it is known
+    and the reply begins with the word. The word itself has the last say: a yes is never less than a half, a no never more, since the rest of
+    the probability may lie on other ways to say the same."""
     match = _YES_NO.match(outcome.text) if outcome.ok else None
     if match is None:
         return None
-    said = 1.0 if not outcome.logprobs else exp(min(0.0, outcome.logprobs[0]))
+    said = 1.0 if not outcome.logprobs or match.start(1) else max(0.5, exp(min(0.0, outcome.logprobs[0])))
     return said if match[1].lower() == "yes" else 1.0 - said
 
 

@@ -242,7 +242,7 @@ class Rules(Policy):
                 actions=rule.do,
             )
         if use.among is not None:
-            targets = tuple(t for t in targets if t.name in use.among or not t.profile.answers)
+            targets = tuple(t for t in targets if t.name in use.among)
         proposal = self.policies[use.policy].propose(query, signals, targets)
         fallbacks = proposal.fallbacks
         if fallbacks is None and (rule.required or use.among is not None):

@@ -35,7 +35,7 @@ class Gate(Driver):
     Args:
         name: what plans and traces call it.
         predictor: already trained.
-        profile: None: free, and not for clients.
+        profile: None: free. With one too it answers no client, and what it does not say of its price is nothing.
         timeout_seconds: for one call.
     """
 
@@ -53,7 +53,7 @@ class Gate(Driver):
     ) -> None:
         self.name = name
         self.predictor = predictor
-        self.profile = HELPS if profile is None else profile
+        self.profile = HELPS if profile is None else _helping(profile)
         self.timeout_seconds = timeout_seconds
         self._observer: Observer | None = None
 
@@ -91,3 +91,12 @@ class Gate(Driver):
 
     def _said(self, signals: Signals) -> Outcome:
         return Outcome(text=said(self.forecast(signals)), target=self.name, model=self.name, usd=0.0, finish="stop")
+
+
+def _helping(profile: Profile) -> Profile:
+    return replace(
+        profile,
+        answers=False,
+        input_usd_per_mtok=profile.input_usd_per_mtok or 0.0,
+        output_usd_per_mtok=profile.output_usd_per_mtok or 0.0,
+    )

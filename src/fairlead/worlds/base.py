@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import fsum, inf
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from fairlead.errors import LimitReached, OutOfBudget, OutOfTime
-from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Query, Step, Tokens
+from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Plan, Query, Step, Tokens
 
 Estimate: TypeAlias = Callable[[Call, Query], float | None]
 """Upper bound of one call's cost in USD; None where no price is known."""
@@ -143,7 +143,7 @@ class Meter:
     def reserve(self, call: Call, query: Query) -> float | Failure:
         """Set aside what `call` may cost; a `Failure` if it does not fit."""
         if self.limits is UNLIMITED and self.cover is None and self.parent is None:
-            self.calls += 1
+            self.calls += _counts(call)
             return 0.0
         meters = self._chain()
         bounded = any(m.limits.usd < inf or m.cover is not None for m in meters)
@@ -157,7 +157,7 @@ class Meter:
             if why := meter._refusal(call, usd):
                 return Failure(kind="budget", message=why)
         for meter in meters:
-            meter.calls += 1
+            meter.calls += _counts(call)
             meter.reserved_usd += usd
         return usd
 
@@ -168,7 +168,7 @@ class Meter:
         """Say why one more call of at most so many USD does not fit; nothing if it does."""
         if self.spent_usd + self.reserved_usd + usd > self.limits.usd:
             return f"a call to {call.target} may cost {usd:.6f} USD, more than is left"
-        if self.calls + 1 > self.limits.calls:
+        if self.calls + _counts(call) > self.limits.calls:
             return f"all {self.limits.calls:g} calls are made"
         if self.cover is not None and not self.cover(self.spent_usd + self.reserved_usd + usd):
             return f"a call to {call.target} may cost {usd:.6f} USD, more than is left of the route's budget"
@@ -192,17 +192,30 @@ class Meter:
             meter.spent_usd += charge
         return charge if outcome.usd is None and charge else None
 
-    def strike(self, reserved_usd: float, outcome: Outcome) -> None:
+    def strike(self, call: Call, reserved_usd: float, outcome: Outcome) -> None:
         """Take back a call that in the end was never begun (virtual time alone knows such)."""
         for meter in self._chain():
-            meter.calls -= 1
+            meter.calls -= _counts(call)
             meter.spent_usd -= _charge(reserved_usd, outcome)
+
+
+def _counts(call: Call) -> int:
+    """Return how many calls it is against a limit: a gate's is none, since nothing is generated."""
+    return 0 if call.purpose == "gate" else 1
 
 
 def _charge(reserved_usd: float, outcome: Outcome) -> float:
     if outcome.usd is not None:
         return outcome.usd
     return reserved_usd if may_cost(outcome) else 0.0
+
+
+def answered(plan: Plan, value: Any) -> Outcome:
+    """Return what a plan returned: a failure if that is no outcome."""
+    if isinstance(value, Outcome):
+        return value
+    message = f"plan broke: {type(plan).__name__} returned {type(value).__name__}, not an outcome"
+    return Outcome(error=Failure(kind="internal", message=message))
 
 
 def halted(reached: LimitReached) -> Failure:
@@ -225,4 +238,9 @@ def delays(do: Do, late: Callable[[Late], float]) -> tuple[float, ...]:
     rules = [isinstance(a, Late) for a in do.after]
     if any(rules) and (do.need is None or all(rules)):
         raise ValueError("a duplicate needs a call that it duplicates, and a number of answers that is enough")
-    return tuple(late(a) if isinstance(a, Late) else a for a in do.after)
+    after = tuple(late(a) if isinstance(a, Late) else a for a in do.after)
+    if not all(a >= 0.0 for a in after) or min(after) == inf or (do.need is None and inf in after):
+        raise ValueError(
+            f"branches that start at {', '.join(map(str, after))} s would not all be started or waited for"
+        )
+    return after

@@ -19,7 +19,7 @@ from fairlead.errors import LimitReached
 from fairlead.pool import Health, Pool
 from fairlead.targets.base import Driver
 from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Path, Plan, Query, Sink, Step
-from fairlead.worlds.base import PATIENCE, Cover, Estimate, Meter, Run, delays, halted
+from fairlead.worlds.base import PATIENCE, Cover, Estimate, Meter, Run, answered, delays, halted
 from fairlead.worlds.lateness import Lateness
 
 log = logging.getLogger(__name__)
@@ -111,8 +111,7 @@ class LiveRun:
                 outcomes = await self._do(do, (*path, n), sink, meter)
                 n += 1
         except StopIteration as stop:
-            answer: Outcome = stop.value
-            return answer
+            return answered(plan, stop.value)
         except LimitReached as reached:
             return Outcome(error=halted(reached))
         except Exception as e:
@@ -223,6 +222,9 @@ class _Start:
             await asyncio.wait_for(self.now.wait(), seconds)
         except TimeoutError:
             return False
+        # Python 3.11 swallows a cancellation that comes when the event is already set.
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError
         return True
 
 

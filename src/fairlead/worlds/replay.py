@@ -19,7 +19,7 @@ from math import inf
 
 from fairlead.errors import LimitReached, OutOfBudget, OutOfTime
 from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Path, Plan, Query, Step
-from fairlead.worlds.base import PATIENCE, Estimate, Meter, Run, delays, halted
+from fairlead.worlds.base import PATIENCE, Estimate, Meter, Run, answered, delays, halted
 from fairlead.worlds.lateness import Lateness
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class _Replay:
                 outcomes, now = self._do(do, (*path, n), now, meter)
                 n += 1
         except StopIteration as stop:
-            return stop.value, now
+            return answered(plan, stop.value), now
         except LimitReached as reached:
             return Outcome(error=halted(reached)), now
         except Exception as e:
@@ -172,7 +172,7 @@ class _Replay:
                 kept.append(step)
             elif step.call is not None and (step.outcome.error is None or step.outcome.error.kind != "budget"):
                 meter, reserved = self.reserved[step.path]
-                meter.strike(reserved, step.outcome)
+                meter.strike(step.call, reserved, step.outcome)
         self.steps[since:to] = kept
 
     def _branch(self, branch: Call | Plan, path: Path, now: float, meter: Meter) -> tuple[Outcome, float]:

@@ -3,7 +3,7 @@
     replay(plan, query, Tabled(table, query=i))
 
 A call is looked up by target and sample. A cell that holds nothing comes back as a failure of kind ``not_found``: reported, never
-counted as an answer of quality zero. So does a call with a prompt that a plan wrote: a table has answers to the query alone. Costs per call: a few µs.
+counted as an answer of quality zero. So does a call with messages that a plan wrote: a table has answers to the query alone. Costs per call: a few µs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isnan
 
-from fairlead.errors import TableError
+from fairlead.errors import LimitReached, TableError
 from fairlead.table import Floats, OutcomeTable
-from fairlead.types import Call, Failure, Outcome, Path, Tokens
+from fairlead.types import Call, Failure, Outcome, Path, Step, Tokens
 from fairlead.worlds.replay import LookUp
 
 
@@ -48,14 +48,20 @@ class Tabled(LookUp):
         self.usd_QMS = {target: table.extra(column) for target, column in self.usd_columns.items()}
         self.confidence_QMS = None if confidence_column is None else table.extra(confidence_column)
 
+    def _differs(self, call: Call) -> bool:
+        """Whether the call has messages that are not the query's own words."""
+        return call.messages is not None and "\n".join(m.text for m in call.messages) != self.table.prompts[self.query]
+
     def outcome(self, call: Call, path: Path) -> Outcome:
         """Look up by target and sample."""
         t = self.table
         m, s = self.models.get(call.target), call.sample
         if m is None:
             return _failed(call, f"the table has no target {call.target!r}")
-        if call.prompt:
-            return _failed(call, f"what {call.target!r} replies to {call.prompt} is not recorded")
+        if call.prompt or call.alone or self._differs(call):
+            return _failed(
+                call, f"what {call.target!r} replies to {call.prompt or 'what the plan wrote'} is not recorded"
+            )
         if not 0 <= s < t.samples or not t.present_QMS[self.query, m, s]:
             return _failed(call, f"sample {s} of {call.target!r} is not recorded for {t.query_ids[self.query]!r}")
         at = (self.query, m, s)
@@ -93,6 +99,14 @@ class Beside(LookUp):
         """Look up by target, then elsewhere."""
         given = self.outcomes.get(call.target)
         return self.look_up.outcome(call, path) if given is None else given
+
+    def limit(self, path: Path) -> LimitReached | None:
+        """Look up elsewhere."""
+        return self.look_up.limit(path)
+
+    def cancelled(self, path: Path) -> list[Step] | None:
+        """Look up elsewhere."""
+        return self.look_up.cancelled(path)
 
 
 def _failed(call: Call, message: str) -> Outcome:
