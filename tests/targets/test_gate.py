@@ -113,7 +113,7 @@ def test_who_only_helps_is_eligible_whatever_is_asked_but_turned_to_by_nobody() 
 
 def test_a_gate_answers_nobody_whatever_its_profile_says() -> None:
     profile = Gate(name="g", predictor=Ridge(), profile=Profile(regions=frozenset({"eu"}))).profile
-    assert (profile.answers, profile.input_usd_per_mtok, profile.regions) == (False, 0.0, {"eu"})
+    assert (profile.answers, profile.input_usd_per_mtok, profile.regions) == (False, 0.0, frozenset({"eu"}))
 
 
 @pytest.mark.parametrize("rubbish", ['{"a": {"quality": 1, "x": ' + "[" * 100_000 + "]" * 100_000 + "}}", "\ud800"])

@@ -7,7 +7,7 @@ import pytest
 from fairlead.errors import TableError, UnknownName
 from fairlead.plans.single import Single
 from fairlead.table import OutcomeTable
-from fairlead.types import Call, Query, Tokens
+from fairlead.types import Call, Message, Query, Tokens
 from fairlead.worlds.replay import replay
 from fairlead.worlds.tabled import Tabled
 
@@ -58,3 +58,18 @@ def test_the_unknown_is_reported_never_zero() -> None:
         Tabled(TABLE, 0, confidence_column="confi")
     with pytest.raises(TableError):
         Tabled(TABLE, 2)
+
+
+def test_what_a_plan_writes_has_no_recorded_reply() -> None:
+    table = OutcomeTable.from_columns(
+        {"query_id": ["1"], "model": ["a"], "quality": [1.0], "prompt": ["why?"], "response": ["so"]}
+    )
+    look_up = Tabled(table, 0)
+    own, other = (
+        Call(target="a", messages=(Message(role="user", content=text),)) for text in ("why?", "the first half of why?")
+    )
+    assert look_up.outcome(own, ()).ok
+    for call in (other, Call(target="a", alone=True), Call(target="a", prompt="judge@1")):
+        error = look_up.outcome(call, ()).error
+        assert error is not None
+        assert error.kind == "not_found"

@@ -17,8 +17,8 @@ aggregate. A gate that fails, or forecasts all alike, recruits uniformly.
 For a batch: `pruned` drops experts that would be drawn too seldom to be worth loading, `fairlead.worlds.batched` loads each expert once.
 `choose_aggregator` finds who is best at telling a right chain from wrong ones, once per task, as in the paper.
 
-It fails where the gate does: random experts in place of recruited ones cost the paper 30 points on GPQA, a random aggregator 11. Cost: the gate, k experts
-side by side, the aggregator. Checked in tests/plans/test_recruit.py.
+It fails where the gate does: on GPQA the paper has 57.8% right, 42.6% with random recruits, 51.5% with a random aggregator. Cost: the gate, k experts side
+by side, the aggregator. Checked in tests/plans/test_recruit.py.
 """
 
 from __future__ import annotations
