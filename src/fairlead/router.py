@@ -34,7 +34,7 @@ from fairlead.spending import Purse, Spending, held_for, limit_of
 from fairlead.store import BEGIN, STRAIGHT, Receipt, Store
 from fairlead.targets.base import Driver
 from fairlead.trust import Trust
-from fairlead.types import Decision, Failure, Feedback, Limits, Outcome, Plan, Query, Signals, Sink, Trace
+from fairlead.types import Decision, Failure, Feedback, Limits, Outcome, Plan, Query, Signals, Sink, Step, Trace
 from fairlead.version import VERSION
 from fairlead.worlds.base import Run
 from fairlead.worlds.live import Live
@@ -371,7 +371,7 @@ class Router:
             signals=passage.signals,
             decision=passage.decision,
             plan=None if passage.run is None else passage.plan,
-            steps=tuple(msgspec.structs.replace(s, outcome=without_reply(s.outcome)) for s in run.steps),
+            steps=tuple(recorded(s, passage.query) for s in run.steps),
             outcome=without_reply(run.outcome if outcome.error is None else outcome),
             acts=tuple(passage.acts),
             usd=run.usd,
@@ -603,3 +603,26 @@ class Router:
 def without_reply(outcome: Outcome) -> Outcome:
     """Drop the reply's bytes: they are forwarded, not kept."""
     return msgspec.structs.replace(outcome, reply=b"") if outcome.reply else outcome
+
+
+CONTINUED = 200
+"""Characters kept of what a model is asked to go on from: the steps before hold the rest."""
+
+
+def recorded(step: Step, query: Query) -> Step:
+    """Return a step as it is kept: without the reply's bytes, and without what stands elsewhere in the trace. A plan that thinks in turns sends the whole
+    conversation with each call; kept whole, its trace would grow with the square of its length."""
+    call = step.call
+    if call is not None and call.messages is not None:
+        own = 0
+        for mine, theirs in zip(query.messages, call.messages, strict=False):
+            if mine is not theirs:
+                break
+            own += 1
+        messages = call.messages[own:]
+        last = messages[-1] if messages else None
+        if last is not None and last.role == "assistant" and len(last.text) > CONTINUED:
+            messages = (*messages[:-1], msgspec.structs.replace(last, content="… " + last.text[-CONTINUED:]))
+        if own or messages is not call.messages:
+            call = msgspec.structs.replace(call, messages=messages, after=own)
+    return msgspec.structs.replace(step, call=call, outcome=without_reply(step.outcome))

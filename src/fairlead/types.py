@@ -316,6 +316,8 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call", ta
     purpose: Literal["answer", "probe", "judge", "merge", "gate", "plan", "retrieve"] = "answer"
     """What for: an answer; a look at how an answer would go; a verdict on answers; one answer out of several; a forecast of a learned part
     (see `fairlead.targets.gate`); whom to ask or in what steps; passages."""
+    after: int = 0
+    """In a record: how many of the query's own messages stand before `messages`, and are left out there."""
     prompt: str = ""
     """Which kept prompt `messages` were written by, as ``name@version``."""
     alone: bool = False

@@ -61,5 +61,6 @@ def same(first: str, second: str, how: str) -> bool:
 
 def check(name: str) -> None:
     """Raise `ValueError` if no reader is called so: what a plan says when it is made."""
-    if name not in catalog.names("answers"):
+    # The built-in ones first: names from installed packages take a millisecond to list.
+    if name not in catalog.CATALOG["answers"] and name not in catalog.names("answers"):
         raise ValueError(f"no way to read answers is called {name!r}; there are {', '.join(catalog.names('answers'))}")

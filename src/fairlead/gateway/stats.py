@@ -91,7 +91,6 @@ class Stats:
         if sums is not None:
             sums.requests += 1
             sums.seconds += trace.seconds
-            sums.usd += usd or 0.0
             if tokens is not None:
                 sums.input += tokens.input
                 sums.output += tokens.output
@@ -99,6 +98,11 @@ class Stats:
             self._answered[trace.id] = outcome.target
             if len(self._answered) > JUDGED:
                 self._answered.popitem(last=False)
+        # What was spent goes to whom it was spent on: judges and probes too, and those whose answer was not taken.
+        for step in trace.steps:
+            called = None if step.call is None else self.targets.get(step.call.target)
+            if called is not None:
+                called.usd += step.outcome.usd or 0.0
         blocked = outcome.error is not None and outcome.error.kind == "blocked"
         self.refused += blocked
         self.failures += not ok and not blocked
@@ -136,7 +140,9 @@ class Stats:
             self.guards[name] = self.guards.get(name, 0) + 1
 
     def _save(self, trace: Trace) -> None:
-        tokens = trace.outcome.tokens
+        # A call of the client's own question says what the strongest target would have read and written; one with a prompt of the plan's does not.
+        asked = (s.outcome for s in trace.steps if s.call is not None and s.call.messages is None and s.outcome.ok)
+        tokens = next((o.tokens for o in asked if o.tokens is not None), None) if trace.steps else trace.outcome.tokens
         if self.strongest is None or tokens is None or trace.usd is None:
             self.unpriced += 1
             return

@@ -15,6 +15,9 @@ from fairlead import catalog
 from fairlead.errors import ConfigError, UnknownName
 from fairlead.types import Outcome, Plan
 
+_INSIDE = "\0"
+"""Stands between a message and the path inside a nested plan, where msgspec's own errors have no place for one."""
+
 
 def to_data(plan: Plan) -> Any:
     """Return `plan` as builtin data."""
@@ -40,7 +43,9 @@ def decode(data: Any, *, path: str = "$") -> Plan:
     try:
         plan: Plan = msgspec.convert(data, kind, dec_hook=hook)
     except msgspec.ValidationError as e:
-        raise ConfigError(str(e), path=path) from e
+        said, _, outer = str(e).partition(" - at `$")
+        message, _, inner = said.partition(_INSIDE)
+        raise ConfigError(message, path=path + outer.rstrip("`") + inner) from e
     return plan
 
 
@@ -69,5 +74,8 @@ def saying(outcome: Outcome, text: str, **changes: Any) -> Outcome:
 def hook(kind: type[Any], data: Any) -> Any:
     """Decode hook for msgspec: fields typed `Plan` are looked up by kind."""
     if kind is Plan:
-        return decode(data)
+        try:
+            return decode(data)
+        except ConfigError as e:  # msgspec tells where a ValueError came from, and `decode` puts both paths together
+            raise ValueError(f"{e.message}{_INSIDE}{e.path.removeprefix('$')}") from e
     raise NotImplementedError(f"cannot decode a {kind}")

@@ -23,9 +23,10 @@ def forecasts(outcome: Outcome) -> dict[str, Forecast]:
     if not outcome.ok:
         return {}
     try:
-        return _forecasts.decode(outcome.text)
+        found = _forecasts.decode(outcome.text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return {}
+    return {name: f for name, f in found.items() if 0.0 <= f.quality <= 1.0}
 
 
 def said(forecasts: dict[str, Forecast]) -> str:

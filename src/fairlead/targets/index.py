@@ -41,6 +41,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 import msgspec
 import numpy as np
 from msgspec import Meta
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fairlead.embeddings.base import Embedder
@@ -226,7 +227,7 @@ class Index(Driver):
         self.embedder = Hashing() if embedder is None and encoder == "embedding" else embedder
         self.query_embedder = query_embedder
         self.top = top
-        self.profile = FREE if profile is None else profile
+        self.profile = FREE if profile is None else replace(profile, answers=False)
         self.timeout_seconds = timeout_seconds
         self._found: tuple[tuple[Passage, ...], Lexical | Dense] | None = None
 
