@@ -30,8 +30,11 @@ from fairlead.types import Decision, Failure, Message, Option, Outcome, Profile,
 
 NAMES = catalog.names("predictors")
 ONLINE = [n for n in NAMES if catalog.find("predictors", n).online]
-OBSERVER = Observer(signals={n: build("signals", n) for n in ("ngrams", "style", "length", "marks")})
-NEEDS = ("ngrams", "style", "length", "marks")
+LEVEL = [n for n in ONLINE if n != "skills"]
+"""Those whose forecasts follow the level of what comes; `skills` counts right and wrong, so lessons move its order, on a map fixed at the fit."""
+CALIBRATED = [n for n in NAMES if "calibration" in inspect.signature(catalog.find("predictors", n)).parameters]
+OBSERVER = Observer(signals={n: build("signals", n) for n in ("ngrams", "style", "length", "marks", "embedding")})
+NEEDS = ("ngrams", "style", "length", "marks", "embedding")
 A, B, NEW = Target(name="a"), Target(name="b"), Target(name="new", profile=Profile(quality=0.7))
 
 
@@ -145,7 +148,7 @@ def test_it_tells_targets_apart_on_new_queries(name: str) -> None:
     assert TEST.quality_QM[np.arange(len(TEST)), quality.argmax(axis=1)].mean() > 0.75
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "mean"])
+@pytest.mark.parametrize("name", [n for n in CALIBRATED if n != "mean"])
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_calibration_keeps_the_order_of_a_target(name: str, method: str) -> None:
     # A fixed penalty keeps the test quick.
@@ -196,8 +199,8 @@ def test_useless_text_is_shrunk_to_the_mean(name: str) -> None:
     predictor: Predictor = build("predictors", name)
     predictor.fit(table)
     quality = [predictor.predict(s, [A])[0].quality for s in TEST.observations(NEEDS)]
-    # `profile` learns from the targets how groups differ; two targets tell little of that.
-    assert np.std(quality) < (0.12 if name == "profile" else 0.08)
+    # `profile` learns from the targets how groups differ; two targets tell little of that. `gain` adds a forecast and a gate, each of which errs.
+    assert np.std(quality) < {"profile": 0.12, "gain": 0.2}.get(name, 0.08)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -257,7 +260,7 @@ def test_an_unscored_table_teaches_nothing() -> None:
 
 
 @pytest.mark.parametrize("fit_first", [False, True])
-@pytest.mark.parametrize("name", ONLINE)
+@pytest.mark.parametrize("name", LEVEL)
 def test_online_learning_moves_towards_what_was_seen(name: str, fit_first: bool) -> None:
     predictor: Predictor = build("predictors", name)
     if fit_first:
@@ -274,7 +277,7 @@ def test_online_learning_moves_towards_what_was_seen(name: str, fit_first: bool)
     assert again.predict(FIRST, [NEW, A]) == predictor.predict(FIRST, [NEW, A])
 
 
-@pytest.mark.parametrize("name", [n for n in ONLINE if n != "mean"])
+@pytest.mark.parametrize("name", [n for n in LEVEL if n != "mean"])
 def test_what_is_learned_online_is_not_corrected_twice(name: str) -> None:
     plain: Predictor = build("predictors", name)
     plain.fit(TABLE)
@@ -296,7 +299,7 @@ def test_what_is_learned_online_is_not_corrected_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("fit_first", [False, True])
-@pytest.mark.parametrize("name", ONLINE)
+@pytest.mark.parametrize("name", LEVEL)
 def test_the_learner_quarantines_nothing_of_an_online_predictor(name: str, fit_first: bool) -> None:
     predictor: Predictor = build("predictors", name)
     if fit_first:

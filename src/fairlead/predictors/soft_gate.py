@@ -63,7 +63,7 @@ class SoftGate(Predictor):
         temperature: Positive = 0.25,
         cost_weight: Annotated[float, Meta(ge=0.0)] = 0.15,
         cost_temperature: Positive = 1.0,
-        costs: dict[str, float] | None = None,
+        costs: dict[str, Annotated[float, Meta(ge=0.0)]] | None = None,
         hidden: Annotated[int, Meta(ge=1)] = 64,
         rate: Positive = 1e-3,
         epochs: Annotated[int, Meta(ge=1)] = 60,
