@@ -11,6 +11,7 @@ from fairlead.lab.crew_lines import (
     candidate,
     episode,
     judge_sample,
+    near_miss_sample,
     pool_answers,
     rate_of,
     read_rows,
@@ -138,3 +139,22 @@ def test_the_pool_answers_its_own_fields_always_and_others_sometimes(tmp_path):
     path = tmp_path / "answers.jsonl"
     write_rows(path, iter(rows))
     assert read_rows(path) == rows
+
+
+def test_near_misses_put_the_right_answer_anywhere_and_never_call_a_wrong_one_right() -> None:
+    rng = Random(5)
+    places = {"1": 0, "2": 0, "3": 0, "4": 0}
+    verdicts = []
+    for _ in range(600):
+        sample = near_miss_sample(rng, ROWS)
+        if sample.answer in ("yes", "no"):
+            shown = sample.prompt.rpartition(" -> ")[2].removesuffix(" ok?")
+            question = sample.prompt.rpartition(" -> ")[0]
+            rights = {r.answer for r in ROWS if r.prompt == question}
+            assert (shown in rights) or sample.answer == "no"
+            assert sample.answer == "yes" or rights != {shown}
+            verdicts.append(sample.answer)
+        elif sample.answer in places and "[1]" in sample.prompt:
+            places[sample.answer] += 1
+    assert 0.4 < verdicts.count("yes") / len(verdicts) < 0.6
+    assert places["1"] < 0.5 * sum(places.values())

@@ -1,7 +1,7 @@
 """The last JSON value, with sorted keys and ``1.0`` as ``1``: alone, in a fenced block, or amid prose. Ours, no paper.
 
 Of the last fenced block, else of the whole text: the value that it is, or the last object or array in it (a number amid prose is no JSON value).
-What stands inside another value is no value of its own. Of equal keys the last one counts; ``NaN`` and ``Infinity`` are no JSON. Whole numbers
+What stands inside another value is no value of its own. Of equal keys the last one counts; ``NaN``, ``Infinity`` and half a surrogate pair are no JSON. Whole numbers
 are equal to their floats up to 2^53.
 
 Bounds: of a block or text the last `LONGEST` characters are read, and nothing if brackets are closed in these that were opened before. Values nested
@@ -93,9 +93,10 @@ def _spans(text: str) -> tuple[list[_Span], bool]:
 def _canonical(text: str) -> str | None:
     try:
         value = json.loads(text, parse_float=_number, parse_constant=_refuse)
+        found = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        found.encode()  # half a surrogate pair cannot be
     except ValueError:
         return None
-    found = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return found if len(found) <= LONGEST else None
 
 

@@ -128,6 +128,31 @@ def judge_sample(rng: Random, rows: Sequence[Row]) -> Sample:
     return Sample(ask(MERGE, question=row.prompt, answers=tuple(found)), row.answer)
 
 
+def near_miss_sample(rng: Random, rows: Sequence[Row]) -> Sample:
+    """Draw something to judge where the wrong answers are nearly right, and the right one stands anywhere."""
+    row, kind = rng.choice(rows), rng.random()
+    if kind < 0.45:
+        drawn = rng.random()
+        wrong = spoilt(rng, row.answer) if drawn < 0.75 else candidate(rng, row, right=0.0)
+        shown = row.answer if drawn < 0.5 else wrong
+        return Sample(ask(VERIFY, question=row.prompt, answer=shown), "yes" if shown == row.answer else "no")
+    n = rng.randint(2, 4)
+    given = list(
+        dict.fromkeys(a for each in row.said.values() for a in each if a != row.answer and len(a) < LONGEST_ANSWER)
+    )
+    rng.shuffle(given)
+    wrong_ones = [given.pop() if given and rng.random() < 0.7 else spoilt(rng, row.answer) for _ in range(n - 1)]
+    found = [*wrong_ones, row.answer]
+    if kind >= 0.72 and rng.random() >= 0.8:
+        found[-1] = spoilt(rng, row.answer)
+    if kind >= 0.72 and rng.random() < 0.3:
+        found = [rng.choice(rng.choice(list(row.said.values())))[:LONGEST_ANSWER] for _ in range(n)]
+    rng.shuffle(found)
+    if kind < 0.72:
+        return Sample(ask(PICK, question=row.prompt, answers=tuple(found)), str(found.index(row.answer) + 1))
+    return Sample(ask(MERGE, question=row.prompt, answers=tuple(found)), row.answer)
+
+
 def candidate(rng: Random, row: Row, *, right: float) -> str:
     """Draw an answer that is right so often, else one that some model gave, or a right one that was spoilt."""
     if rng.random() < right:

@@ -1,8 +1,9 @@
 """Train the crew from nothing: `python -m fairlead.lab.train_crew` (needs torch), after the pool, whose answers it learns from.
 
 The loop is that of `fairlead.lab.train`, without its curriculum; what is learned is in `fairlead.lab.crew_lines`. First the pool answers 9,000 training
-prompts, and 300 development prompts for the figures in the log; both are kept with the checkpoints. The router learns in two runs: one on all three of
-its prompts, then, from its weights and at a lower rate, one that is nearly all turns, since those are what it was still bad at.
+prompts, and 300 development prompts for the figures in the log; both are kept with the checkpoints. Judge and router learn in two runs, the second from the
+first's weights and at a lower rate: the judge's on answers that are nearly right, in an order of chance (it had taken to the first one), the router's nearly all on
+turns. Those are what each was still bad at.
 
 The shipped weights were trained with these formats, distributions, models' seeds and minutes, on one core of two that were busy, by a clock. What
 is not the same: the micro-batches were shuffled without a seed, and the second run of the router drew 6% of its lines from the mix of the first.
@@ -24,6 +25,7 @@ from fairlead.lab.crew_lines import (
     Sample,
     episode,
     judge_sample,
+    near_miss_sample,
     pool_answers,
     read_rows,
     router_sample,
@@ -68,7 +70,10 @@ def _shape(name: str) -> Shape:
 RECIPES: Final[dict[str, CrewRecipe]] = {
     "steps": CrewRecipe(_shape("steps"), partial(step_sample, level_weights=(1, 1, 1.2, 1.4, 1.4)), 6_000, 11.0, 21, 7),
     "step": CrewRecipe(_shape("step"), partial(step_sample, level_weights=(1, 1, 1, 0.6, 0.3)), 2_800, 3.0, 21, 7),
-    "judge": CrewRecipe(_shape("judge"), judge_sample, 4_300, 12.0, 31, 3, answers=True),
+    "judge-first": CrewRecipe(_shape("judge"), judge_sample, 4_300, 12.0, 31, 3, answers=True),
+    "judge": CrewRecipe(
+        _shape("judge"), near_miss_sample, 12_350, 17.0, 33, 7, answers=True, rate=0.7, start="judge-first"
+    ),
     "router-first": CrewRecipe(_shape("router"), partial(router_sample, turns=0.6), 5_000, 9.0, 41, 5, answers=True),
     "router": CrewRecipe(
         _shape("router"),
@@ -130,9 +135,9 @@ def dev_samples(name: str, rows: Rows) -> list[Sample]:
     rng = Random(99)
     if name in ("step", "steps"):
         return [Sample(c.prompt, c.working, "scratch") for c in draw_compound(200, 5, split="dev")]
-    if name == "judge":
+    if name in ("judge-first", "judge"):
         found = rows()
-        return [judge_sample(rng, found) for _ in range(150)]
+        return [(judge_sample if name == "judge-first" else near_miss_sample)(rng, found) for _ in range(150)]
     if name == "router-first":
         found = rows()
         return [router_sample(rng, found, turns=0.6, split="dev") for _ in range(120)]

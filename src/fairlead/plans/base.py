@@ -6,6 +6,7 @@ Kinds are an open family: `decode` looks them up in the catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -61,6 +62,16 @@ def name_of(plan: Plan) -> str:
     if data["kind"] == "single":
         return targets[0]
     return f"{data['kind']}: {', '.join(targets)}"
+
+
+def final_failure(outcome: Outcome) -> bool:
+    """Whether this failed in a way that nobody else may mend or get round (`Failure.elsewhere`): a plan asks nobody after it."""
+    return outcome.error is not None and not outcome.error.elsewhere
+
+
+def calling(outcomes: Iterable[Outcome]) -> Outcome | None:
+    """Return the first good answer that calls tools; None if there is none. Such answers stand as they are: they are not voted on, merged or shown."""
+    return next((o for o in outcomes if o.ok and o.tool_calls is not None), None)
 
 
 def saying(outcome: Outcome, text: str, **changes: Any) -> Outcome:

@@ -12,6 +12,8 @@ asks for no temperature of its own, since its reply is the client's. Answers tha
 those before it are shown again; if there are none at all, the plain question is asked. If the last call fails, or a limit ends the rounds, the
 answer stands that most of the latest references agree on (`answers`, as in `vote`).
 
+A draw that calls tools is the answer, and ends the rounds.
+
 It costs several times one call and waits for the slowest of every round. Where members err alike, references repeat the error with more voices.
 
 Checked in tests/plans/test_breadth.py: the number of calls, dealing, references, what is cut, limits, failures.
@@ -29,7 +31,7 @@ from msgspec import Struct
 from fairlead.answers.base import check
 from fairlead.errors import LimitReached
 from fairlead.plans import prompts
-from fairlead.plans.base import targets_of
+from fairlead.plans.base import calling, final_failure, targets_of
 from fairlead.plans.prompts import Prompt
 from fairlead.plans.vote import elect
 from fairlead.types import Call, Do, Outcome, Plan, Query, Steps
@@ -84,8 +86,10 @@ class Breadth(Struct, Plan, frozen=True, kw_only=True, tag="breadth", tag_field=
                         calls.append(self._call(query, target, references, drawn[target]))
                         drawn[target] += 1
                 outcomes = yield Do(branches=tuple(calls))
+                if (called := calling(outcomes)) is not None:
+                    return called
                 found = [o for o in outcomes if o.ok and o.text.strip()]
-                at_fault = [o for o in outcomes if o.error is not None and o.error.kind == "bad_request"]
+                at_fault = [o for o in outcomes if final_failure(o)]
                 if at_fault and not any(o.ok for o in outcomes):
                     return self._best(references) if references else at_fault[0]
                 references = found or references

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from fairlead.errors import LimitReached
 from fairlead.plans.accept import Accept, MeanLogprob
+from fairlead.plans.base import final_failure
 from fairlead.plans.single import Single
 from fairlead.types import Do, Outcome, Plan, Query, Steps
 
@@ -48,7 +49,7 @@ class Cascade(Struct, Plan, frozen=True, kw_only=True, tag="cascade", tag_field=
                     best = outcome
                     if self.accept.accepts(outcome):
                         return outcome
-                elif outcome.error is not None and outcome.error.kind == "bad_request":
+                elif final_failure(outcome):
                     return best or outcome
                 first = first or outcome
             (outcome,) = yield Do(branches=(last,), final=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from fairlead.plans.base import final_failure
 from fairlead.plans.single import Single
 from fairlead.types import Do, Failure, Outcome, Plan, Query, Steps
 
@@ -22,7 +23,7 @@ class Fallback(Struct, Plan, frozen=True, kw_only=True, tag="fallback", tag_fiel
         first: Outcome | None = None
         for plan in self.plans:
             (outcome,) = yield Do(branches=(plan,), final=True)
-            if outcome.error is None or outcome.streamed or not outcome.error.elsewhere:
+            if outcome.error is None or outcome.streamed or final_failure(outcome):
                 return outcome
             first = first or outcome
         return first or Outcome(error=Failure(kind="internal", message="a fallback plan needs at least one plan"))

@@ -1,6 +1,6 @@
 """Spend by difficulty: the fast plan alone, the fast plan checked by a slow target, or the slow one several times over.
 
-ODAR (2026, arXiv 2602.23681). A gate forecasts the difficulty d = 1 - quality, of what the key `of` names (the fast plan's first target, if None):
+ODAR (2026, arXiv 2602.23681). A gate forecasts the difficulty d = 1 - quality, of what the key `of` names (the fast plan's first target, if None; name it where that is a gate):
 
     d < low           simple   the fast plan answers                                        1 call
     low <= d < high   medium   the fast plan answers, the slow target verifies              2 calls
@@ -41,7 +41,7 @@ from fairlead.errors import LimitReached
 from fairlead.plans import prompts
 from fairlead.plans.accept import LOGPROBS
 from fairlead.plans.asking import Asking
-from fairlead.plans.base import saying, targets_of
+from fairlead.plans.base import final_failure, saying, targets_of
 from fairlead.plans.energy import LAMBDA, aligned, free_energy
 from fairlead.plans.gates import consult, forecasts
 from fairlead.plans.prompts import Prompt
@@ -51,9 +51,11 @@ from fairlead.plans.vote import draws, elect
 from fairlead.types import Call, Do, Outcome, Plan, Query, Steps
 
 _CORRECTED: Final = re.compile(
-    r"[^A-Za-z]*no\b[*_\"')\]]*(?:[.,:;!]|(?=\s*\n))[*_\"')\]]*\s+(?P<answer>\S.*)", re.I | re.S
+    r"[^A-Za-z]*no\b[*_\"')\]]*(?:[.,:;!]|(?=\s*\n))[*_\"')\]]*\s+"
+    r"(?!(?:it|this|that|the answer)(?:['\u2019]s|\s+is)\s+(?:correct|right|fine)\s*(?:[.,;!]|as\b|\Z))(?P<answer>\S.*)",
+    re.I | re.S,
 )
-"""A "no" that stands alone, and something after it: "No problem with this." is no correction."""
+"""A "no" that stands alone, and something after it: "No problem with this." is no correction, nor is "No, it is correct."."""
 
 
 class FastSlow(Struct, Plan, frozen=True, kw_only=True, tag="fast_slow", tag_field="kind", forbid_unknown_fields=True):
@@ -109,7 +111,7 @@ class FastSlow(Struct, Plan, frozen=True, kw_only=True, tag="fast_slow", tag_fie
         simple = difficulty is not None and difficulty < self.low
         (first,) = yield Do(branches=(self.fast,), final=simple)
         if not first.ok:
-            if first.streamed or (first.error is not None and first.error.kind == "bad_request"):
+            if first.streamed or final_failure(first):
                 return first
             (second,) = yield Do(branches=(self.slow,), final=True)
             return second if second.ok or second.streamed else first

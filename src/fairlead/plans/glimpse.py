@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from fairlead.plans.base import targets_of
+from fairlead.plans.base import final_failure, targets_of
 from fairlead.types import Call, Do, Message, Outcome, Plan, Query, Steps
 
 CHARACTERS = 4
@@ -86,7 +86,7 @@ class Glimpse(Struct, Plan, frozen=True, kw_only=True, tag="glimpse", tag_field=
                 (step,) = yield Do(branches=(self._step(writer, query, text, n, used),))
                 if step.ok:
                     break
-            if step.error is not None and step.error.kind == "bad_request":
+            if final_failure(step):
                 return step
             written, over, _ = step.text.partition(self.end.strip())
             if not step.ok or (not over and not written.strip()):
@@ -103,7 +103,7 @@ class Glimpse(Struct, Plan, frozen=True, kw_only=True, tag="glimpse", tag_field=
         first: Outcome | None = None
         for target in (self.large, self.small) if self.answer_by == "large" else (self.small, self.large):
             (outcome,) = yield Do(branches=(self._answer(target, query, text),), final=True)
-            if outcome.ok or outcome.streamed or (outcome.error is not None and outcome.error.kind == "bad_request"):
+            if outcome.ok or outcome.streamed or final_failure(outcome):
                 return outcome
             first = first or outcome
         assert first is not None

@@ -27,7 +27,7 @@ class Hedge(Struct, Plan, frozen=True, kw_only=True, tag="hedge", tag_field="kin
     """Run `first`, and `second` beside it when it is late or has failed; the first good answer stands.
 
     `quantile`: of the latencies of `watch`, after which the first counts as late. `watch`: None, its first target; name another where a plan of
-    several calls begins with a quick one. `otherwise`: seconds after which it is late while too few latencies are known. `share`: of the steps
+    several calls begins with a quick one, such as a gate. `otherwise`: seconds after which it is late while too few latencies are known. `share`: of the steps
     that hedge this target so, how many may have a duplicate at most; 0: none, the second only takes over after a failure; 1: no bound.
 
     The answer is never streamed as it comes, since nobody knows yet whose it will be.

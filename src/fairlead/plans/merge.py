@@ -17,6 +17,8 @@ share. The answer given is that of the winning side's heaviest member, ties by w
 found, this one is ours), other plans answer as they are; the merger reads all and writes the answer, which can stream. If it fails, or says
 nothing, the deterministic merge stands in.
 
+An answer that calls tools stands as it is, the heaviest member's if there are several: it is not read, and not merged.
+
 The order of members, and that in which they come back, changes nothing: the merger reads them in a fixed order. If all fail, the failure says
 "incomplete". Which agents to ask at all by moving averages of how they did is a policy, `ema`. Cost: the members, and one call.
 Checked in tests/plans/test_merge.py.
@@ -34,7 +36,7 @@ from msgspec.structs import replace
 from fairlead.answers.base import check, extract, groups
 from fairlead.errors import LimitReached
 from fairlead.plans import prompts
-from fairlead.plans.base import saying, targets_of
+from fairlead.plans.base import calling, final_failure, saying, targets_of
 from fairlead.plans.prompts import Prompt
 from fairlead.plans.single import Single
 from fairlead.types import Call, Do, Failure, Outcome, Plan, Query, Steps
@@ -84,10 +86,12 @@ class Merge(Struct, Plan, frozen=True, kw_only=True, tag="merge", tag_field="kin
         """Ask all, merge."""
         found = yield Do(branches=tuple(self._asked(member, query) for member in self.members))
         if not any(o.ok for o in found):
-            return next(
-                (o for o in found if o.error is not None and o.error.kind == "bad_request"), None
-            ) or _incomplete("none of the members answered", found)
+            return next((o for o in found if final_failure(o)), None) or _incomplete(
+                "none of the members answered", found
+            )
         votes = self._votes(found)
+        if (called := calling(v.outcome for v in votes if v.less < 0.0)) is not None:
+            return called
         merged = _elected(votes, self.answers)
         texts = [v.text for v in votes if v.text.strip()]
         if self.merger is not None and texts:
@@ -128,7 +132,7 @@ class Merge(Struct, Plan, frozen=True, kw_only=True, tag="merge", tag_field="kin
         for member, weight, outcome in zip(self.members, weights, found, strict=True):
             if outcome.ok:
                 text = outcome.text
-                if self.merger is not None and isinstance(member, Single):
+                if self.merger is not None and isinstance(member, Single) and outcome.tool_calls is None:
                     outcome = _analysis(outcome)
                 votes.append(_Vote(-weight, _encoder.encode(member), text, outcome))
         return sorted(votes, key=lambda v: v[:3])

@@ -31,7 +31,7 @@ from fairlead.errors import LimitReached
 from fairlead.plans import prompts
 from fairlead.plans.accept import LOGPROBS
 from fairlead.plans.asking import Asking, driven
-from fairlead.plans.base import targets_of
+from fairlead.plans.base import final_failure, targets_of
 from fairlead.plans.gates import consult, forecasts
 from fairlead.plans.prompts import Prompt
 from fairlead.plans.single import Single
@@ -109,7 +109,7 @@ class Modality(Struct, Plan, frozen=True, kw_only=True, tag="modality", tag_fiel
                 or (best.ok and sureness(best, self.floor) >= self._bar(expected))
             ):
                 return best
-            if not best.ok and best.error is not None and best.error.kind == "bad_request":
+            if final_failure(best):
                 return best
             (strong,) = yield Do(branches=(self.strongest,), final=True)
         except LimitReached:

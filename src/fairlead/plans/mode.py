@@ -32,7 +32,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from msgspec import Meta, Struct
 
 from fairlead.errors import LimitReached
-from fairlead.plans.base import targets_of
+from fairlead.plans.base import final_failure, targets_of
 from fairlead.plans.gates import consult, forecasts
 from fairlead.plans.single import Single
 from fairlead.types import Do, Forecast, Plan, Query, Steps
@@ -72,7 +72,7 @@ class Mode(Struct, Plan, frozen=True, kw_only=True, tag="mode", tag_field="kind"
         )
         plan = {"instant": self.instant, "reasoning": self.reasoning, "agentic": self.agentic}[mode]
         (first,) = yield Do(branches=(plan or self.reasoning,), final=True)
-        if first.ok or first.streamed or (first.error is not None and first.error.kind == "bad_request"):
+        if first.ok or first.streamed or final_failure(first):
             return first
         try:
             (second,) = yield Do(branches=(self.instant if mode == "reasoning" else self.reasoning,), final=True)

@@ -28,7 +28,7 @@ from msgspec import Meta, Struct
 
 from fairlead.errors import LimitReached
 from fairlead.plans import prompts
-from fairlead.plans.base import targets_of
+from fairlead.plans.base import final_failure, targets_of
 from fairlead.plans.gates import consult, forecasts
 from fairlead.plans.intention import Intention
 from fairlead.plans.prompts import Prompt
@@ -69,8 +69,7 @@ class Prompting(Struct, Plan, frozen=True, kw_only=True, tag="prompting", tag_fi
             forecast = forecasts(told).get(self.of or self.easy.targets()[0])
             simple = forecast is not None and forecast.quality >= self.easy_from
         (first,) = yield Do(branches=(self.easy if simple else self.hard,), final=True)
-        at_fault = first.error is not None and first.error.kind == "bad_request"
-        if first.ok or first.streamed or at_fault or not simple:
+        if first.ok or first.streamed or final_failure(first) or not simple:
             return first
         try:
             (second,) = yield Do(branches=(self.hard,), final=True)

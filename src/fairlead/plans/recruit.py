@@ -36,7 +36,7 @@ from msgspec.structs import replace
 from fairlead.answers.base import check, groups, same
 from fairlead.errors import LimitReached
 from fairlead.plans import prompts
-from fairlead.plans.base import saying, targets_of
+from fairlead.plans.base import final_failure, saying, targets_of
 from fairlead.plans.gates import consult, forecasts
 from fairlead.plans.prompts import Prompt
 from fairlead.plans.vote import elect
@@ -80,7 +80,7 @@ class Recruit(Struct, Plan, frozen=True, kw_only=True, tag="recruit", tag_field=
         team = drawn(shares(said, self.experts, power=self.power, floor=self.floor), query.id, k=self.k, salt=self.salt)
         calls = tuple(self._call(name, team[:i].count(name)) for i, name in enumerate(team))
         found = yield Do(branches=calls, final=len(calls) == 1)
-        fault = next((o for o in found if o.streamed or (o.error and o.error.kind == "bad_request")), None)
+        fault = next((o for o in found if o.streamed or final_failure(o)), None)
         if fault is not None and (fault.streamed or not any(o.ok for o in found)):
             return fault
         chains = [o if not o.ok else saying(o, self._cut(o.text)) for o in found]

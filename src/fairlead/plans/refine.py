@@ -40,7 +40,7 @@ from msgspec.structs import replace
 from fairlead.answers.base import check, groups
 from fairlead.errors import LimitReached
 from fairlead.plans import prompts
-from fairlead.plans.base import targets_of
+from fairlead.plans.base import final_failure, targets_of
 from fairlead.plans.gates import consult, forecasts
 from fairlead.plans.prompts import Prompt
 from fairlead.plans.vote import elect
@@ -95,7 +95,7 @@ class Refine(Struct, Plan, frozen=True, kw_only=True, tag="refine", tag_field="k
             found = yield Do(branches=tuple(Call(target=name) for name in chosen))
         good = [o for o in found if o.ok]
         if not good:
-            fault = next((o for o in found if o.streamed or (o.error and o.error.kind == "bad_request")), None)
+            fault = next((o for o in found if o.streamed or final_failure(o)), None)
             if fault is not None or self.default in chosen:
                 return fault or found[0]
             try:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from fairlead.errors import LimitReached
 from fairlead.plans import prompts
-from fairlead.plans.base import targets_of
+from fairlead.plans.base import final_failure, targets_of
 from fairlead.plans.prompts import Prompt
 from fairlead.types import Call, Do, Failure, Outcome, Plan, Query, Steps
 
@@ -50,7 +50,7 @@ class Relay(Struct, Plan, frozen=True, kw_only=True, tag="relay", tag_field="kin
                 if latest is None:
                     raise
                 return latest
-            if outcome.streamed or (outcome.error is not None and outcome.error.kind == "bad_request"):
+            if outcome.streamed or final_failure(outcome):
                 break
             latest = outcome if outcome.ok else latest
         return outcome if outcome.ok or outcome.streamed else latest or outcome

@@ -9,7 +9,8 @@ reciprocal ranks (Cormack, Clarke, Büttcher, 2009),
 and if those asked fail or find nothing, the others are asked.
 
 Passages are read off an index's reply as JSON (`fairlead.targets.index` writes it so); any other text is one passage as it stands, so that other
-tools that find things fit in. A reader is sent the passages in a prompt, fenced and as data; its reply is the answer.
+tools that find things fit in. A reader is sent the passages in a prompt, fenced and as data; its reply is the answer. If a limit keeps the reader
+from answering, the passages are the answer.
 
 The gate's safe default: if it fails or knows none of the experts, all of them are asked (`most_without` at most).
 
@@ -25,8 +26,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from fairlead.errors import LimitReached
 from fairlead.plans import gates, prompts
-from fairlead.plans.base import saying, targets_of
+from fairlead.plans.base import final_failure, saying, targets_of
 from fairlead.plans.prompts import Prompt
 from fairlead.types import Call, Do, Failure, Outcome, Plan, Query, Steps
 
@@ -78,18 +80,23 @@ class Retrieve(Struct, Plan, frozen=True, kw_only=True, tag="retrieve", tag_fiel
         replies = yield Do(branches=tuple(self._look(name) for name in first))
         found = [o for o in replies if read(o)]
         rest = [name for name in self.experts if name not in first][: self.most_without]
-        if not found and rest and not any(_at_fault(o) for o in replies):
+        if not found and rest and not any(final_failure(o) for o in replies):
             replies += yield Do(branches=tuple(self._look(name) for name in rest))
             found = [o for o in replies if read(o)]
         if not found:
             return self._nothing(replies)
         passages = fuse([read(o) for o in found], self.k)[: self.top]
+        listed = saying(found[0], msgspec.json.encode(passages).decode())
         if self.reader is None:
-            return saying(found[0], msgspec.json.encode(passages).decode())
+            return listed
         texts = [p.text for p in passages]
         call = prompts.ask(self.reader, self.prompt, query, purpose="answer", alone=False, passages=texts)
-        (answer,) = yield Do(branches=(call,), final=True)
-        return answer
+        try:
+            (answer,) = yield Do(branches=(call,), final=True)
+        except LimitReached:
+            return listed
+        limited = answer.error is not None and answer.error.kind in ("budget", "deadline")
+        return listed if limited and not answer.streamed else answer
 
     def _ranked(self, said: Outcome) -> tuple[str, ...]:
         """Return the `most` experts that the gate forecasts to be best, of equals the earlier; none if it says nothing of any."""
@@ -103,7 +110,7 @@ class Retrieve(Struct, Plan, frozen=True, kw_only=True, tag="retrieve", tag_fiel
     def _nothing(self, replies: Sequence[Outcome]) -> Outcome:
         """Say why there is nothing: the first failure, unless somebody looked and found nothing."""
         failed = [o for o in replies if o.error is not None]
-        fault = [o for o in failed if _at_fault(o)]
+        fault = [o for o in failed if final_failure(o)]
         if failed and (fault or len(failed) == len(replies)):
             return (fault or failed)[0]
         looked = ", ".join(o.target for o in replies if o.ok)
@@ -126,6 +133,8 @@ def read(outcome: Outcome) -> tuple[Passage, ...]:
         return ()
     try:
         found = _passages.decode(outcome.text)
+    except (UnicodeEncodeError, RecursionError):  # lone surrogates, or nested too deep: nothing that could be passed on
+        return ()
     except msgspec.DecodeError:
         return (Passage(id=outcome.target or "text", text=outcome.text),)
     first: dict[str, Passage] = {}
@@ -146,8 +155,3 @@ def fuse(lists: Sequence[Sequence[Passage]], k: float) -> list[Passage]:
             first.setdefault(passage.id, passage)
     order = sorted(scores, key=lambda name: -scores[name])
     return [msgspec.structs.replace(first[name], score=scores[name]) for name in order]
-
-
-def _at_fault(outcome: Outcome) -> bool:
-    """Whether an expert says that the request is what is wrong: the others would say so too."""
-    return outcome.error is not None and outcome.error.kind == "bad_request"

@@ -8,7 +8,7 @@ ACAR (2026, arXiv 2602.21231). Of N draws of the probe, with an answer that cann
     between    ``arena_lite``: the `checks` answer too; the majority of draws and checks, ties to the draws' majority
     sigma = 1  ``full_arena``: the `panel` answers; the `judge` picks one of its different answers
 
-Three failures are three kinds, so they never look like agreement. The paper does not give the probe's temperature, nor how a disagreement with
+Three failures are three kinds, so they never look like agreement. The first draw that calls tools is the answer, and nobody else is asked. The paper does not give the probe's temperature, nor how a disagreement with
 the checks is settled: both are chosen here, and the first is a parameter. It shows its judge all answers; here equivalent ones once, and where
 all agree there is nothing to ask. A judge that fails, or names nobody, is passed over: the panel votes, ties to its earlier member. If nobody of the
 panel answers, the draws' own best stands. The answer's confidence is the share of agreement: of the draws, of draws and checks, or of the panel.
@@ -32,7 +32,7 @@ from msgspec.structs import replace
 from fairlead.answers.base import Group, check, groups
 from fairlead.errors import LimitReached
 from fairlead.plans import prompts
-from fairlead.plans.base import targets_of
+from fairlead.plans.base import calling, final_failure, targets_of
 from fairlead.plans.prompts import Prompt
 from fairlead.plans.single import Single
 from fairlead.plans.verdicts import picked
@@ -70,9 +70,11 @@ class Sigma(Struct, Plan, frozen=True, kw_only=True, tag="sigma", tag_field="kin
     def run(self, query: Query) -> Steps:
         """Draw, and go on as far as the draws disagree."""
         probes = yield Do(branches=tuple(draws(Single(target=self.probe), self.samples, self.temperature)))
-        at_fault = [o for o in probes if o.error is not None and o.error.kind == "bad_request"]
+        at_fault = [o for o in probes if final_failure(o)]
         if at_fault and not any(o.ok for o in probes):
             return at_fault[0]
+        if (called := calling(probes)) is not None:
+            return called
         own = groups(probes, self.answers)
         best = _voted(probes, own)
         mode = _mode(sigma(own))
@@ -122,6 +124,8 @@ class Sigma(Struct, Plan, frozen=True, kw_only=True, tag="sigma", tag_field="kin
         The mode is what the draws called for: a limit may have kept the plan from it, and the answer then says that it was limited.
         """
         drawn = {s.path[-1]: s.outcome for s in steps if s.call is not None and s.path[:-1] == (*path, _FIRST)}
+        if calling(drawn.values()) is not None:
+            return 0.0, "single_agent"
         found = sigma(groups([drawn.get(i, Outcome(cancelled=True)) for i in range(self.samples)], self.answers))
         return found, _mode(found)
 

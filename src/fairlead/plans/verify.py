@@ -32,7 +32,7 @@ from msgspec.structs import replace
 from fairlead.errors import LimitReached
 from fairlead.plans import prompts
 from fairlead.plans.accept import LOGPROBS
-from fairlead.plans.base import targets_of
+from fairlead.plans.base import final_failure, targets_of
 from fairlead.plans.prompts import Prompt
 from fairlead.plans.single import Single
 from fairlead.plans.verdicts import chance_of_yes
@@ -82,7 +82,7 @@ class Verify(Struct, Plan, frozen=True, kw_only=True, tag="verify", tag_field="k
                     best = replace(outcome, confidence=q)
                     if q >= tau:
                         return best
-                elif outcome.error is not None and outcome.error.kind == "bad_request":
+                elif final_failure(outcome):
                     return best or outcome
                 first = first or outcome
             (outcome,) = yield Do(branches=(self.steps[-1],), final=True)
