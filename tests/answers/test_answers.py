@@ -14,6 +14,9 @@ from fairlead.answers.base import extract
         ("number", "1000.0", "1000"),
         ("number", "It costs $12.50.", "12.5"),
         ("number", "-7 degrees", "-7"),
+        ("number", "x = \u22125", "-5"),
+        ("number", "\u22121/2", "-0.5"),
+        ("number", "10\u22125", "5"),
         ("number", "10-5", "5"),
         ("number", ".5", "0.5"),
         ("number", "0.000", "0"),
@@ -27,6 +30,11 @@ from fairlead.answers.base import extract
         ("choice", "Answer: D, though A is close", "D"),
         ("choice", "the answer is a dog", None),
         ("choice", "F", None),
+        ("choice", "I cannot answer. A reliable source is needed.", None),
+        ("choice", "To answer A user properly, ask again", None),
+        ("choice", "Answer: none of these. E.g. C++ is none", None),
+        ("choice", "**Answer**: A", "A"),
+        ("choice", "A is right", "A"),
     ],
 )
 def test_extract(how: str, text: str, answer: str | None) -> None:

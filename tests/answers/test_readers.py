@@ -256,6 +256,7 @@ def test_a_models_invalid_escape_warns_nobody() -> None:
         ('"hi"', '"hi"'),
         ("null", "null"),
         ("the answer is 42", None),
+        ('{"answer": "\\ud800"}', None),
         ('{"a": {"b": 1}} done', '{"a":{"b":1}}'),
         ('{"a": 1, "a": 2}', '{"a":2}'),
         ("[see this [1, 2]]", "[1,2]"),

@@ -271,3 +271,10 @@ def test_written_and_read_back() -> None:
 def test_what_is_wrong_is_said(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         decode({"kind": "breadth", "members": ["a", "b"], "breadth": [2], **wrong})
+
+
+def test_a_draw_that_calls_tools_is_the_answer() -> None:
+    called = Outcome(tool_calls=msgspec.Raw(b'[{"id": "1"}]'))
+    world = World(lambda call, step: called if call.target == "b" else "4")
+    assert run(world).outcome.tool_calls == called.tool_calls
+    assert len(world.calls) == 3

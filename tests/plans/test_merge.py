@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 
 from fairlead.bench.metrics import mcnemar
@@ -382,3 +383,21 @@ def test_wrong_plans_are_config_errors(wrong: dict[str, Any], says: str) -> None
 )
 def test_contract(plan: Merge) -> None:
     check_plan(lambda: plan)
+
+
+# ------------------------------------------------------------------------------------------------------------ tool calls
+
+
+@pytest.mark.parametrize("merger", [None, "m"])
+def test_a_members_tool_call_stands_the_heaviest_ones_first(merger: str | None) -> None:
+    called = {n: Outcome(text="{}", tool_calls=Raw(f'[{{"id": "{n}"}}]'.encode())) for n in "ab"}
+    plan = Merge(members=singles("abc"), merger=merger, weights=(1.0, 2.0, 9.0))
+    table = Told(**called, c="C", m="merged")
+    found = run(plan, table)
+    assert (found.outcome.target, found.outcome.tool_calls, table.asked) == ("b", called["b"].tool_calls, "abc")
+
+
+def test_an_analysis_with_half_a_surrogate_pair_breaks_nothing() -> None:
+    said = '{"answer": "\\ud800"}'
+    table = Told(a=said, b="B", m="merged")
+    assert run(Merge(members=singles("ab"), merger="m"), table).outcome.text == "merged"

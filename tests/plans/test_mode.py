@@ -163,7 +163,12 @@ def test_who_takes_over() -> None:
     assert run(told(0.1, 0.9, 0.5), thinks=failed()) == ["thinks", "quick"]
     assert run(told(0.1, 0.5, 0.9), acts=failed()) == ["acts", "thinks"]
     assert run(failed(), thinks=failed(), quick=failed()) == ["thinks", "quick"], "never the one that may do things"
-    for fault in (failed("bad_request"), failed("broken_stream", streamed=True)):
+    for fault in (
+        failed("bad_request"),
+        failed("blocked"),
+        failed("client_gone"),
+        failed("broken_stream", streamed=True),
+    ):
         assert run(told(0.9, 0.5, 0.5), quick=fault) == ["quick"]
 
 

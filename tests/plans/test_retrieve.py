@@ -153,12 +153,13 @@ def test_if_the_one_asked_fails_or_finds_nothing_the_others_are_asked(reply: str
     assert told.asked == ["gate", "a", "b", "c"]
 
 
-def test_a_request_that_is_at_fault_is_not_tried_elsewhere() -> None:
-    told = Told(gate=forecasts(a=0.9), a="!bad_request", b=passages("x"))
+@pytest.mark.parametrize("kind", ["bad_request", "blocked", "client_gone"])
+def test_a_request_that_is_at_fault_is_not_tried_elsewhere(kind: str) -> None:
+    told = Told(gate=forecasts(a=0.9), a=f"!{kind}", b=passages("x"))
     done = run(routed(), told)
     assert told.asked == ["gate", "a"]
     assert done.outcome.error is not None
-    assert done.outcome.error.kind == "bad_request"
+    assert done.outcome.error.kind == kind
 
 
 def test_nothing_found_is_a_failure_that_says_so() -> None:
@@ -218,6 +219,21 @@ def test_replies_that_are_no_list_are_one_passage_and_ids_count_once() -> None:
 # --------------------------------------------------------------------------------------------------------- the reader
 
 
+@pytest.mark.parametrize(
+    "rubbish", ["[\ud800]", '[{"id": "x", "metadata": {"m": ' + "[" * 50_000 + "]" * 50_000 + "}}]"]
+)
+def test_what_cannot_be_read_or_passed_on_costs_nobody_elses_passages(rubbish: str) -> None:
+    assert read(Outcome(text=rubbish)) == ()
+    assert found(run(Retrieve(experts=EXPERTS), Told(a=rubbish, b=passages("x")))) == ["x"]
+
+
+@pytest.mark.parametrize("kind", ["budget", "deadline"])
+def test_passages_stand_where_a_limit_keeps_the_reader_from_answering(kind: str) -> None:
+    plan = Retrieve(experts=("a",), reader="r")
+    assert found(run(plan, Told(a=passages("x"), r=f"!{kind}"))) == ["x"]
+    assert found(run(plan, Told(a=passages("x"), r="the answer"), Limits(calls=1))) == ["x"]
+
+
 def test_the_reader_is_sent_the_passages_as_data_and_its_reply_is_the_answer() -> None:
     told = Told(a=passages("x", "y"), r="the answer")
     done = run(Retrieve(experts=("a",), reader="r", top=2), told)
@@ -252,7 +268,7 @@ def test_limits_on_calls_are_kept(calls: int) -> None:
     done = run(routed(reader="r"), told, Limits(calls=calls))
     refused = sum(s.outcome.error is not None and s.outcome.error.kind == "budget" for s in done.steps)
     assert len(done.steps) - refused == 1 + min(calls, 4)  # the gate, which is no call, and then
-    assert done.outcome.ok is (calls == 4)  # a, b and c, the reader
+    assert done.outcome.ok is (calls >= 2)  # a, b and c, the reader
     if not done.outcome.ok:
         assert done.outcome.error is not None
         assert done.outcome.error.kind == "budget"

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 
 from fairlead.chain import TRACES_BEGIN, Row, check, decode, encode, link
@@ -411,3 +412,11 @@ def test_a_prompt_of_ones_own_goes_to_the_judge() -> None:
 @pytest.mark.parametrize("samples", [2, 3, 5])
 def test_contract(samples: int) -> None:
     check_plan(lambda: replace(Sigma.example(), samples=samples))
+
+
+def test_the_first_draw_that_calls_tools_is_the_answer() -> None:
+    called = [Outcome(tool_calls=Raw(f'[{{"id": "{n}"}}]'.encode())) for n in range(2)]
+    table = Told([None, *called])
+    found = run(table)
+    assert (table.asked, found.outcome.tool_calls) == ("ppp", called[0].tool_calls)
+    assert PLAN.mode_of(found.steps) == (0.0, "single_agent")

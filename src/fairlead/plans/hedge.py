@@ -7,7 +7,8 @@ duplicate, whatever the fleet does. Without that bound a fleet that gets slow is
 
 The world decides when, since a plan sees no clock (`fairlead.worlds.lateness`). The loser is cancelled, and charged what it may have cost. Where a
 call may do something that cannot be undone (agents, tools, tools that the provider runs) there is no duplicate. If the first fails before
-that, the second starts at once, as in a fallback; that is no duplicate, and uses up none of the share.
+that, the second starts at once, as in a fallback; that is no duplicate, and uses up none of the share. Other than in a fallback it starts after any
+failure, one that nobody else can mend (`bad_request`, `blocked`) among them: a plan cannot stop what it has handed over.
 
 Checked in tests/plans/test_hedge.py: delay, share under bursts and side by side, charges, failures, side effects, restarts.
 """
