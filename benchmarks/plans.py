@@ -696,7 +696,9 @@ def judge_kind(name: str, prompts: int, only: Sequence[str], resamples: int) -> 
                 settings=msgspec.to_builtins(settled[row.name]),
                 tried=len(offered[row.name]),
                 over_two=versus(found, row.name, sorted({cheapest, strongest}), resamples=resamples),
-                over_consistency=versus(found, row.name, [*kind.singles, *votes], resamples=resamples),
+                over_consistency=versus(found, row.name, [*kind.singles, *votes], resamples=resamples)
+                if votes
+                else None,
                 sentence=where(found, p, found[strongest], groups),
                 above=row.gain.low > 0.0,
             )
@@ -888,7 +890,7 @@ def to_text(judged: Sequence[Judged], oracle: float) -> str:
             f"{r.name:<{width}}  {r.quality.value:>8.3f}  {1e6 * r.usd:>7.1f}  {r.calls:>5.2f}  {1e3 * r.seconds:>6.1f}  "
             f"{1e3 * r.slow_seconds:>6.1f}  " + "  ".join(f"{p:<25}" for p in parts).rstrip()
         )
-    lines.append(f"{'oracle':<{width}}  {oracle:>8.3f}")
+    lines.append(f"{'oracle':<{width}}  {oracle:>8.3f}  (of single calls)")
     lines += [f"  {j.row.name}: {j.sentence}" for j in judged if j.sentence]
     return "\n".join(lines)
 
@@ -914,6 +916,8 @@ def main() -> int:
     add("--json", action="store_true")
     add("--check", action="store_true")
     args = parser.parse_args()
+    if args.check and (args.only or args.work):
+        parser.error("--check judges everything; leave --only and --work out")
     only = tuple(filter(None, args.only.split(",")))
     kinds = tuple(filter(None, args.work.split(","))) or tuple(k.name for k in KINDS)
     out: dict[str, Any] = {"prompts": args.prompts, "seeds": SEEDS, "kinds": {}, "settings": {}}
@@ -942,7 +946,7 @@ def main() -> int:
                 print(report_text(found), end="\n\n")
     out["above"] = sorted(above)
     wrong = [name for name, n in out.get("negatives", {}).items() if not n["shows"]]
-    good = not wrong and (bool(only) or len(above) >= ABOVE)
+    good = not wrong and len(above) >= ABOVE
     if args.json:
         print(json.dumps({**out, "good": good}, indent=2, default=str))
     else:
