@@ -81,3 +81,11 @@ def test_what_is_wrong_is_told(
     assert said in capsys.readouterr().err
     assert main(["plan", str(tmp_path / "none.yaml"), table]) != 0
     assert "cannot read" in capsys.readouterr().err
+
+
+def test_calls_that_are_not_recorded_are_told(table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = plans(tmp_path, "voted: {kind: vote, members: [ant], samples: 3}\nalone: ant\n")
+    assert main(["plan", file, table, "--resamples", "20"]) == 0
+    out = capsys.readouterr().out
+    assert "voted: 67% of its calls are not in the table" in out
+    assert "alone: " not in out

@@ -41,6 +41,8 @@ class Measured(Struct, frozen=True, kw_only=True):
     usd_PQ: Floats
     calls_PQ: Floats
     """Calls that were made; those to gates are none, since nothing is generated."""
+    unknown_PQ: Floats
+    """Of those, how many had no recorded outcome: they failed, and were charged nothing."""
     seconds_PQ: Floats
     failed_PQ: NDArray[np.bool_]
     """Whether no answer came; its quality counts as 0."""
@@ -57,6 +59,8 @@ class Row(Struct, frozen=True, kw_only=True):
     usd: float
     """Mean per query."""
     calls: float
+    unknown: float
+    """Share of the calls that had no recorded outcome."""
     seconds: float
     """Mean per query."""
     slow_seconds: float
@@ -99,7 +103,7 @@ def measure(
     """
     ways: dict[str, Plan] = {name: Single(target=name) for name in singles} | dict(plans)
     shape = (len(ways), len(queries))
-    quality_PQ, usd_PQ, calls_PQ, seconds_PQ = (np.zeros(shape) for _ in range(4))
+    quality_PQ, usd_PQ, calls_PQ, unknown_PQ, seconds_PQ = (np.zeros(shape) for _ in range(5))
     failed_PQ = np.zeros(shape, dtype=np.bool_)
     for q, query in enumerate(queries):
         found = look_up(q)
@@ -110,6 +114,9 @@ def measure(
                 raise TableError(f"what {name} cost on {query.id} is not known; every call must tell its cost")
             usd_PQ[p, q], seconds_PQ[p, q] = run.usd, run.seconds
             calls_PQ[p, q] = sum(s.call is not None and s.call.purpose != "gate" for s in run.steps)
+            unknown_PQ[p, q] = sum(
+                s.outcome.error is not None and s.outcome.error.kind == "not_found" for s in run.steps
+            )
             failed_PQ[p, q] = not run.outcome.ok
             quality_PQ[p, q] = grade(q, run.outcome) if run.outcome.ok else 0.0
         if progress is not None:
@@ -120,6 +127,7 @@ def measure(
         quality_PQ=quality_PQ,
         usd_PQ=usd_PQ,
         calls_PQ=calls_PQ,
+        unknown_PQ=unknown_PQ,
         seconds_PQ=seconds_PQ,
         failed_PQ=failed_PQ,
     )
@@ -140,6 +148,7 @@ def joined(parts: Sequence[Measured]) -> Measured:
         quality_PQ=along("quality_PQ"),
         usd_PQ=along("usd_PQ"),
         calls_PQ=along("calls_PQ"),
+        unknown_PQ=along("unknown_PQ"),
         seconds_PQ=along("seconds_PQ"),
         failed_PQ=np.concatenate([p.failed_PQ for p in parts], axis=1),
     )
@@ -163,6 +172,7 @@ def compare(
                 quality=_interval(point_C[p], means_BC[:, p], level),
                 usd=float(point_C[p_ + p]),
                 calls=float(found.calls_PQ[p].mean()),
+                unknown=float(found.unknown_PQ[p].sum() / max(found.calls_PQ[p].sum(), 1.0)),
                 seconds=float(found.seconds_PQ[p].mean()),
                 slow_seconds=float(np.quantile(found.seconds_PQ[p], 0.99)),
                 failed=float(found.failed_PQ[p].mean()),

@@ -168,4 +168,9 @@ def to_text(rows: Sequence[Row]) -> str:
             f"{r.name:<{width}}  {quality:>22}  {r.usd:>11.7f}  {r.calls:>5.2f}  {r.seconds:>8.4f}  {r.slow_seconds:>8.4f}  "
             f"{r.failed:>6.1%}  {gain}"
         )
+    lines += [
+        f"{r.name}: {r.unknown:.0%} of its calls are not in the table; they failed and cost nothing here, so this says little of it"
+        for r in rows
+        if r.unknown > 0.0
+    ]
     return "\n".join(lines)

@@ -14,12 +14,14 @@ from fairlead.conditions import All, AnyOf, Condition, Not, Test
 from fairlead.errors import ConfigError
 from fairlead.gateway.door import Door
 from fairlead.guards import Guard
+from fairlead.plans.base import name_of
 from fairlead.policies.base import Policy
 from fairlead.policies.promise import Promise
 from fairlead.policies.rules import Rules
 from fairlead.secret import Secret
 from fairlead.signals.base import Range
 from fairlead.spending import limit_of
+from fairlead.types import Plan
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -46,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"  target {name}: {driver.type_name()}, {price}")
     for name, policy in read.policies.items():
         needs = f", reads {', '.join(policy.needs)}" if policy.needs else ""
-        print(f"  route {name}: {policy.type_name()}{needs}")
+        runs = [name_of(v) for _, part in policy.walk() for v in vars(part).values() if isinstance(v, Plan)]
+        print(f"  route {name}: {policy.type_name()}{''.join(f', runs {plan}' for plan in runs)}{needs}")
     for where, found in (("every route", read.guards), *((f"route {r}", g) for r, g in read.route_guards.items())):
         for guard in found:
             print(f"  guard {guard.name} of {where}: {_does(guard)}")
