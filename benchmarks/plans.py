@@ -664,7 +664,9 @@ def chosen(kind: Kind, plans: Mapping[str, Sequence[Plan]]) -> dict[str, Plan]:
     return out
 
 
-def judge_kind(name: str, prompts: int, only: Sequence[str], resamples: int) -> tuple[list[Judged], float]:
+def judge_kind(
+    name: str, prompts: int, only: Sequence[str], resamples: int, seeds: Sequence[int] = SEEDS
+) -> tuple[list[Judged], float]:
     """Judge all plans on one kind of work; also the oracle's accuracy."""
     kind = kind_of(name)
     offered = {n: s for n, s in kind.plans().items() if not only or n.partition(",")[0] in only}
@@ -674,7 +676,7 @@ def judge_kind(name: str, prompts: int, only: Sequence[str], resamples: int) -> 
     votes = {f"{t} x {n}": drawn(t, n) for t in kind.drawn for n in (3, 5)}
     parts: list[Measured] = []
     groups: list[str] = []
-    for seed in SEEDS:
+    for seed in seeds:
         work = kind.make(prompts, seed, "test")
         parts.append(measure({**votes, **settled}, kind.singles, work.queries, look_up=work.look_up, grade=work.grade))
         groups += work.groups
@@ -909,6 +911,7 @@ def main() -> int:
         help="default: $FAIRLEAD_DATA; without it no recorded outcomes",
     )
     add("--prompts", type=int, default=500, help="test prompts for each of three seeds (default: %(default)s)")
+    add("--seeds", default=",".join(map(str, SEEDS)), metavar="N,…", help="of the test prompts (default: %(default)s)")
     add("--only", default="", metavar="PLAN,…", help="these plans")
     add("--work", default="", metavar="KIND,…", help=f"of {', '.join(k.name for k in KINDS)}")
     add("--resamples", type=int, default=1000)
@@ -919,11 +922,12 @@ def main() -> int:
     if args.check and (args.only or args.work):
         parser.error("--check judges everything; leave --only and --work out")
     only = tuple(filter(None, args.only.split(",")))
+    seeds = tuple(map(int, args.seeds.split(",")))
     kinds = tuple(filter(None, args.work.split(","))) or tuple(k.name for k in KINDS)
-    out: dict[str, Any] = {"prompts": args.prompts, "seeds": SEEDS, "kinds": {}, "settings": {}}
+    out: dict[str, Any] = {"prompts": args.prompts, "seeds": seeds, "kinds": {}, "settings": {}}
     above: set[str] = set()
     with ProcessPoolExecutor(args.jobs) as pool:
-        work = {name: pool.submit(judge_kind, name, args.prompts, only, args.resamples) for name in kinds}
+        work = {name: pool.submit(judge_kind, name, args.prompts, only, args.resamples, seeds) for name in kinds}
         shown = pool.submit(negatives) if not only else None
         rational = pool.submit(recorded, args.data, args.resamples) if args.data and not only else None
         for name, future in work.items():
@@ -936,7 +940,7 @@ def main() -> int:
                 j.row.name.partition(",")[0] for j in judged if j.above and j.row.name.partition(",")[0] in MARKED
             }
             if not args.json:
-                print(f"{name}: {len(SEEDS)} x {args.prompts} test prompts\n\n{to_text(judged, oracle)}\n", flush=True)
+                print(f"{name}: {len(seeds)} x {args.prompts} test prompts\n\n{to_text(judged, oracle)}\n", flush=True)
         if shown is not None:
             out["negatives"] = shown.result()
         if rational is not None:
