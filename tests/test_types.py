@@ -2,6 +2,8 @@ import copy
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fairlead.component import digest, pack
 from fairlead.types import (
@@ -85,3 +87,35 @@ def test_nouns_are_frozen_and_keyword_only() -> None:
         target.name = "b"  # type: ignore[misc]
     with pytest.raises(TypeError):
         Call("a")  # type: ignore[misc]
+
+
+def test_tokens_of_each_kind_are_priced_once() -> None:
+    """Cached, written, heard and thought tokens are parts of the sums, and none is paid for twice."""
+    tokens = Tokens(input=1000, cached_input=400, cache_write=100, audio_input=50, output=300, reasoning=200)
+    assert tokens.kinds() == {
+        "cached_input": 400,
+        "cache_write": 100,
+        "audio_input": 50,
+        "input": 450,
+        "reasoning": 200,
+        "output": 100,
+    }
+    profile = Profile(
+        input_usd_per_mtok=1.0,
+        cached_input_usd_per_mtok=0.1,
+        cache_write_usd_per_mtok=1.25,
+        audio_input_usd_per_mtok=10.0,
+        output_usd_per_mtok=4.0,
+    )
+    want = 450 * 1.0 + 400 * 0.1 + 100 * 1.25 + 50 * 10.0 + 300 * 4.0
+    assert profile.usd(tokens) == pytest.approx(want / 1e6, rel=1e-12)
+    assert Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=4.0).usd(tokens) is None, "a write has no known price"
+    assert Profile(input_usd_per_mtok=1.0).usd(Tokens(input=5)) == 5e-6, "what is not there needs no price"
+
+
+@given(*[st.integers(0, 50)] * 8)
+def test_kinds_always_sum_to_the_whole(*counts: int) -> None:
+    tokens = Tokens(**dict(zip(Tokens.__struct_fields__, counts, strict=True)))
+    kinds = tokens.kinds()
+    assert sum(kinds.values()) == tokens.input + tokens.output
+    assert all(v > 0 for v in kinds.values())

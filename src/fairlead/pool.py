@@ -18,7 +18,7 @@ import msgspec
 from fairlead import tokens
 from fairlead.component import digest, pack
 from fairlead.errors import ConfigError, UnknownName
-from fairlead.types import Call, Failure, Profile, Query, Target, Tokens
+from fairlead.types import MODALITY, Call, Failure, Message, Profile, Query, Target, Tokens
 
 Kind: TypeAlias = Literal["asked", "fit", "context", "budget", "rest", "guard", "rule", "policy"]
 """What keeps a target from answering: the asker's own wish, what the target can take, the length of the text, money, a rest after failures,
@@ -132,6 +132,8 @@ class Pool:
             elif regions is not None and p.regions.isdisjoint(regions):
                 keeps = f"keeps data in {', '.join(sorted(p.regions))}" if p.regions else "states no region"
                 kind, why = "asked", f"{keeps}, and the data may go to {', '.join(regions) or 'no region'} only"
+            elif p.answers and query.task not in p.tasks:
+                kind, why = "fit", f"does no {query.task}"
             elif p.answers and not modalities <= p.modalities:
                 kind, why = "fit", "cannot take " + ", ".join(sorted(modalities - p.modalities))
             elif p.answers and query.tools and not p.tools:
@@ -179,8 +181,9 @@ class Pool:
 
         Input: a token for three ASCII characters of the messages and three for two others, and a token for three bytes of every
         other field (tools, a schema). Output, for each of the `n` answers asked for: ``max_tokens`` of the call, else of the query,
-        up to the profile's limit and what its context leaves; the profile's limit or 1,024 tokens where none is asked for. A tokenizer that is worse than
-        that, or a picture, can still cost more.
+        up to the profile's limit and what its context leaves; the profile's limit or 1,024 tokens where none is asked for. 1,600
+        for each picture; the bytes of all messages for a sound or file. All of it at the dearest of the kinds that it may turn out to be.
+        A tokenizer that is worse than that can still cost more.
         """
         target = self._by_name.get(call.target)
         if target is None:
@@ -190,6 +193,8 @@ class Pool:
 
 _OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_tokens")
 _UNSAID: Final = 1024
+_PICTURE: Final = 1600
+"""Tokens of a picture, at the providers' own largest sizes."""
 _MOST: Final = 10**9
 
 
@@ -203,15 +208,37 @@ def _usd(profile: Profile, call: Call, query: Query, sizes: dict[str, int]) -> f
         plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
         size = sum(map(_bytes, fields.values())) + sum(_bytes(m.tool_calls) for m in messages if m.tool_calls)
         sizes["entry"] = math.ceil(plain / 3 + (len(text) - plain) * 1.5 + size / 3) + 8 * len(messages)
+        sizes["entry"] += _of_other_parts(messages, query)
         sizes["characters"] = len(text)
     most = profile.max_output_tokens
     # A target may heed either field, so the larger one bounds what it writes.
     asked = max(_count(fields, k) or 0 for k in _OUTPUT_LIMITS) or most or _UNSAID
     # Nobody writes beyond the context, of which the input takes at least a token for eight characters.
     room = asked if profile.context_tokens is None else max(1, profile.context_tokens - sizes["characters"] // 8)
-    return profile.usd(
-        Tokens(input=sizes["entry"], output=(_count(fields, "n") or 1) * min(asked, most or asked, room))
-    )
+    if query.task == "embeddings":
+        return profile.usd(Tokens(input=sizes["entry"]))
+    # Either may turn out to be of a dearer kind: what is written to a prompt cache, a sound, or reasoning.
+    entry, output = profile.input_usd_per_mtok, profile.output_usd_per_mtok
+    if entry is None or output is None:
+        return None
+    entry = max(entry, profile.cache_write_usd_per_mtok or 0.0, profile.audio_input_usd_per_mtok or 0.0)
+    output = max(output, profile.reasoning_usd_per_mtok or 0.0, profile.audio_output_usd_per_mtok or 0.0)
+    written = (_count(fields, "n") or 1) * min(asked, most or asked, room)
+    return (sizes["entry"] * entry + written * output) / 1e6
+
+
+def _of_other_parts(messages: Iterable[Message], query: Query) -> int:
+    """Estimate the tokens of pictures, sounds and files."""
+    tokens = 0
+    for message in messages:
+        if isinstance(message.content, tuple):
+            for part in message.content:
+                if MODALITY.get(part.type, part.type) == "image":
+                    tokens += _PICTURE
+                elif MODALITY.get(part.type, part.type) != "text":
+                    # Its bytes stand in the request's own messages only, base64 mostly.
+                    tokens += len(bytes(query.body.get("messages", b""))) // 3
+    return tokens
 
 
 def _runs_tools(query: Query) -> bool:

@@ -88,6 +88,9 @@ class Spent(Struct, frozen=True, kw_only=True):
     """Share of the period that is over, in [0, 1)."""
 
 
+Task: TypeAlias = Literal["chat", "embeddings"]
+
+
 class Query(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing to route.
 
@@ -107,6 +110,13 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Stamped at admission where the route's policy keeps a budget: so the decision can be replayed from the record."""
     at: float = 0.0
     """Unix time of admission; 0: nobody admitted it. Signals of time read this, never a clock."""
+    task: Task = "chat"
+    """What is asked for: an answer, or vectors. Targets say which they can do (`Profile.tasks`)."""
+    api: str = "chat"
+    """The wire format that it came in: ``chat``, ``responses``, ``messages``, ``completions``, ``embeddings``. `body` is in the chat format
+    whichever it was (for embeddings: in theirs)."""
+    dropped: tuple[str, ...] = ()
+    """What the request asked for in its own format that the chat format has no place for: it was left out, and the client is told."""
 
     @classmethod
     def ask(cls, text: str, *, id: str | None = None, constraints: Constraints | None = None, **body: Any) -> Query:
@@ -134,11 +144,11 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True):
         found = {"text"}
         for m in self.messages:
             if not isinstance(m.content, str):
-                found.update(_MODALITY.get(p.type, p.type) for p in m.content or ())
+                found.update(MODALITY.get(p.type, p.type) for p in m.content or ())
         return frozenset(found)
 
 
-_MODALITY = {
+MODALITY: Final = {
     "text": "text",
     "input_text": "text",
     "output_text": "text",
@@ -147,7 +157,9 @@ _MODALITY = {
     "input_image": "image",
     "input_audio": "audio",
     "file": "file",
+    "input_file": "file",
 }
+"""Types of content parts -> what they are."""
 
 
 def new_id() -> str:
@@ -193,6 +205,7 @@ class Signals(Struct, frozen=True, kw_only=True):
 
 Price: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0)]
 _TEXT_ONLY = frozenset({"text"})
+_CHAT_ONLY = frozenset({"chat"})
 _NO_TAGS: frozenset[str] = frozenset()
 
 
@@ -202,9 +215,21 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     input_usd_per_mtok: Price | None = None
     cached_input_usd_per_mtok: Price | None = None
     output_usd_per_mtok: Price | None = None
+    cache_write_usd_per_mtok: Price | None = None
+    """Input that is also written to the provider's prompt cache."""
+    reasoning_usd_per_mtok: Price | None = None
+    """None: as other output."""
+    audio_input_usd_per_mtok: Price | None = None
+    audio_output_usd_per_mtok: Price | None = None
+    image_input_usd_per_mtok: Price | None = None
+    """None: as text."""
+    batch_price: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
+    """What a call of a batch costs, as a share of these prices, where the provider gives a discount; None: it gives none."""
     context_tokens: int | None = None
     max_output_tokens: int | None = None
     modalities: frozenset[str] = _TEXT_ONLY
+    tasks: frozenset[str] = _CHAT_ONLY
+    """What it can do: ``chat``, ``embeddings``."""
     tools: bool = True
     first_token_seconds: float | None = None
     seconds_per_output_token: float | None = None
@@ -231,23 +256,42 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
         # msgspec leaves out a default by identity: equal profiles must be written alike, since digests name them.
         if self.modalities == _TEXT_ONLY:
             msgspec.structs.force_setattr(self, "modalities", _TEXT_ONLY)
+        if self.tasks == _CHAT_ONLY:
+            msgspec.structs.force_setattr(self, "tasks", _CHAT_ONLY)
         if not self.tags:
             msgspec.structs.force_setattr(self, "tags", _NO_TAGS)
         if not self.regions:
             msgspec.structs.force_setattr(self, "regions", _NO_TAGS)
 
     def usd(self, tokens: Tokens) -> float | None:
-        """Price `tokens`; None where a needed price is unknown. Cached input falls back to the input price."""
-        if self.input_usd_per_mtok is None or self.output_usd_per_mtok is None:
-            return None
-        cached = self.cached_input_usd_per_mtok
-        if cached is None:
-            cached = self.input_usd_per_mtok
-        return (
-            (tokens.input - tokens.cached_input) * self.input_usd_per_mtok
-            + tokens.cached_input * cached
-            + tokens.output * self.output_usd_per_mtok
-        ) / 1e6
+        """Price `tokens`, each of the disjoint kinds at its own price; None where a needed price is unknown.
+
+        Cached input and pictures fall back to the price of input, reasoning to that of output: that is how they are billed where a
+        provider names no price of their own. Sound and cache writes have no such rule: without their price the cost is unknown.
+        """
+        entry, output = self.input_usd_per_mtok, self.output_usd_per_mtok
+        cached = entry if self.cached_input_usd_per_mtok is None else self.cached_input_usd_per_mtok
+        t = tokens
+        if t.simple and entry is not None and output is not None and cached is not None:
+            read = min(t.cached_input, t.input)
+            return ((t.input - read) * entry + read * cached + t.output * output) / 1e6
+        prices = {
+            "input": entry,
+            "cached_input": cached,
+            "cache_write": self.cache_write_usd_per_mtok,
+            "audio_input": self.audio_input_usd_per_mtok,
+            "image_input": entry if self.image_input_usd_per_mtok is None else self.image_input_usd_per_mtok,
+            "output": output,
+            "reasoning": output if self.reasoning_usd_per_mtok is None else self.reasoning_usd_per_mtok,
+            "audio_output": self.audio_output_usd_per_mtok,
+        }
+        total = 0.0
+        for kind, count in t.kinds().items():
+            price = prices[kind]
+            if price is None:
+                return None
+            total += count * price
+        return total / 1e6
 
 
 class Target(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -268,12 +312,44 @@ class Target(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Tokens(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Token counts of one call. `cached_input` is part of `input`, `reasoning` is part of `output`."""
+    """Token counts of one call, as OpenAI counts: `input` and `output` are the sums, the others are parts of them.
+
+    `cached_input` (read from the provider's cache), `cache_write`, `audio_input` and `image_input` are parts of `input`; `reasoning` and
+    `audio_output` of `output`. `kinds` gives disjoint counts, which is what is priced: a token is never paid for twice.
+    """
 
     input: int = 0
     cached_input: int = 0
     output: int = 0
     reasoning: int = 0
+    cache_write: int = 0
+    audio_input: int = 0
+    image_input: int = 0
+    audio_output: int = 0
+
+    @property
+    def simple(self) -> bool:
+        """Whether no kind is there that needs a price of its own beside input, cached input and output."""
+        return not (self.cache_write or self.audio_input or self.image_input or self.audio_output or self.reasoning)
+
+    def kinds(self) -> dict[str, int]:
+        """Return disjoint counts, those above 0, whose sum is input + output.
+
+        Where parts claim more than the whole (a provider that counts a cached picture as both), later kinds get what is left.
+        """
+        found: dict[str, int] = {}
+        for whole, rest, parts in (
+            ("input", self.input, ("cached_input", "cache_write", "audio_input", "image_input")),
+            ("output", self.output, ("reasoning", "audio_output")),
+        ):
+            for part in parts:
+                count = min(getattr(self, part), rest)
+                if count > 0:
+                    found[part] = count
+                    rest -= count
+            if rest > 0:
+                found[whole] = rest
+        return found
 
 
 FailureKind: TypeAlias = Literal[
@@ -364,6 +440,10 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of a run's answer: a limit kept the plan from all it wanted to do, and this is the best that there was."""
     streamed: bool = False
     """Some of this answer has already gone to the client."""
+    dropped: tuple[str, ...] = ()
+    """What the request asked for that the target's format has no place for: it was left out, and the client is told."""
+    retries: int = 0
+    """How often the call was sent again before this came of it, after failures that cost nothing."""
     reply: bytes = b""
     """The reply's own bytes, to forward untouched. Never stored."""
 

@@ -83,12 +83,7 @@ def may_cost(outcome: Outcome) -> bool:
 
 def add_tokens(counts: list[Tokens]) -> Tokens:
     """Add token counts kind by kind."""
-    return Tokens(
-        input=sum(t.input for t in counts),
-        cached_input=sum(t.cached_input for t in counts),
-        output=sum(t.output for t in counts),
-        reasoning=sum(t.reasoning for t in counts),
-    )
+    return Tokens(**{kind: sum(getattr(t, kind) for t in counts) for kind in Tokens.__struct_fields__})
 
 
 class Meter:
