@@ -14,8 +14,8 @@ import pytest
 
 from fairlead.config import make
 from fairlead.gateway.app import Gateway
-from fairlead.gateway.chat import clean, usd
 from fairlead.gateway.door import hashed
+from fairlead.gateway.edge import clean, usd
 from fairlead.gateway.figures import busy
 from fairlead.gateway.server import Server
 from fairlead.targets.scripted import Reply

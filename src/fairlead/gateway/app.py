@@ -1,7 +1,7 @@
 """The gateway: a router behind HTTP, as one ASGI application.
 
 ======================================  ==================================================================
-``POST /v1/chat/completions``           the OpenAI chat API; `model` is a route or a target (`chat.py`)
+``POST /v1/chat/completions``           the OpenAI chat API; `model` is a route or a target (`edge.py`, `faces/`)
 ``GET /v1/models``                      the routes and the targets
 ``POST /v1/feedback``                   a judgement of an answer
 ``POST /v1/route``                      a dry run: what would be decided, and why; calls nobody, keeps nothing
@@ -11,7 +11,7 @@
 ``GET /metrics``                        Prometheus
 ======================================  ==================================================================
 
-The chat path is matched before Starlette sees the request; the rest is Starlette's.
+The faces' paths are matched before Starlette sees the request; the rest is Starlette's.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ from fairlead.config import Config, GatewayConfig
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
 from fairlead.explain import explain
 from fairlead.gateway import read as reading
-from fairlead.gateway.chat import Chat, Exchange, header_map
 from fairlead.gateway.door import Caller, Door
+from fairlead.gateway.edge import Edge, Exchange, header_map
+from fairlead.gateway.faces.base import Face
+from fairlead.gateway.faces.chat import Chat
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.metrics import CONTENT_TYPE, Metrics
 from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
@@ -57,7 +59,6 @@ from fairlead.version import VERSION
 
 log = logging.getLogger(__name__)
 
-CHAT: Final = "/v1/chat/completions"
 CALLER: Final = "fairlead.caller"
 """Where the scope of a request says whose key it came with."""
 MOST_TRACES: Final = 1000
@@ -115,7 +116,8 @@ class Gateway:
             raise ConfigError(str(e), path="$.gateway.strongest") from e
         self.opened = False
         self.began = time.time()
-        self._chat = Chat(self)
+        self.faces: tuple[Face, ...] = (Chat(),)
+        self._edges = {face.path: Edge(self, face) for face in self.faces}
         self._page, self._page_headers = page()
         self._rest = self._routes()
         learner, store = router.learner, router.store
@@ -173,8 +175,9 @@ class Gateway:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection event."""
         if scope["type"] == "http":
-            if scope["path"] == CHAT:
-                await self._chat(scope, receive, send)
+            edge = self._edges.get(scope["path"])
+            if edge is not None:
+                await edge(scope, receive, send)
                 return
             try:
                 scope[CALLER] = self.enter(scope)[1]
@@ -228,7 +231,7 @@ class Gateway:
     def _routes(self) -> Starlette:
         async def not_found(request: Request, e: Exception) -> Response:
             assert isinstance(e, HTTPException)
-            known = ", ".join(sorted({r.path for r in routes} | {CHAT}))
+            known = ", ".join(sorted({r.path for r in routes} | set(self._edges)))
             message = e.detail
             if e.status_code == 404:
                 message = f"nothing is at {request.url.path}; known: {known}"
@@ -242,7 +245,7 @@ class Gateway:
             return _refusal(e)
 
         async def failed(request: Request, e: Exception) -> Response:
-            # The wall at the gateway's edge, for all but the chat route, which has its own.
+            # The wall at the gateway's edge, for all but the faces, which have their own.
             log.error("%s failed", request.url.path, exc_info=e)
             return _refusal(Refused(500, "the gateway failed; its log tells more", code="internal_error"))
 

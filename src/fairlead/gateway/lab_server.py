@@ -7,20 +7,21 @@ can reach the port may ask.
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from fairlead.gateway import read as reading
-from fairlead.gateway.chat import DONE, Exchange, header_map, watch
+from fairlead.gateway.edge import Exchange, header_map, watch
+from fairlead.gateway.faces.base import Read
+from fairlead.gateway.faces.chat import Chat
 from fairlead.gateway.refusal import Refused, of_failure, respond
 from fairlead.lab.crew import TARGETS as CREW
 from fairlead.lab.pool import TARGETS
-from fairlead.targets import wire
 from fairlead.targets.local import Local
 from fairlead.types import Call
 
+CHAT: Final = Chat()
 MOST_BYTES = 1_000_000
 
 
@@ -46,7 +47,7 @@ class LabServer:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        exchange = Exchange(send)
+        exchange = Exchange(send, CHAT)
         try:
             match scope["method"], scope["path"]:
                 case "POST", "/v1/chat/completions":
@@ -67,7 +68,8 @@ class LabServer:
         headers = header_map(scope)
         body = await reading.read_body(receive, headers, MOST_BYTES)
         asked = reading.read(body, headers, self.drivers, self.drivers)
-        query = asked.query
+        exchange.query = query = asked.query
+        exchange.read = Read(fields=query.body)
         task = asyncio.current_task()
         watcher = asyncio.ensure_future(watch(receive, task, exchange))
         try:
@@ -76,10 +78,9 @@ class LabServer:
             if outcome.error is not None:
                 raise of_failure(outcome.error)
             if exchange.streaming:
-                await exchange.send({"type": "http.response.body", "body": DONE})
+                await exchange.send({"type": "http.response.body", "body": exchange.writer.close(outcome)})
             else:
-                reply = outcome.reply or wire.completion(outcome, id=query.id, created=int(time.time()))
-                await respond(exchange.send, 200, reply, [])
+                await respond(exchange.send, 200, CHAT.whole(outcome, query, exchange.read), [])
         except asyncio.CancelledError:
             if not exchange.gone or task is None:
                 raise

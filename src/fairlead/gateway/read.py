@@ -24,9 +24,10 @@ from msgspec import Meta, Raw, Struct
 from fairlead import preferences
 from fairlead.errors import ConfigError, UnknownName, suggest
 from fairlead.gateway.door import Caller
+from fairlead.gateway.faces.base import Read
 from fairlead.gateway.refusal import Refused, of_validation
 from fairlead.targets import wire
-from fairlead.types import Constraints, Identity, Message, Query, new_id
+from fairlead.types import Constraints, Identity, Message, Query, Task, new_id
 
 HEADER_BYTES: Final = 64 * 1024
 _PREFIX: Final = b"x-fairlead-"
@@ -116,30 +117,47 @@ def read(
     targets: Collection[str],
     caller: Caller | None = None,
 ) -> Asked:
-    """Read a chat request.
+    """Read a chat request as it came. Arguments and errors as `query`."""
+    return query(Read(fields=split(body)), headers, known, targets, caller)
+
+
+def query(
+    read: Read,
+    headers: dict[bytes, bytes],
+    known: Collection[str],
+    targets: Collection[str],
+    caller: Caller | None = None,
+    *,
+    api: str = "chat",
+    task: Task = "chat",
+) -> Asked:
+    """Make the query of a request that its face has read.
 
     Args:
-        body: as it came.
+        read: its fields in the chat format.
         headers: lower-case names.
         known: what ``model`` may be: routes and targets.
         targets: what ``allow`` may hold.
         caller: whose key it came with.
+        api: the face's name.
+        task: what is asked for.
 
     Raises:
         Refused: 400 with the path of what is wrong; 404 for an unknown model.
     """
-    fields = split(body)
+    fields, messages = read.fields, read.messages
     field = ""
     try:
         for field in ("messages", "model"):
-            if field not in fields:
+            if field not in fields and (field == "model" or messages is None):
                 hint = 'an array of messages, such as [{"role": "user", "content": "…"}]'
                 hint = hint if field == "messages" else '"auto", or a name that GET /v1/models lists'
                 raise Refused(400, f"{field} is missing: {hint}", code="missing_required_parameter", param=field)
-        field = "messages"
-        messages = _messages.decode(fields[field])
-        if not messages:
-            raise Refused(400, "messages: at least one is needed", code="empty_array", param=field)
+        if messages is None:
+            field = "messages"
+            messages = _messages.decode(fields[field])
+            if not messages:
+                raise Refused(400, "messages: at least one is needed", code="empty_array", param=field)
         field = "model"
         route = _route(_string.decode(fields[field]) or "", known)
         field = "stream"
@@ -165,7 +183,7 @@ def read(
         identity = Identity(user=user)
     if caller is not None:
         identity = known_as(identity, caller)
-    query = Query(
+    made = Query(
         id=new_id(),
         messages=messages,
         route=route,
@@ -173,8 +191,11 @@ def read(
         body=fields,
         identity=identity,
         constraints=constraints,
+        task=task,
+        api=api,
+        dropped=read.dropped,
     )
-    return Asked(query=query, stream=stream)
+    return Asked(query=made, stream=stream)
 
 
 def known_as(identity: Identity, caller: Caller) -> Identity:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct
@@ -19,6 +20,8 @@ from fairlead.types import Call, Failure, Message, Outcome, Query, Tokens
 NULL: Final = Raw(b"null")
 """JSON's null; msgspec reads a field typed ``Raw | None`` as null alone, so an optional raw field has this as its default."""
 
+_PLAIN: Final = "!#$&'()*+-./:;<=>?@[]^_`{|}~ "
+"""Characters of a name that stand as they are in a header."""
 _encode = msgspec.json.Encoder().encode
 
 # ---------------------------------------------------------------------------------------------------------- requests
@@ -38,6 +41,12 @@ def fields(call: Call, query: Query) -> dict[str, Raw]:
     for key, value in call.params.items():
         out[key] = Raw(_encode(value))
     return out
+
+
+def dropped(names: Iterable[str]) -> bytes:
+    """Write, as the comment that begins a stream, what of the request was left out; nothing if nothing was. The edge makes a header of it."""
+    said = ", ".join(quote(name, safe=_PLAIN) for name in dict.fromkeys(names))
+    return b": x-fairlead-dropped " + said.encode() + b"\n\n" if said else b""
 
 
 def is_true(raw: Raw | None) -> bool:
@@ -113,9 +122,20 @@ def usage(tokens: Tokens) -> dict[str, Any]:
         "prompt_tokens": tokens.input,
         "completion_tokens": tokens.output,
         "total_tokens": tokens.input + tokens.output,
-        "prompt_tokens_details": {"cached_tokens": tokens.cached_input},
-        "completion_tokens_details": {"reasoning_tokens": tokens.reasoning},
+        "prompt_tokens_details": {
+            "cached_tokens": tokens.cached_input,
+            **_told(
+                cache_creation_tokens=tokens.cache_write,
+                audio_tokens=tokens.audio_input,
+                image_tokens=tokens.image_input,
+            ),
+        },
+        "completion_tokens_details": {"reasoning_tokens": tokens.reasoning, **_told(audio_tokens=tokens.audio_output)},
     }
+
+
+def _told(**counts: int) -> dict[str, int]:
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def completion(outcome: Outcome, *, id: str, created: int) -> bytes:

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: the hot route, plain ASGI.
+"""The edge: how a request for an answer gets in and its answer out, plain ASGI, the same for every face (`faces/`).
 
 One request in order: let in, read, decide, run, answer, count. What the client sees of the decision is in the headers; a stream's
 go out with its first byte, so they hold what is known by then (the spend comes in a closing comment line of the stream). The last
@@ -22,6 +22,7 @@ from urllib.parse import quote
 from fairlead.actions.base import Passage
 from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
 from fairlead.gateway import read as reading
+from fairlead.gateway.faces.base import Face, Read, Writer
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.refusal import Headers, Refused, of_failure, respond
 from fairlead.plans.fallback import Fallback
@@ -30,25 +31,30 @@ from fairlead.types import Decision, Outcome, Query, Trace
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
+    from fairlead.router import Router
 
 log = logging.getLogger(__name__)
 
-DONE: Final = b"data: [DONE]\n\n"
+DROPPED: Final = b": x-fairlead-dropped "
+"""How a driver's stream begins that could not translate all of the request (see `fairlead.targets.wire.dropped`)."""
+HEADER: Final = 2000
+"""Bytes of one header at most, of what a client may make long."""
 CLOSING_SECONDS: Final = 30.0
 """How long a client may take to let the end of its answer in."""
 _SSE: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
-class Chat:
-    """The endpoint, as an ASGI callable."""
+class Edge:
+    """One face's endpoint, as an ASGI callable."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
+    def __init__(self, gateway: Gateway, face: Face) -> None:
+        self.gateway, self.face = gateway, face
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
-        gateway = self.gateway
-        exchange = Exchange(send)
+        gateway, face = self.gateway, self.face
+        router = gateway.router  # a reload may swap it: this request ends on what it began with
+        exchange = Exchange(send, face)
         try:
             headers, caller = gateway.enter(scope)
             if scope["method"] != "POST":
@@ -57,7 +63,10 @@ class Chat:
                 )
             body = await reading.read_body(receive, headers, gateway.settings.max_body_bytes)
             exchange.start = perf_counter()
-            asked = reading.read(body, headers, gateway.router.serving, gateway.targets, caller)
+            exchange.read = read = await face.read(reading.split(body), caller)
+            asked = reading.query(
+                read, headers, router.serving, router.pool.by_name, caller, api=face.api, task=face.task
+            )
         except Refused as refused:
             gateway.metrics.refused.labels(str(refused.status)).inc()
             await exchange.refuse(refused)
@@ -66,24 +75,24 @@ class Chat:
         task = asyncio.current_task()
         watcher = asyncio.ensure_future(watch(receive, task, exchange))
         try:
-            await self._answer(exchange)
+            await self._answer(exchange, router)
         except asyncio.CancelledError:
             if not exchange.gone or task is None:
                 raise
             task.uncancel()
             # The router has kept what was called and spent until then.
-            trace = await gateway.router.store.get(exchange.query.id)
+            trace = await router.store.get(exchange.query.id)
             if trace is not None:
                 gateway.note(trace, exchange, 499)
         finally:
             exchange.over = True
             watcher.cancel()
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: Exchange, router: Router) -> None:
         gateway, query = self.gateway, exchange.query
         sink = exchange.pass_on if exchange.stream else None
         try:
-            outcome, trace = await gateway.router.handle(query, sink=sink, begun=exchange.begin)
+            outcome, trace = await router.handle(query, sink=sink, begun=exchange.begin)
         except NoEligibleTarget as e:
             refused = gateway.nobody(e)
             if e.trace is not None:
@@ -118,33 +127,57 @@ class Chat:
 
     async def _close(self, exchange: Exchange, outcome: Outcome, trace: Trace) -> None:
         """Send what is not sent yet."""
-        query = exchange.query
+        query, face, read = exchange.query, exchange.face, exchange.read
         if outcome.error is not None:
             await exchange.refuse(of_failure(outcome.error), trace)
             return
-        created = int(time.time())
+        try:
+            await face.keep(query, read, outcome, trace)
+        except StoreError as e:
+            log.error("%s was answered, but its conversation could not be kept: %s", query.id, e)
+            message = f"the answer is withheld, since the conversation could not be kept ({e})"
+            await exchange.refuse(Refused(500, message, code="conversation_not_kept"), trace)
+            return
         if not exchange.stream:
-            body = outcome.reply or wire.completion(outcome, id=query.id, created=created)
-            await respond(exchange.send, 200, body, exchange.headers(trace))
+            await respond(exchange.send, 200, face.whole(outcome, query, read), exchange.headers(trace))
             return
         if not exchange.streaming:
             # Answers that had to be judged first (a vote, an early step of a cascade) come at once.
             usage = reading.include_usage(query)
-            await exchange.pass_on(wire.chunks(outcome, id=query.id, created=created, include_usage=usage), trace)
+            events = wire.chunks(outcome, id=query.id, created=int(time.time()), include_usage=usage)
+            await exchange.pass_on(events, trace)
         spent = b"" if trace.usd is None else b": x-fairlead-cost-usd %s\n\n" % usd(trace.usd)
         limited = b": x-fairlead-limited %s\n\n" % trace.outcome.limited.encode() if trace.outcome.limited else b""
-        await exchange.send({"type": "http.response.body", "body": spent + limited + DONE})
+        end = exchange.writer.close(outcome)
+        await exchange.send({"type": "http.response.body", "body": spent + limited + end})
 
 
 class Exchange:
     """One request on its way: what is known of it so far, and what was sent."""
 
-    __slots__ = ("first_byte", "gone", "over", "passage", "query", "send", "start", "stream", "streaming")
+    __slots__ = (
+        "dropped",
+        "face",
+        "first_byte",
+        "gone",
+        "over",
+        "passage",
+        "query",
+        "read",
+        "send",
+        "start",
+        "stream",
+        "streaming",
+        "writer",
+    )
 
     query: Query
+    read: Read
+    writer: Writer
 
-    def __init__(self, send: Any) -> None:
-        self.send = send
+    def __init__(self, send: Any, face: Face) -> None:
+        self.send, self.face = send, face
+        self.dropped = b""
         self.start = perf_counter()
         self.stream = self.streaming = self.gone = self.over = False
         self.passage: Passage | None = None
@@ -159,16 +192,21 @@ class Exchange:
         if not self.streaming:
             self.streaming = True
             self.first_byte = perf_counter() - self.start
+            self.writer = self.face.writer(self.query, self.read)
+            if events.startswith(DROPPED):
+                said, _, events = events.partition(b"\n\n")
+                self.dropped = said.removeprefix(DROPPED).strip()
             headers = [*_SSE, *self.headers(trace)]
             await self.send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self.send({"type": "http.response.body", "body": events, "more_body": True})
+        if events := self.writer.feed(events):
+            await self.send({"type": "http.response.body", "body": events, "more_body": True})
 
     async def refuse(self, refused: Refused, trace: Trace | None = None) -> None:
         """Send an error: as a status if nothing is out yet, else as the stream's last event, with no ``[DONE]`` behind it."""
         if self.streaming:
-            await self.send({"type": "http.response.body", "body": b"data: " + refused.body + b"\n\n"})
+            await self.send({"type": "http.response.body", "body": self.writer.broken(refused)})
             return
-        await respond(self.send, refused.status, refused.body, [*refused.headers, *self.headers(trace)])
+        await respond(self.send, refused.status, self.face.error(refused), [*refused.headers, *self.headers(trace)])
 
     def headers(self, trace: Trace | None) -> Headers:
         """Write what is known of the decision."""
@@ -201,10 +239,22 @@ class Exchange:
             out.append((b"x-fairlead-limited", trace.outcome.limited.encode()))
         if skipped:
             out.append((b"x-fairlead-fallbacks", b"%d" % skipped))
+        dropped = self._dropped(trace)
+        if dropped:
+            out.append((b"x-fairlead-dropped", dropped))
+        out += self.face.headers(self.query)
         out += told(decision)
         for name, value in passage.tags.items():
             out.append((b"x-fairlead-tag-" + name.encode(), clean(value)))
         return out
+
+    def _dropped(self, trace: Trace | None) -> bytes:
+        """Write what the request asked for that was left out, as its face, and the driver that answered, had no place for it."""
+        names = self.query.dropped
+        if trace is not None:
+            names += trace.outcome.dropped
+        said = clean(", ".join(dict.fromkeys(names))) if names else b""
+        return b", ".join(part for part in (said, self.dropped) if part)[:HEADER]
 
 
 def told(decision: Decision, query: Query | None = None) -> Headers:
