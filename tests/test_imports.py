@@ -58,7 +58,7 @@ LAYERS = [
         "tokens",
         "lab",
     },
-    {"build", "chain", "writer", "sqlite", "predictors", "targets", "worlds"},
+    {"build", "chain", "writer", "sqlite", "ledger", "predictors", "targets", "worlds"},
     {"policies", "actions", "guards"},
     {"learner", "router", "spending", "probing"},
     {"config", "lint", "prove", "testing", "explain"},

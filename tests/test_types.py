@@ -57,7 +57,7 @@ def test_prices() -> None:
     cached = msgspec.structs.replace(profile, cached_input_usd_per_mtok=0.1)
     assert cached.usd(Tokens(input=1_000_000, cached_input=400_000)) == pytest.approx(0.64)
     assert profile.usd(Tokens(input=1_000_000, cached_input=400_000)) == pytest.approx(1.0)
-    assert Profile(input_usd_per_mtok=1.0).usd(Tokens()) is None
+    assert Profile(input_usd_per_mtok=1.0).usd(Tokens(output=1)) is None
     assert Profile(input_usd_per_mtok=0.0, output_usd_per_mtok=0.0).usd(Tokens(input=9)) == 0.0
 
 
@@ -113,8 +113,8 @@ def test_tokens_of_each_kind_are_priced_once() -> None:
     assert Profile(input_usd_per_mtok=1.0).usd(Tokens(input=5)) == 5e-6, "what is not there needs no price"
 
 
-@given(*[st.integers(0, 50)] * 8)
-def test_kinds_always_sum_to_the_whole(*counts: int) -> None:
+@given(st.lists(st.integers(0, 50), min_size=8, max_size=8))
+def test_kinds_always_sum_to_the_whole(counts: list[int]) -> None:
     tokens = Tokens(**dict(zip(Tokens.__struct_fields__, counts, strict=True)))
     kinds = tokens.kinds()
     assert sum(kinds.values()) == tokens.input + tokens.output

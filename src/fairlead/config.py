@@ -39,6 +39,7 @@ from fairlead.component import Component
 from fairlead.embeddings.base import share
 from fairlead.errors import ConfigError, UnknownName, suggest
 from fairlead.guards import Guard
+from fairlead.ledger import Ledger
 from fairlead.policies.base import Policy, check_records
 from fairlead.pool import Pool
 from fairlead.predictors.base import Predictor
@@ -161,6 +162,7 @@ class Config(Struct, frozen=True, kw_only=True):
         """Make the router, not yet started."""
         trust = self.file.learning.trust
         pool = Pool(targets=(d.target for d in self.drivers.values()))
+        store = SQLiteStore(**msgspec.structs.asdict(self.file.store))
         return Router(
             pool=pool,
             world=Live(drivers=self.drivers, health=pool.health, estimate=pool.estimate_usd),
@@ -169,7 +171,8 @@ class Config(Struct, frozen=True, kw_only=True):
             route_guards=self.route_guards,
             actions=self.actions,
             policies=self.policies,
-            store=SQLiteStore(**msgspec.structs.asdict(self.file.store)),
+            store=store,
+            ledger=Ledger(store),
             seed=self.file.seed,
             fallbacks=self.file.fallbacks,
             learn_batch=self.file.learning.batch,

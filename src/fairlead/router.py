@@ -21,22 +21,23 @@ from fairlead import chain, rewards
 from fairlead.actions.base import Action, Passage
 from fairlead.build import build
 from fairlead.component import digest, pack
-from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, UnknownName
+from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
 from fairlead.guards import Guard, Guarded, Guards
 from fairlead.learner import Learner
+from fairlead.ledger import Account, Exhausted, Hold, Ledger, Unknown, micros
 from fairlead.plans.fallback import Fallback
 from fairlead.plans.single import Single
 from fairlead.policies.base import Policy
 from fairlead.policies.fixed import Fixed
 from fairlead.pool import Eligibility, Pool
 from fairlead.signals.base import Observer
-from fairlead.spending import Purse, Spending, held_for, limit_of
-from fairlead.store import BEGIN, STRAIGHT, Receipt, Store
+from fairlead.spending import Purse, Spending, cost_of, held_for, limit_of
+from fairlead.store import BEGIN, STRAIGHT, Receipt, Statement, Store
 from fairlead.targets.base import Driver
 from fairlead.trust import Trust
 from fairlead.types import Decision, Failure, Feedback, Limits, Outcome, Plan, Query, Signals, Sink, Step, Trace
 from fairlead.version import VERSION
-from fairlead.worlds.base import Run
+from fairlead.worlds.base import Cover, Run
 from fairlead.worlds.live import Live
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Router:
         learn_batch: how many judged answers are learned together at most.
         learn_seconds: how long a judged answer waits for others at most.
         trust: tells the sources of feedback apart; None: each judgement counts as its confidence says.
+        ledger: the accounts that queries may be charged to (see `handle`), on the same store.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class Router:
         learn_batch: int = 32,
         learn_seconds: float = 1.0,
         trust: Trust | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
+        self.ledger = ledger
         self.pool, self.world, self.observer, self.store = pool, world, observer, store
         self.policies = dict(policies)
         self.seed, self.fallbacks, self.trust = seed, fallbacks, trust
@@ -117,11 +121,17 @@ class Router:
     # ------------------------------------------------------------------------------------------------ the five verbs
 
     async def handle(
-        self, query: Query, *, sink: Sink | None = None, begun: Begun | None = None
+        self,
+        query: Query,
+        *,
+        sink: Sink | None = None,
+        begun: Begun | None = None,
+        accounts: Sequence[Account] = (),
     ) -> tuple[Outcome, Trace]:
         """Answer `query`. When this returns, its trace is with the operating system (unless the store is relaxed).
 
-        `begun` is told of the decision before anything is done about it.
+        `begun` is told of the decision before anything is done about it. `accounts` pay for it, each in full: what its plan may cost is held on
+        them before it runs, and a plan that one of them cannot pay is not run (a failure of kind ``budget``).
 
         Raises:
             UnknownName: if the query's route is neither a route nor a target.
@@ -134,7 +144,7 @@ class Router:
         signals = await self.observer.observe(query, self.needs(query.route, serving))
         await self.pool.counted(query)
         query = self.stamped(query)  # others may have spent meanwhile
-        guarded = self.guarded(query, signals)
+        guarded = self.guarded(query, signals, left_usd=self.left_usd(query, accounts))
         try:
             decision = self._decide(query, signals, serving, guarded)
         except NoEligibleTarget as e:
@@ -151,24 +161,24 @@ class Router:
                 begun(passage)
             actions = [self.actions[name] for name in decision.actions]
             passage.keep_text = not any(action.hides for action in actions)
-            outcome = await self.act(passage, actions)
+            outcome = await self.act(passage, actions, accounts)
         except asyncio.CancelledError:
             gone = Outcome(
                 cancelled=True, error=Failure(kind="client_gone", message="cancelled before the answer was whole")
             )
-            self.store.append(self.trace(passage, gone, at, start))
+            self.store.append(*self.charged(self.trace(passage, gone, at, start), passage.hold))
             raise
         finally:
             self.under_way.discard(ended)
             ended.set_result(None)
-        trace = self.trace(passage, outcome, at, start)
-        await self.keep(trace)
+        trace, charges = self.charged(self.trace(passage, outcome, at, start), passage.hold)
+        await self.keep(trace, charges)
         return outcome, trace
 
-    async def act(self, passage: Passage, actions: Sequence[Action]) -> Outcome:
+    async def act(self, passage: Passage, actions: Sequence[Action], accounts: Sequence[Account] = ()) -> Outcome:
         """Do the actions, outermost first, around the plan; the rest of the chain is each one's `proceed`."""
         if not actions:
-            return await self.run(passage)
+            return await self.run(passage, accounts)
         action, *rest = actions
         proceeded = False
 
@@ -177,7 +187,7 @@ class Router:
             if proceeded:
                 raise FairleadError(f"the action {action.type_name()} proceeded twice; what may run twice is a plan")
             proceeded = True
-            return await self.act(passage, rest)
+            return await self.act(passage, rest, accounts)
 
         try:
             outcome = await action.act(passage, proceed)
@@ -201,17 +211,25 @@ class Router:
             streamed = passage.result is not None and passage.result.outcome.streamed
             return Outcome(error=Failure(kind="internal", message=message), streamed=streamed)
 
-    async def run(self, passage: Passage) -> Outcome:
-        """Run the plan as the actions left it, within what is left of the route's budget and of the asker's time."""
+    async def run(self, passage: Passage, accounts: Sequence[Account] = ()) -> Outcome:
+        """Run the plan as the actions left it, within what is left of the route's budget, of `accounts` and of the asker's time."""
         query, plan = passage.query, passage.plan
         if stray := set(plan.targets()).difference(passage.decision.eligible):
             raise FairleadError(f"an action put a plan in place that turns to {', '.join(sorted(stray))}, not eligible")
         limits = Limits.of(query.constraints)
         if passage.deadline_seconds != query.constraints.deadline_seconds:
             limits = msgspec.structs.replace(limits, seconds=passage.deadline_seconds or 0.0)
+        if accounts and self.ledger is not None:
+            held = micros(held_for(passage.decision.plan.targets(), query, self.pool.estimate_usd))
+            try:
+                passage.hold = await self.ledger.take(accounts, held)
+            except Exhausted as e:
+                return Outcome(error=Failure(kind="budget", message=str(e), retry_after_seconds=e.until_seconds))
+            except Unknown as e:
+                return Outcome(error=Failure(kind="budget", message=str(e), status=503, retry_after_seconds=5.0))
         purse = self.take(query, plan)
         try:
-            cover = None if purse is None else purse.cover
+            cover = _together(*(p.cover for p in (purse, passage.hold) if p is not None))
             passage.run = self.world.open(plan, query, limits=limits, sink=passage.sink, cover=cover)
             passage.result = await passage.run.go()
             return passage.result.outcome
@@ -281,9 +299,15 @@ class Router:
         guards, needs = self.guards.get(route, self.house_guards), serving.policy.needs
         return needs if not guards.needs else tuple(dict.fromkeys((*guards.needs, *needs)))
 
-    def guarded(self, query: Query, signals: Signals) -> Guarded:
-        """Say whom the guards leave of those who may answer, and what they order."""
-        return self.guards.get(query.route, self.house_guards).apply(signals, self.eligible(query))
+    def guarded(self, query: Query, signals: Signals, *, left_usd: float | None = None) -> Guarded:
+        """Say whom the guards leave of those who may answer, and what they order. `left_usd`: as `eligible` has it."""
+        return self.guards.get(query.route, self.house_guards).apply(signals, self.eligible(query, left_usd=left_usd))
+
+    def left_usd(self, query: Query, accounts: Sequence[Account]) -> float | None:
+        """Return what the accounts that pay leave for `query`, as far as this process knows; None if none pays."""
+        if not accounts or self.ledger is None:
+            return None
+        return min(self.ledger.left(account) for account in accounts) / 1e6
 
     def serves(self, route: str) -> Serving:
         """Return what serves a route or target now. Raises `UnknownName` if there is no such route or target."""
@@ -320,9 +344,12 @@ class Router:
             raise FairleadError(f"the decision orders {', '.join(unknown)}, which the config's actions do not have")
         return tuple(sorted(dict.fromkeys(names), key=lambda name: self.actions[name].order))
 
-    def eligible(self, query: Query) -> Eligibility:
-        """Say who may answer, the route's budget considered."""
-        return self.pool.eligible(query, left_usd=self.spending.left(query))
+    def eligible(self, query: Query, *, left_usd: float | None = None) -> Eligibility:
+        """Say who may answer, the route's budget considered, and `left_usd`, what there is for it otherwise."""
+        left = self.spending.left(query)
+        if left_usd is not None:
+            left = left_usd if left is None else min(left, left_usd)
+        return self.pool.eligible(query, left_usd=left)
 
     def take(self, query: Query, plan: Plan) -> Purse | None:
         """Hold what a plan may cost, if the route has a budget. Others may have taken since the query was stamped, if an action waited: a
@@ -348,11 +375,25 @@ class Router:
         target = self.pool.by_name.get(name)
         return target is None or target.profile.answers
 
-    async def keep(self, trace: Trace) -> None:
-        """Hand a trace to the store and wait until the operating system has it (unless the store is relaxed)."""
-        written = self.store.append(trace)
-        if written is not None:
+    def charged(self, trace: Trace, hold: Hold | None) -> tuple[Trace, Sequence[Statement]]:
+        """Charge what a query cost to the accounts that pay: its trace with the charges, and what is written beside it."""
+        if hold is None:
+            return trace, ()
+        charges, statements = hold.charge(micros(cost_of(trace, self.pool.estimate_usd)))
+        return msgspec.structs.replace(trace, charged=charges), statements
+
+    async def keep(self, trace: Trace, also: Sequence[Statement] = ()) -> None:
+        """Hand a trace to the store, with what is to be written beside it, and wait until the operating system has both (unless the store
+        is relaxed)."""
+        written = self.store.append(trace, also)
+        if written is None:
+            return
+        try:
             await written
+        except StoreError:
+            if self.ledger is not None and also:
+                self.ledger.later(also)  # the money is spent, whether the story of it is kept or not
+            raise
 
     def trace(self, passage: Passage, outcome: Outcome, at: float, start: float) -> Trace:
         """Write the story of one query: as its plan saw it and answered it, or with `outcome` if no plan ran to its end.
@@ -512,6 +553,8 @@ class Router:
         for guards in (self.house_guards, *self.guards.values()):
             self.ordered([a for guard in guards.guards for a in guard.do])
         self.store.start()
+        if self.ledger is not None:
+            await self.ledger.start()
         self.arrivals = self.store.count()
         self.spending.rebuild(lambda: self.store.traces(newest_first=True), time.time(), self.pool.estimate_usd)
         self.world.lateness.recall(self.store.traces(newest_first=True))
@@ -547,6 +590,8 @@ class Router:
             await asyncio.wait([leaving])
         async with contextlib.AsyncExitStack() as each:  # in reverse, and all of them whatever one raises
             each.push_async_callback(asyncio.to_thread, self.store.stop)
+            if self.ledger is not None:
+                each.push_async_callback(self.ledger.stop)
             for driver in self.world.drivers.values():
                 each.push_async_callback(driver.stop)
             for action in self.actions.values():
@@ -598,6 +643,13 @@ class Router:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+def _together(*covers: Cover) -> Cover | None:
+    """Ask each of several who must cover a run."""
+    if len(covers) < 2:
+        return covers[0] if covers else None
+    return lambda usd: all(cover(usd) for cover in covers)
 
 
 def without_reply(outcome: Outcome) -> Outcome:

@@ -166,7 +166,7 @@ class Spending:
                 break
             route = trace.query.route
             if route in begins and trace.at >= begins[route]:
-                settled[route] += _cost(trace, estimate)
+                settled[route] += cost_of(trace, estimate)
         for route, usd in settled.items():
             period = self.period(route, now)
             if period is not None:
@@ -178,7 +178,8 @@ def held_for(targets: Iterable[str], query: Query, estimate: Estimate) -> float:
     return fsum(usd for t in targets if (usd := estimate(Call(target=t), query)) is not None)
 
 
-def _cost(trace: Trace, estimate: Estimate) -> float:
+def cost_of(trace: Trace, estimate: Estimate) -> float:
+    """Return what a trace's query cost in USD; a call that did not tell counts with what was charged for it, or its estimate."""
     if trace.usd is not None:
         return trace.usd
     return fsum(_of_step(s, s.call, trace.query, estimate) for s in trace.steps if s.call is not None)

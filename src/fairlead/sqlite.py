@@ -34,7 +34,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -47,9 +47,9 @@ from fairlead.component import State, digest, pack, pack_apart, unpack, unpack_a
 from fairlead.errors import ChainBroken, StateError, StoreError
 from fairlead.pool import Pool
 from fairlead.rewards import LEAST, Lesson, lesson
-from fairlead.store import BEGIN, KEEP, Receipt, Snapshot, Store
+from fairlead.store import BEGIN, KEEP, Connection, Receipt, Snapshot, Statement, Store, T, Value
 from fairlead.types import Feedback, Target, Trace
-from fairlead.writer import Answer, Heads, Job, Task, Work, Writer
+from fairlead.writer import Answer, Apart, Heads, Job, Task, Work, Writer
 
 try:
     import fcntl
@@ -126,11 +126,11 @@ Chain: TypeAlias = Literal["traces", "feedback"]
 class _Append(Job):
     """One trace for the writer."""
 
-    __slots__ = ("body", "store", "trace")
+    __slots__ = ("also", "body", "store", "trace")
 
-    def __init__(self, store: SQLiteStore, trace: Trace, answer: Answer) -> None:
+    def __init__(self, store: SQLiteStore, trace: Trace, answer: Answer, also: Sequence[Statement]) -> None:
         super().__init__(f"trace {trace.id}", answer)
-        self.store, self.trace, self.body = store, trace, b""
+        self.store, self.trace, self.body, self.also = store, trace, b"", also
 
     def do(self, connection: sqlite3.Connection, heads: Heads) -> None:
         """Encode and chain it."""
@@ -142,6 +142,8 @@ class _Append(Job):
             raise StoreError(f"a trace with the id {t.id} is there already") from e
         if policy and policy not in self.store._used:
             connection.execute("DELETE FROM spare WHERE digest = ?", (policy,))
+        for sql, params in self.also:
+            connection.execute(sql, params)
 
     def ended(self, written: bool) -> None:
         """Let the store find it in memory, or forget it."""
@@ -180,6 +182,7 @@ class SQLiteStore(Store):
         self._pending: dict[str, Trace] = {}
         self._recent: dict[str, bytes] = {}
         self._recent_size = 0
+        self._ddl: list[str] = []
         self._used: set[str] = set()
         """Policies that a trace names, as far as this process knows. Only the writer's thread looks."""
 
@@ -263,6 +266,11 @@ class SQLiteStore(Store):
                 new = f"{_PARTS if schema < 3 else ''} {_WEIGHTS}"
                 connection.executescript(f"BEGIN IMMEDIATE; {new} PRAGMA user_version={SCHEMA}; COMMIT;")
                 log.info("%s: brought from schema %d to %d", self.path, schema, SCHEMA)
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS leases(name TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL)"
+            )
+            for statement in self._ddl:
+                connection.execute(statement)
             connection.execute(f"PRAGMA synchronous={'FULL' if self.synchronous == 'full' else 'NORMAL'}")
         except BaseException:
             connection.close()
@@ -312,9 +320,50 @@ class SQLiteStore(Store):
             self._lock.close()
             self._lock = None
 
+    # ------------------------------------------------------------------------------------------------ tables of others
+
+    def tables(self, ddl: str) -> None:
+        """Have tables of others made by `start`. Raises `StoreError` if it is started."""
+        if self._writer.open:
+            raise StoreError(f"the store {self.path} is started; name tables before")
+        self._ddl += [
+            statement for part in ddl.split(";") if (statement := part.strip()) and statement not in self._ddl
+        ]
+
+    def transact(self, name: str, work: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Run `work` in the next transaction of the writer; see `Store.transact`."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        if self.read_only:
+            raise StoreError(f"the store {self.path} is open for reading only")
+        self._writer.put(Apart(name, answer, work), loop, most=self.most_waiting)
+        return answer
+
+    def rows(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """Read what is committed. Raises `StoreError`. Blocks: not for the event loop."""
+        return self._rows(sql, tuple(params))
+
+    async def fetch(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """Read what is committed, in a thread. Raises `StoreError`."""
+        return await asyncio.to_thread(self.rows, sql, params)
+
+    def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take a lease, keep it or give it back (0 seconds); say whether `owner` has it now. Blocks."""
+
+        def work(connection: sqlite3.Connection, _: Heads) -> bool:
+            now = time.time()
+            connection.execute("DELETE FROM leases WHERE until <= ? OR (name = ? AND owner = ?)", (now, name, owner))
+            if seconds <= 0.0:
+                return False
+            new = (name, owner, now + seconds)
+            return connection.execute("INSERT INTO leases VALUES (?, ?, ?) ON CONFLICT DO NOTHING", new).rowcount == 1
+
+        taken: bool = self._blocking(f"lease {name}", work)
+        return taken
+
     # ------------------------------------------------------------------------------------------------ traces
 
-    def append(self, trace: Trace) -> asyncio.Future[None] | None:
+    def append(self, trace: Trace, also: Sequence[Statement] = ()) -> asyncio.Future[None] | None:
         """Hand over a trace. For the event loop; returns at once.
 
         Returns:
@@ -324,7 +373,7 @@ class SQLiteStore(Store):
         loop = None if self.relaxed else asyncio.get_running_loop()
         answer = None if loop is None else loop.create_future()
         trace = chain.lean(trace) if self.text else chain.blank(chain.lean(trace))
-        job = _Append(self, trace, answer)
+        job = _Append(self, trace, answer, also)
         self._pending.setdefault(trace.id, trace)
         try:
             self._writer.put(job, loop, most=self.most_waiting)
@@ -387,7 +436,7 @@ class SQLiteStore(Store):
     # ------------------------------------------------------------------------------------------------ feedback
 
     async def add_feedback(
-        self, feedback: Feedback, *, learning: Container[str] | None = None, weight: float | None = None
+        self, feedback: Feedback, *, learning: Collection[str] | None = None, weight: float | None = None
     ) -> Receipt:
         """Keep a judgement. Sources are told apart by key and name; a further one by the same source revises its first, whatever its kind.
 
@@ -563,6 +612,11 @@ class SQLiteStore(Store):
         """List the routes that have versions. Blocks."""
         return [route for (route,) in self._rows("SELECT DISTINCT route FROM versions ORDER BY route")]
 
+    def active(self, route: str) -> Snapshot | None:
+        """Return a route's active version. Blocks."""
+        rows = self._rows(f"SELECT {_VERSION} FROM versions v WHERE route = ? AND active = 1", (route,))
+        return _snapshot(rows[0]) if rows else None
+
     def activate(self, route: str, version: int) -> Snapshot:
         """Make a version the active one; all versions stay. Raises `StoreError` if there is none, or it was pruned. Blocks."""
         known = {s.version: s for s in self.versions(route)}
@@ -713,7 +767,7 @@ def _add(connection: sqlite3.Connection, heads: Heads, name: Chain, columns: tup
 
 
 def _judge(
-    connection: sqlite3.Connection, heads: Heads, feedback: Feedback, learning: Container[str] | None, weight: float
+    connection: sqlite3.Connection, heads: Heads, feedback: Feedback, learning: Collection[str] | None, weight: float
 ) -> Receipt:
     f = feedback
     ended = connection.execute("SELECT at + seconds, route FROM traces WHERE id = ?", (f.trace_id,)).fetchone()

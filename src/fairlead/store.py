@@ -8,14 +8,19 @@ all what its weightiest judgement does: a later one that counts more leaves a fu
 kept and shown, and teaches nothing. A lesson stays until `save_policy(..., learned=[trace id, ...])` keeps the version that has learned it, or
 `forget_lessons` gives it up; each mention of an id takes off the oldest lesson of that answer. Whoever learns takes up `unlearned(route)` when
 it starts, before it takes any feedback, so that what was accepted is learned once, also when the process died in between.
+
+Others keep tables of their own beside it (money, keys, batches): `tables` makes them, `transact` writes them in the writer's batched
+transactions, `rows` and `fetch` read them, and `append(trace, also=...)` writes them in the very transaction of a trace. SQL is the part
+that SQLite and PostgreSQL share: ``?`` for a parameter, `ON CONFLICT`, `RETURNING`, no time functions (pass the time as a number).
+Transactions that write run one after the other, whichever process they come from, so what `work` reads is true until it has written.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from asyncio import Future
-from collections.abc import Collection, Container, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -29,6 +34,35 @@ STRAIGHT = "the target itself"
 """Note of the version by which a target is asked for by its own name."""
 KEEP = 32
 """Newest versions of a route that `prune` leaves alone."""
+
+T = TypeVar("T")
+Value: TypeAlias = int | float | str | bytes | None
+"""What a column holds."""
+Statement: TypeAlias = tuple[str, tuple[Value, ...]]
+"""SQL with ``?`` for each parameter, and the parameters."""
+
+
+class Cursor(Protocol):
+    """What a statement brought."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows it changed."""
+
+    def fetchone(self) -> Any:
+        """Return the next row as a tuple, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows that are left, as tuples."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """Where SQL is run, inside a transaction that somebody else begins and ends."""
+
+    def execute(self, sql: str, params: Sequence[Value] = (), /) -> Cursor:
+        """Run one statement."""
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -72,11 +106,46 @@ class Store(ABC):
         """Write what is waiting and close."""
 
     @abstractmethod
-    def append(self, trace: Trace) -> Future[None] | None:
+    def tables(self, ddl: str) -> None:
+        """Have tables of others made by `start`, which must come after. Statements end in ``;`` and may be run again and again.
+
+        `CREATE TABLE IF NOT EXISTS` and `CREATE INDEX IF NOT EXISTS`, with the types INTEGER (64 bits), REAL (a double), TEXT and BLOB;
+        ``INTEGER PRIMARY KEY AUTOINCREMENT`` numbers rows by itself. Name them after their owner (``ledger_...``). Raises `StoreError`.
+        """
+
+    @abstractmethod
+    def append(self, trace: Trace, also: Sequence[Statement] = ()) -> Future[None] | None:
         """Hand over a trace; returns at once.
 
         The future is done when the operating system has it, or holds a `StoreError` (None: relaxed mode). An id that is there already
-        is refused.
+        is refused. `also` is written in the same transaction: both or neither.
+        """
+
+    @abstractmethod
+    def transact(self, name: str, work: Callable[[Connection], T]) -> Future[T]:
+        """Run `work` in the next transaction of the writer, among others; for the event loop, returns at once.
+
+        The future has its result once that is committed. What `work` raises undoes what it wrote, and nothing else; a `FairleadError`
+        reaches whoever waits as it is and is no failure of the store, anything else becomes a `StoreError`. `work` runs in the writer's
+        thread, does nothing but SQL, and may be called again if its transaction was rolled back.
+
+        Args:
+            name: of what is written, for messages.
+        """
+
+    @abstractmethod
+    def rows(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """Read what is committed. Raises `StoreError`. Blocks: not for the event loop."""
+
+    @abstractmethod
+    async def fetch(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """Read what is committed, in a thread. Raises `StoreError`."""
+
+    @abstractmethod
+    def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take the lease `name` for `seconds`, or keep it longer if it is this owner's; say whether `owner` has it now. Blocks.
+
+        One owner has it at a time, over all processes of a store; it ends by itself. 0 seconds give it back. Time is the database's.
         """
 
     @abstractmethod
@@ -85,7 +154,7 @@ class Store(ABC):
 
     @abstractmethod
     async def add_feedback(
-        self, feedback: Feedback, *, learning: Container[str] | None = None, weight: float | None = None
+        self, feedback: Feedback, *, learning: Collection[str] | None = None, weight: float | None = None
     ) -> Receipt:
         """Keep a judgement together with its lesson, if it leaves one, and say what became of it.
 
@@ -153,6 +222,10 @@ class Store(ABC):
     @abstractmethod
     def versions(self, route: str) -> list[Snapshot]:
         """List a route's versions, oldest first. Blocks."""
+
+    @abstractmethod
+    def active(self, route: str) -> Snapshot | None:
+        """Return a route's active version: one small read, to be asked every second. Blocks."""
 
     @abstractmethod
     def activate(self, route: str, version: int) -> Snapshot:

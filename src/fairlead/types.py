@@ -275,6 +275,8 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if t.simple and entry is not None and output is not None and cached is not None:
             read = min(t.cached_input, t.input)
             return ((t.input - read) * entry + read * cached + t.output * output) / 1e6
+        if entry is None and output is None:
+            return None
         prices = {
             "input": entry,
             "cached_input": cached,
@@ -690,6 +692,8 @@ class Trace(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All calls together; None if one of them has an unknown price."""
     seconds: float = 0.0
     """From arrival to the end of the answer."""
+    charged: dict[str, int] = {}
+    """Micro-dollars that this query was charged, by account and period (see `fairlead.ledger`)."""
     fairlead: str = ""
     """The version of Fairlead that wrote it."""
     text_kept: bool = True

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from fairlead.errors import StoreError
+from fairlead.errors import FairleadError, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,36 @@ class Task(Job):
     def do(self, connection: sqlite3.Connection, heads: Heads) -> Any:
         """Call it."""
         return self.work(connection, heads)
+
+
+class Apart(Job):
+    """A job whose own refusal undoes what it wrote, and nothing of the others in its transaction."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, name: str, answer: Answer, work: Callable[[sqlite3.Connection], Any]) -> None:
+        super().__init__(name, answer)
+        self.work = work
+
+    def do(self, connection: sqlite3.Connection, heads: Heads) -> Any:
+        """Call it behind a savepoint; a refusal is its answer."""
+        connection.execute("SAVEPOINT apart")
+        try:
+            result = self.work(connection)
+        except FairleadError as e:
+            connection.execute("ROLLBACK TO SAVEPOINT apart")
+            result = Refusal(e)
+        connection.execute("RELEASE SAVEPOINT apart")
+        return result
+
+
+class Refusal:
+    """The answer of a job that was run, and refused."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: FairleadError) -> None:
+        self.error = error
 
 
 class Writer:
@@ -138,7 +168,7 @@ class Writer:
         log.error("%s: %s was not written: %s", self.name, job.name, e)
         job.ended(written=False)
         if job.answer is not None:
-            error = e if isinstance(e, StoreError) else StoreError(f"{job.name} was not written: {e}")
+            error = e if isinstance(e, FairleadError) else StoreError(f"{job.name} was not written: {e}")
             _resolve([(job.answer, None, error)])
 
     def _round_ended(self) -> None:
@@ -185,7 +215,7 @@ class Writer:
             return
         for job in jobs:
             job.ended(written=True)
-        _resolve([(job.answer, result, None) for job, result in zip(jobs, results, strict=True) if job.answer])
+        _resolve([_answered(job, result) for job, result in zip(jobs, results, strict=True) if job.answer])
 
     def _transact(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Any]:
         heads = dict(self.heads)
@@ -206,9 +236,15 @@ class Writer:
         return results
 
 
-def _resolve(answers: list[tuple[Any, Any, StoreError | None]]) -> None:
+def _answered(job: Job, result: Any) -> tuple[Any, Any, FairleadError | None]:
+    if isinstance(result, Refusal):
+        return (job.answer, None, result.error)
+    return (job.answer, result, None)
+
+
+def _resolve(answers: list[tuple[Any, Any, FairleadError | None]]) -> None:
     """Give everybody who waits their result; each event loop is woken once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, StoreError | None]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, FairleadError | None]]] = {}
     for answer, result, error in answers:
         if isinstance(answer, concurrent.futures.Future):
             if error is not None:
@@ -222,7 +258,7 @@ def _resolve(answers: list[tuple[Any, Any, StoreError | None]]) -> None:
             loop.call_soon_threadsafe(_settle, group)
 
 
-def _settle(group: list[tuple[asyncio.Future[Any], Any, StoreError | None]]) -> None:
+def _settle(group: list[tuple[asyncio.Future[Any], Any, FairleadError | None]]) -> None:
     for future, result, error in group:
         if future.done():  # whoever waited was cancelled
             continue

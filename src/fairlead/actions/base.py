@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar, TypeAlias
 
 from fairlead.component import Component
+from fairlead.ledger import Hold
 from fairlead.types import Act, Decision, Feedback, Outcome, Plan, Query, Signals, Sink, Trace
 from fairlead.worlds.base import Run
 from fairlead.worlds.live import LiveRun
@@ -42,6 +43,7 @@ class Passage:
         "answered",
         "deadline_seconds",
         "decision",
+        "hold",
         "keep_text",
         "plan",
         "query",
@@ -68,6 +70,8 @@ class Passage:
         """The plan being run, once it is."""
         self.result: Run | None = None
         """What came of it."""
+        self.hold: Hold | None = None
+        """What it holds on the accounts that pay for it."""
 
     def note(self, action: Action, did: str, *, seconds: float = 0.0, **detail: bool | int | float | str) -> None:
         """Write down what `action` did: for the record, so never the text it saw."""
