@@ -41,7 +41,7 @@ from fairlead.errors import ConfigError, UnknownName, suggest
 from fairlead.guards import Guard
 from fairlead.ledger import Ledger
 from fairlead.policies.base import Policy, check_records
-from fairlead.pool import Pool
+from fairlead.pool import Health, Pool
 from fairlead.predictors.base import Predictor
 from fairlead.router import Router
 from fairlead.signals.base import Observer, Signal
@@ -50,7 +50,9 @@ from fairlead.targets.base import Driver
 from fairlead.targets.gate import Gate
 from fairlead.targets.strategy import bind
 from fairlead.trust import Trust
+from fairlead.worlds.lanes import Lanes
 from fairlead.worlds.live import Live
+from fairlead.worlds.retries import Retries
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +124,31 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The target that savings are measured against (default: the one with the highest output price)."""
 
 
+class RetriesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a call that cost nothing is sent again: the arguments of `fairlead.worlds.retries.Retries`."""
+
+    most: Annotated[int, Meta(ge=0)] = 2
+    base_seconds: Annotated[float, Meta(gt=0.0)] = 0.5
+    patience_seconds: Annotated[float, Meta(ge=0.0)] = 8.0
+    share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.2
+
+
+class QueueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many calls wait for a target that takes only so many at once (`profile.concurrent`), and how long."""
+
+    waiting: Annotated[int, Meta(ge=0)] = 200
+    seconds: Annotated[float, Meta(gt=0.0)] = 30.0
+
+
+class BreakerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a target rests after failures, and for how long: the arguments of `fairlead.pool.Health`."""
+
+    failures: Annotated[int, Meta(ge=1)] = 3
+    rest_seconds: Annotated[float, Meta(gt=0.0)] = 5.0
+    most_seconds: Annotated[float, Meta(gt=0.0)] = 300.0
+    probe_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
+
+
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The top level of a config file."""
 
@@ -140,6 +167,9 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What guards and rules may order, by name. An action that needs no arguments goes by its catalogue name without standing here."""
     seed: int = 0
     fallbacks: Annotated[int, Meta(ge=0)] = 2
+    retries: RetriesConfig = RetriesConfig()
+    queue: QueueConfig = QueueConfig()
+    breaker: BreakerConfig = BreakerConfig()
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -161,11 +191,18 @@ class Config(Struct, frozen=True, kw_only=True):
     def router(self) -> Router:
         """Make the router, not yet started."""
         trust = self.file.learning.trust
-        pool = Pool(targets=(d.target for d in self.drivers.values()))
+        health = Health(**msgspec.structs.asdict(self.file.breaker))
+        pool = Pool(targets=(d.target for d in self.drivers.values()), health=health)
         store = SQLiteStore(**msgspec.structs.asdict(self.file.store))
         return Router(
             pool=pool,
-            world=Live(drivers=self.drivers, health=pool.health, estimate=pool.estimate_usd),
+            world=Live(
+                drivers=self.drivers,
+                health=health,
+                estimate=pool.estimate_usd,
+                lanes=Lanes(**msgspec.structs.asdict(self.file.queue)),
+                retries=Retries(**msgspec.structs.asdict(self.file.retries)),
+            ),
             observer=Observer(signals=self.signals, **msgspec.structs.asdict(self.file.observe)),
             guards=self.guards,
             route_guards=self.route_guards,

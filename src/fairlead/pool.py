@@ -35,26 +35,54 @@ class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health:
-    """Which targets are resting after failures. Times are monotonic seconds.
+    """Circuit breakers: which targets are resting after failures. Times are monotonic seconds.
 
-    A target rests for as long as its `Retry-After` says, or for `rest_seconds`, doubled with each failure in a row up to
-    `most_seconds`, after `failures` failures in a row.
+    A target rests (its breaker is *open*) for as long as its `Retry-After` says, or for `rest_seconds`, doubled with each failure in a row up to
+    `most_seconds`, after `failures` failures in a row. After that it is *half open*: one call may try it, and while that one is under way (for
+    `probe_seconds` at most) it rests for all others. If that call succeeds the breaker is *closed*, if it fails the next rest is longer.
     """
 
-    def __init__(self, *, failures: int = 3, rest_seconds: float = 5.0, most_seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        *,
+        failures: int = 3,
+        rest_seconds: float = 5.0,
+        most_seconds: float = 300.0,
+        probe_seconds: float = 2.0,
+    ) -> None:
         self.failures, self.rest_seconds, self.most_seconds = failures, rest_seconds, most_seconds
+        self.probe_seconds = probe_seconds
         self.in_a_row: dict[str, int] = {}
         self.rests_until: dict[str, float] = {}
+        self.probed_until: dict[str, float] = {}
+
+    def state(self, name: str, *, now: float | None = None) -> Literal["closed", "open", "half open"]:
+        """Return what a target's breaker is."""
+        until = self.rests_until.get(name)
+        if until is None:
+            return "closed"
+        return "open" if until > (time.monotonic() if now is None else now) else "half open"
+
+    def began(self, name: str, *, now: float | None = None) -> None:
+        """Note that a call begins: of a target that is half open, it is the one that tries."""
+        if name in self.rests_until:
+            self.probed_until[name] = (time.monotonic() if now is None else now) + self.probe_seconds
+
+    def ended(self, name: str) -> None:
+        """Note that a call ended and said nothing of its target: it was given up, say."""
+        self.probed_until.pop(name, None)
 
     def succeeded(self, name: str) -> None:
         """Note a good call."""
         if name in self.in_a_row:
             del self.in_a_row[name]
             self.rests_until.pop(name, None)
+        self.probed_until.pop(name, None)
 
     def failed(self, name: str, failure: Failure, *, now: float | None = None) -> None:
         """Note a failed call. What is the request's own fault, or its asker's, is not held against the target."""
-        if not failure.elsewhere or failure.kind in ("budget", "context_too_long", "internal"):
+        self.probed_until.pop(name, None)
+        if not failure.elsewhere or failure.kind in ("budget", "busy", "context_too_long", "internal"):
             return
         now = time.monotonic() if now is None else now
         n = self.in_a_row[name] = self.in_a_row.get(name, 0) + 1
@@ -69,7 +97,7 @@ class Health:
         until = self.rests_until.get(name)
         if until is None:
             return 0.0
-        return max(0.0, until - (time.monotonic() if now is None else now))
+        return max(0.0, max(until, self.probed_until.get(name, until)) - (time.monotonic() if now is None else now))
 
 
 class Pool:

@@ -247,6 +247,8 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Date of release, ``YYYY-MM-DD``."""
     answers: bool = True
     """False: it acts only in plans that name it (a judge, a gate, an index), and no policy turns to it by itself."""
+    concurrent: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """How many calls it takes at once from one process; others wait in line (see `fairlead.worlds.lanes`)."""
     side_effects: bool | None = None
     """Whether a call may do something that cannot be undone. None: agents and tools may, others do not."""
     tokenizer: str | None = None
@@ -360,6 +362,7 @@ FailureKind: TypeAlias = Literal[
     "blocked",
     "broken_stream",
     "budget",
+    "busy",
     "client_gone",
     "context_too_long",
     "deadline",
@@ -538,6 +541,8 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     start_seconds: float = 0.0
     charged_usd: float | None = None
     """What a limit or budget was charged for a call that did not tell its cost: what had been set aside for it."""
+    waited_seconds: float = 0.0
+    """How long of that the call waited for its turn, or to be sent again; `Outcome.seconds` does not count it."""
 
 
 # ---------------------------------------------------------------------------------------------------- what is decided

@@ -16,12 +16,14 @@ def fallbacks(trace: Trace) -> int:
 
 
 def busy(trace: Trace) -> float:
-    """Seconds in which at least one call was under way."""
+    """Seconds in which at least one call was under way, or waited for its turn."""
     steps = trace.steps
     if len(steps) == 1:
-        return steps[0].outcome.seconds
+        return steps[0].outcome.seconds + steps[0].waited_seconds
     total, until = 0.0, -math.inf
-    for start, end in sorted((s.start_seconds, s.start_seconds + s.outcome.seconds) for s in steps if s.call):
+    for start, end in sorted(
+        (s.start_seconds, s.start_seconds + s.waited_seconds + s.outcome.seconds) for s in steps if s.call
+    ):
         total += max(0.0, end - max(start, until))
         until = max(until, end)
     return total

@@ -10,6 +10,7 @@ budget                    402     the query's own spend is used up
 rate_limited              429     with the target's Retry-After
 auth, not_found           502     the operator's key or model name is wrong, not the client's
 malformed, broken_stream  502     the target broke off or sent nonsense
+busy                      503     code ``overloaded``: the target takes no more calls at once
 unavailable               502     503 if the target said so itself, or said when to come back
 timeout, deadline         504
 internal                  500
@@ -37,6 +38,7 @@ _OF_KIND: Final[dict[str, tuple[int, str, str, bool]]] = {
     "blocked": (403, "invalid_request_error", "blocked", False),
     "broken_stream": (502, "upstream_error", "broken_stream", True),
     "budget": (402, "insufficient_quota", "budget_exceeded", False),
+    "busy": (503, "server_error", "overloaded", True),
     "client_gone": (499, "invalid_request_error", "client_gone", False),
     "context_too_long": (400, "invalid_request_error", "context_length_exceeded", False),
     "deadline": (504, "timeout_error", "deadline_exceeded", False),

@@ -15,12 +15,15 @@ from time import perf_counter
 
 import msgspec
 
-from fairlead.errors import LimitReached
+from fairlead.errors import LimitReached, TargetError
+from fairlead.plans.fallback import Fallback
 from fairlead.pool import Health, Pool
 from fairlead.targets.base import Driver
 from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Path, Plan, Query, Sink, Step
 from fairlead.worlds.base import PATIENCE, Cover, Estimate, Meter, Run, answered, delays, halted
+from fairlead.worlds.lanes import Lanes
 from fairlead.worlds.lateness import Lateness
+from fairlead.worlds.retries import Retries
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,8 @@ log = logging.getLogger(__name__)
 class Live:
     """The drivers that calls go to, and the health and latencies that they report to.
 
-    Without an `estimate` nothing is reserved: a limit on spend is then only noticed after the call that reached it.
+    Without an `estimate` nothing is reserved: a limit on spend is then only noticed after the call that reached it. Without `retries` a call
+    is sent once; without `lanes` no call waits for its turn.
     """
 
     def __init__(
@@ -38,7 +42,11 @@ class Live:
         health: Health | None = None,
         estimate: Estimate | None = None,
         lateness: Lateness | None = None,
+        lanes: Lanes | None = None,
+        retries: Retries | None = None,
     ) -> None:
+        self.lanes = lanes
+        self.retries = retries
         self.drivers = drivers
         self.health = health
         self.estimate = estimate
@@ -177,29 +185,78 @@ class LiveRun:
             outcome = Outcome(target=call.target, error=reserved)
             self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start))
             return outcome
-        outcome = Outcome(target=call.target, cancelled=True)
+        outcome, waited = Outcome(target=call.target, cancelled=True), [0.0]
+        health = self.world.health
+        if health is not None:
+            health.began(call.target)
         try:
             driver = self.world.drivers.get(call.target)
             if driver is None:
                 failure = Failure(kind="not_found", message=f"no target is called {call.target!r}")
                 outcome = Outcome(target=call.target, error=failure)
             else:
-                left = meter.left_seconds(self._elapsed())
-                outcome = await driver.ask(call, self.query, sink, within_seconds=left)
+                outcome = await self._ask(driver, call, path, sink, meter, waited)
         finally:
             if outcome.cancelled:
-                outcome = msgspec.structs.replace(outcome, seconds=self._elapsed() - start)
+                outcome = msgspec.structs.replace(outcome, seconds=self._elapsed() - start - waited[0])
+                if health is not None:
+                    health.ended(call.target)
             outcome = meter.priced(call, self.query, outcome)
             charged = meter.settle(reserved, outcome)
-            self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start, charged_usd=charged))
+            step = Step(
+                path=path,
+                call=call,
+                outcome=outcome,
+                start_seconds=start,
+                charged_usd=charged,
+                waited_seconds=waited[0],
+            )
+            self.steps.append(step)
             self.world.lateness.note(outcome)
-        health = self.world.health
         if health is not None:
             if outcome.error is None:
                 health.succeeded(call.target)
             else:
                 health.failed(call.target, outcome.error)
         return outcome
+
+    async def _ask(
+        self, driver: Driver, call: Call, path: Path, sink: Sink | None, meter: Meter, waited: list[float]
+    ) -> Outcome:
+        """Ask a driver when it is this call's turn, and again after failures that cost nothing. What was waited is added to `waited`."""
+        most, retries, tried = driver.profile.concurrent, self.world.retries, 0
+        lanes = None if most is None else self.world.lanes
+        if retries is not None:
+            retries.note(call.target)
+        while True:
+            began = self._elapsed()
+            try:
+                if lanes is not None and most is not None:
+                    await lanes.enter(call.target, most, self.query, within_seconds=meter.left_seconds(began))
+            except TargetError as e:
+                return Outcome(target=call.target, error=e.failure, retries=tried)
+            finally:
+                waited[0] += self._elapsed() - began
+            try:
+                left = meter.left_seconds(self._elapsed())
+                outcome = await driver.ask(call, self.query, sink, within_seconds=left)
+            finally:
+                if lanes is not None and most is not None:
+                    lanes.leave(call.target, most)
+            if outcome.error is None or retries is None:
+                break
+            left = meter.left_seconds(self._elapsed())
+            seconds = retries.wait(outcome, call.target, tried=tried, last=self._is_last(path), left_seconds=left)
+            if seconds is None:
+                break
+            tried += 1
+            waited[0] += seconds + outcome.seconds
+            await asyncio.sleep(seconds)
+        return msgspec.structs.replace(outcome, retries=tried) if tried else outcome
+
+    def _is_last(self, path: Path) -> bool:
+        """Whether no other plan takes over if the call at `path` fails."""
+        return not isinstance(self.plan, Fallback) or path[0] >= len(self.plan.plans) - 1
 
     def _note(self, path: Path, outcome: Outcome) -> None:
         self.steps.append(Step(path=path, outcome=outcome, start_seconds=self._elapsed()))
