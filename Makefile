@@ -2,9 +2,14 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# The extras that the image has.
+IMAGE  := gateway redis rules
+SBOM   ?= build/sbom.cdx.json
+COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format lock lab lab-card clean
+.PHONY: help demo serve test check format lock docs sbom deploy-tools manifests lab lab-card clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,8 +49,32 @@ format: $(VENV)/.dev ## put the code in shape
 lock: ## resolve the pinned dependencies again
 	@test -x .venv-lock/bin/uv || ($(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv)
 	@mkdir -p requirements
-	@for set in demo dev; do .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --extra $$set pyproject.toml -o requirements/$$set.lock; done
+	@for set in demo dev; do $(COMPILE) --extra $$set pyproject.toml -o requirements/$$set.lock || exit 1; done
+	@# What is served from is what was tested: the image and the tool that builds it take the versions of dev.lock.
+	@$(COMPILE) -c requirements/dev.lock $(addprefix --extra ,$(IMAGE)) pyproject.toml -o requirements/gateway.lock
+	@$(COMPILE) -c requirements/dev.lock requirements/build.in -o requirements/build.lock
+	@for set in deploy docs sbom; do $(COMPILE) requirements/$$set.in -o requirements/$$set.lock || exit 1; done
+
+docs: $(VENV)-docs/.done ## the docs site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet --clean
+
+sbom: $(VENV)-sbom/.done ## what the image is made of, as CycloneDX in build/sbom.cdx.json
+	@mkdir -p $(dir $(SBOM))
+	@$(VENV)-sbom/bin/python -W ignore -m cyclonedx_py requirements --output-reproducible --pyproject pyproject.toml \
+	  --mc-type application --of JSON -o $(SBOM) requirements/gateway.lock
+	@echo "wrote $(SBOM)"
+
+deploy-tools: $(VENV)-deploy/.done ## what checks the image, the chart and the manifests (100 MB)
+
+manifests: $(VENV)-deploy/.done ## deploy/kubernetes from the chart
+	@$(VENV)-deploy/bin/python deploy/render.py > deploy/kubernetes/fairlead.yaml.new
+	@mv deploy/kubernetes/fairlead.yaml.new deploy/kubernetes/fairlead.yaml
+
+$(VENV)-%/.done: requirements/%.lock
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@echo "installing what $* needs into $(@D) (once)"
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 lab: ## train the tiny models and their crew again (about three hours; resumable)
 	@test -x .venv-lab/bin/python || ($(PYTHON) -m venv .venv-lab && .venv-lab/bin/pip install --quiet 'torch==2.13.0' numpy msgspec pyyaml tqdm pyarrow)
@@ -56,4 +85,4 @@ lab: ## train the tiny models and their crew again (about three hours; resumable
 	@PYTHONPATH=src .venv-lab/bin/python -m fairlead.lab.crew_card
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) .venv-lock .venv-lab .mypy_cache .ruff_cache .pytest_cache run
+	rm -rf $(VENV) .venv-lock .venv-lab .venv-docs .venv-sbom .venv-deploy build .mypy_cache .ruff_cache .pytest_cache run

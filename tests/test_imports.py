@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "fairlead"
-HEAVY = ["torch", "sklearn", "starlette", "uvicorn", "aiohttp", "pyarrow", "matplotlib", "openai", "tqdm", "scipy"]
+HEAVY = [
+    "torch",
+    "sklearn",
+    "starlette",
+    "uvicorn",
+    "aiohttp",
+    "pyarrow",
+    "matplotlib",
+    "openai",
+    "tqdm",
+    "scipy",
+    "psycopg",
+]
 
 
 @pytest.mark.parametrize(
@@ -58,9 +70,23 @@ LAYERS = [
         "tokens",
         "lab",
     },
-    {"build", "chain", "writer", "sqlite", "ledger", "predictors", "targets", "worlds"},
+    {
+        "build",
+        "chain",
+        "database",
+        "spool",
+        "writer",
+        "sqlproof",
+        "sqlstore",
+        "sqlite",
+        "postgres",
+        "ledger",
+        "predictors",
+        "targets",
+        "worlds",
+    },
     {"policies", "actions", "guards"},
-    {"learner", "router", "spending", "probing"},
+    {"learner", "replica", "router", "spending", "probing"},
     {"config", "lint", "prove", "testing", "explain"},
     {"bench", "gateway", "cli", "discover", "import_litellm"},
 ]

@@ -173,6 +173,25 @@ async def test_what_is_under_way_is_given_back(tmp_path: Path) -> None:
         await ledger.take([most], 1)
 
 
+@pytest.mark.parametrize("told", [False, True])
+async def test_what_cost_more_than_was_leased_leaves_nothing_reserved(tmp_path: Path, told: bool) -> None:
+    """It is counted once: as spent, and not as a hole in the lease too, whether housekeeping or the next lease tells the store."""
+    async with ledgers(tmp_path) as (ledger,):
+        for spent in (30, 60, 90):
+            hold = await ledger.take([BUDGET], 5)
+            hold.use(30)
+            if told:
+                await ledger._housekeep()
+            assert ledger.left(BUDGET) == 100 - spent
+        (await ledger.take([BUDGET], 10)).release()
+        with pytest.raises(Exhausted):
+            await ledger.take([BUDGET], 11)
+        await ledger._housekeep()
+        await ledger._housekeep()
+        rows = await ledger.store.fetch("SELECT sum(amount) FROM ledger_leases")
+        assert not rows[0][0]
+
+
 def test_windows() -> None:
     at = 1_796_256_000.0 + 3600.0  # 2026-12-03 01:00 UTC
     assert Account(name="a", period="day", limit=1).window(at) == ("2026-12-03", 1_796_256_000.0 + 86400.0)

@@ -107,22 +107,25 @@ class Row(Struct, frozen=True):
     hash: bytes
 
 
-def check(rows: Iterable[Row], *, begin: bytes, count: int, head: bytes, what: str = "trace") -> int:
-    """Follow a chain from its first row to its last; return how many rows there are.
+def check(rows: Iterable[Row], *, begin: bytes, count: int, head: bytes, what: str = "trace", after: int = 0) -> int:
+    """Follow a chain from its first row to its last; return the number of the last.
 
     Args:
-        rows: in order of `seq`, which counts from 1.
-        begin: the constant that the first row is chained to.
+        rows: in order of `seq`, which counts from `after` + 1.
+        begin: what the first row is chained to: a constant, or the hash of row `after`.
         count: how many rows the store says it wrote.
         head: the hash of the last row that the store says it wrote.
         what: what the rows are, for messages.
+        after: the last row that was forgotten on purpose.
 
     Raises:
         ChainBroken: naming the first row that is wrong.
     """
-    seq, last, prev = 0, "the beginning", begin
+    seq, last, prev = after, f"what was forgotten, up to {after}" if after else "the beginning", begin
     for row in rows:
         name = f"{what} {row.seq} ({row.id})"
+        if row.seq <= after:
+            raise ChainBroken(f"{name} is there, but everything up to row {after} was forgotten: it was put in later")
         if row.seq != seq + 1:
             gone = f"{seq + 1}" if row.seq == seq + 2 else f"{seq + 1} to {row.seq - 1}"
             raise ChainBroken(f"{what} {gone} missing: {name} comes right after {last}")

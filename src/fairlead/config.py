@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +36,7 @@ from msgspec.structs import replace
 from fairlead import catalog, conditions, guards, tokens
 from fairlead.actions.base import Action
 from fairlead.build import build, construct
-from fairlead.component import Component
+from fairlead.component import Component, digest, pack
 from fairlead.embeddings.base import share
 from fairlead.errors import ConfigError, UnknownName, suggest
 from fairlead.guards import Guard
@@ -45,7 +46,8 @@ from fairlead.pool import Health, Pool
 from fairlead.predictors.base import Predictor
 from fairlead.router import Router
 from fairlead.signals.base import Observer, Signal
-from fairlead.sqlite import SQLiteStore
+from fairlead.sqlstore import SQLStore, kept_at
+from fairlead.store import Store
 from fairlead.targets.base import Driver
 from fairlead.targets.gate import Gate
 from fairlead.targets.strategy import bind
@@ -90,36 +92,105 @@ class LearningConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where traces go. `relaxed`: do not wait for the operating system; `text`: keep prompts and answers;
-    `synchronous`: ``full`` survives a power cut too, at the price of a disk flush per commit."""
+    """Where traces go: the file `path`, or the PostgreSQL database `url`. `relaxed`: do not wait for the operating system; `text`: keep prompts
+    and answers; `synchronous`: ``full`` survives a power cut too, at the price of a disk flush per commit; `outage`, `spool`, `spool_bytes`: what
+    becomes of traces while the database is gone; `retention_days`: forget what is older."""
 
     path: str = "fairlead.sqlite"
+    url: str | None = None
     relaxed: bool = False
     text: bool = True
     synchronous: Literal["normal", "full"] = "normal"
+    outage: Literal["refuse", "spool"] | None = None
+    """None: ``spool`` with `url`, else ``refuse``."""
+    spool: str | None = None
+    """None: ``fairlead.spool`` with `url`, else the name of the file with ``.spool``."""
+    spool_bytes: Annotated[int, Meta(ge=1)] = 256_000_000
+    retention_days: Annotated[float, Meta(gt=0.0)] | None = None
+
+    @property
+    def where(self) -> str:
+        """The URL or the path."""
+        return self.path if self.url is None else self.url
+
+    def placed(self, folder: Path) -> StoreConfig:
+        """Return it with relative paths starting from `folder`."""
+        spool = self.spool or (None if self.url is None else "fairlead.spool")
+        return replace(self, path=str(folder / self.path), spool=None if spool is None else str(folder / spool))
+
+    def make(self, *, read_only: bool = False) -> SQLStore:
+        """Make the store, not yet started. Raises `ConfigError`."""
+        given = msgspec.structs.asdict(self)
+        del given["path"], given["url"]
+        try:
+            return kept_at(self.where, read_only=read_only, **{k: v for k, v in given.items() if v is not None})
+        except ConfigError as e:
+            raise ConfigError(e.message, path="$.store.url") from e
+
+
+class BudgetConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """At most `usd` in each calendar day or month (UTC), or in all."""
+
+    usd: Annotated[float, Meta(ge=0.0, le=1e9)]
+    period: Literal["day", "month", "total"]
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much may be asked at a time. None: as much as there is."""
+
+    requests_per_minute: Annotated[int, Meta(ge=1, le=10**12)] | None = None
+    tokens_per_minute: Annotated[int, Meta(ge=1, le=10**12)] | None = None
+    concurrent: Annotated[int, Meta(ge=1, le=10**12)] | None = None
+
+
+class ScopeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a team or a tenant may use up, all its keys together."""
+
+    budgets: Annotated[list[BudgetConfig], Meta(max_length=3)] = []
+    limits: LimitsConfig = LimitsConfig()
 
 
 class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key, and whom it stands for. What it leaves open a request may say of itself, but for roles.
+    """A key, and whom it stands for. What it leaves open a request may say of itself, but for roles and the team.
 
     `vouches`: it is a front end's, which has checked who asks and says so in headers (``x-fairlead-tenant``, ``-user``, ``-roles``).
     """
 
     hash: str
     tenant: str | None = None
+    team: str | None = None
     user: str | None = None
     roles: list[str] = []
     vouches: bool = False
+    routes: list[str] | None = None
+    """What may be asked for as ``model``; None: all."""
+    targets: list[str] | None = None
+    """Who may act; None: all."""
+    budgets: Annotated[list[BudgetConfig], Meta(max_length=3)] = []
+    limits: LimitsConfig = LimitsConfig()
+    expires: datetime | None = None
+    """A moment without a time zone is in UTC."""
 
 
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HTTP edge. `keys`: name -> ``sha256:…`` as printed by `fairlead key`, or a `KeyConfig`; required unless bound to loopback."""
+    """The HTTP edge. `keys`: name -> ``sha256:…`` as printed by `fairlead key new`, or a `KeyConfig`; required unless bound to loopback."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 4356
     keys: dict[str, str | KeyConfig] = {}
+    admin_keys: dict[str, str] = {}
+    """Name -> ``sha256:…``: who may ask for ``/admin``."""
+    limits: dict[str, ScopeConfig] = {}
+    """``team:NAME`` or ``tenant:NAME`` -> what all its keys together may use up."""
+    max_in_flight: Annotated[int, Meta(ge=1)] = 1000
+    """Requests for answers under way in one process; beyond that a 503 is sent at once."""
     max_body_bytes: Annotated[int, Meta(ge=1)] = 20_000_000
     drain_seconds: Annotated[float, Meta(ge=0.0)] = 10.0
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Processes that serve, see `fairlead.gateway.workers`."""
+    shared: bool | None = None
+    """Whether other gateways serve on the same store: one of them learns, and budgets are kept for all together. None: if there are several
+    workers, or the store is a PostgreSQL database."""
     strongest: str | None = None
     """The target that savings are measured against (default: the one with the highest output price)."""
 
@@ -188,12 +259,25 @@ class Config(Struct, frozen=True, kw_only=True):
         """Settings of the HTTP edge."""
         return self.file.gateway
 
-    def router(self) -> Router:
-        """Make the router, not yet started."""
+    @property
+    def digest(self) -> str:
+        """Name this config: what is told of a running gateway, so that anybody can see which config is live. Secrets are no part of it but by
+        the names of their variables."""
+        return digest(pack(msgspec.to_builtins(self.file, order="deterministic")))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes serve on the same store."""
+        said = self.gateway.shared
+        return self.gateway.workers > 1 if said is None else said
+
+    def router(self, *, store: Store | None = None, ledger: Ledger | None = None) -> Router:
+        """Make the router, not yet started. `store` and `ledger`: those of the router whose place it takes (see `Router.start`)."""
         trust = self.file.learning.trust
         health = Health(**msgspec.structs.asdict(self.file.breaker))
         pool = Pool(targets=(d.target for d in self.drivers.values()), health=health)
-        store = SQLiteStore(**msgspec.structs.asdict(self.file.store))
+        if store is None:
+            store = self.file.store.make()
         return Router(
             pool=pool,
             world=Live(
@@ -209,7 +293,8 @@ class Config(Struct, frozen=True, kw_only=True):
             actions=self.actions,
             policies=self.policies,
             store=store,
-            ledger=Ledger(store),
+            ledger=ledger or Ledger(store),
+            shared=self.shared,
             seed=self.file.seed,
             fallbacks=self.file.fallbacks,
             learn_batch=self.file.learning.batch,
@@ -274,7 +359,7 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
             " or ".join(file.learning.trust.anchors),
         )
     if folder is not None:
-        file = replace(file, store=replace(file.store, path=str(folder / file.store.path)))
+        file = replace(file, store=file.store.placed(folder))
     if not file.targets:
         raise ConfigError("name at least one target", path="$.targets")
     drivers = {
@@ -284,6 +369,7 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
     bind(drivers)
     for name, driver in drivers.items():
         _check_tokenizer(driver, f"$.targets.{name}.profile.tokenizer")
+    _check_keys(file)
     signals = {name: build("signals", name) for name in DEFAULT_SIGNALS}
     for name, spec in file.signals.items():
         spec = _placed(spec, folder)
@@ -355,6 +441,18 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         actions=actions,
         file=file,
     )
+
+
+def _check_keys(file: File) -> None:
+    """Find what keys allow that is not there."""
+    for name, key in file.gateway.keys.items():
+        if isinstance(key, str):
+            continue
+        for kind, known in (("routes", {*file.routes, *file.targets}), ("targets", set(file.targets))):
+            for said in getattr(key, kind) or ():
+                if said not in known:
+                    text = f"no {kind[:-1]} is called {said!r}; {suggest(said, known)}"
+                    raise ConfigError(text, path=f"$.gateway.keys.{name}.{kind}")
 
 
 def _placed(data: Any, folder: Path | None) -> Any:

@@ -62,7 +62,9 @@ class Learner:
         self._waiting = 0
 
     def start(self) -> None:
-        """Begin to learn."""
+        """Begin to learn, if that has not begun."""
+        if self._thread is not None:
+            return
         self._thread = threading.Thread(target=self._work, name="fairlead-learner", daemon=True)
         self._thread.start()
 

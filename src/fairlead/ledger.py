@@ -41,6 +41,8 @@ RENEW_SECONDS: Final = 1.0
 """From one housekeeping to the next: leases are renewed, and what is not used goes back."""
 GENEROUS: Final = 16
 """A lease is for so many times what was asked for, while that is at most a quarter of what is left."""
+AGAIN_SECONDS: Final = 0.1
+"""For so long the store is not asked again for what it has just said is not there."""
 FOREVER: Final = 1e15
 """When a period ends that never does, as a store can hold it."""
 
@@ -53,8 +55,8 @@ CREATE TABLE IF NOT EXISTS ledger_leases(
 CREATE INDEX IF NOT EXISTS ledger_leases_on ON ledger_leases(name, period);
 """
 
-Period: TypeAlias = Literal["day", "month", "total", "minute", "now"]
-"""``now``: no period at all, but what is under way: held, given back, never charged."""
+Period: TypeAlias = Literal["day", "month", "total", "minute", "seconds", "now"]
+"""``seconds``: as many as the account says. ``now``: no period at all, but what is under way: held, given back, never charged."""
 
 
 def micros(usd: float) -> int:
@@ -69,6 +71,7 @@ class Account(Struct, frozen=True, kw_only=True):
     """Whose it is and of what, ``key:ann/usd``."""
     period: Period
     limit: int
+    seconds: float = 0.0
 
     def window(self, now: float) -> tuple[str, float]:
         """Return the name of the period that `now` is in, and when it ends (Unix time)."""
@@ -82,15 +85,27 @@ class Account(Struct, frozen=True, kw_only=True):
             case "month":
                 month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
                 return f"{month:%Y-%m}", (month + timedelta(days=32)).replace(day=1).timestamp()
+            case "seconds":
+                n = math.floor(now / self.seconds)
+                return f"{self.seconds:g} s {n}", self.seconds * (n + 1)
         return self.period, math.inf
 
 
 class Exhausted(FairleadError):
-    """An account has not enough left. `until_seconds`: when that may change, from now."""
+    """An account has not enough left. `until_seconds`: when that may change, from now; `words`: the same for whoever pays, in USD."""
 
-    def __init__(self, account: Account, message: str, *, until_seconds: float) -> None:
+    def __init__(self, account: Account, message: str, *, until_seconds: float, words: str = "") -> None:
         super().__init__(message)
-        self.account, self.until_seconds = account, until_seconds
+        self.account, self.until_seconds, self.words = account, until_seconds, words or message
+
+
+def in_words(account: Account, left: int, now: float) -> str:
+    """Say what is left of an account of money, too little for what was asked, and when it begins anew."""
+    ends = account.window(now)[1]
+    anew = "" if ends == math.inf else f"; it begins anew at {datetime.fromtimestamp(ends, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    per = {"day": " a day", "month": " a month", "total": " in all"}.get(account.period, "")
+    whose = account.name.removesuffix("/usd")
+    return f"{whose}: {left / 1e6:.6f} of {account.limit / 1e6:g} USD{per} are left, less than this may cost{anew}"
 
 
 class Unknown(FairleadError):
@@ -102,6 +117,7 @@ class _Lease:
 
     __slots__ = (
         "account",
+        "asked",
         "asking",
         "ends",
         "floating",
@@ -135,6 +151,8 @@ class _Lease:
         self.floating = 0
         """The most that was held at once since the last housekeeping."""
         self.asking: asyncio.Future[None] | None = None
+        self.asked = -math.inf
+        """Monotonic time when the store last said what is left."""
 
     @property
     def room(self) -> int:
@@ -284,6 +302,21 @@ class Ledger:
             raise
         return hold
 
+    def try_take(self, accounts: Sequence[Account], amount: int, *, now: float) -> Hold | None:
+        """Hold `amount` on each of `accounts` if what is leased has room for it, without asking anybody; else None, and nothing is held."""
+        if not self.valid:
+            return None
+        hold = Hold(self)
+        for account in accounts:
+            lease = self._lease(account, now)
+            if amount > lease.room:
+                hold.release()
+                return None
+            lease.held += amount
+            lease.floating = max(lease.floating, lease.held)
+            hold.amounts.append((lease, amount))
+        return hold
+
     def left(self, account: Account, *, now: float | None = None) -> int:
         """Return how much of an account is left, as far as this process knows."""
         lease = self._lease(account, time.time() if now is None else now)
@@ -302,6 +335,9 @@ class Ledger:
 
     async def _extend(self, lease: _Lease, amount: int, now: float) -> None:
         """Get room for `amount`, together with all others who wait for the same. Raises as `take` does."""
+        # Whoever goes on asking for what is not there is not to keep the store busy.
+        if lease.left + lease.room < amount and time.monotonic() - lease.asked < AGAIN_SECONDS and self.valid:
+            raise self._exhausted(lease, amount, now)
         lease.waiting += amount
         lease.waiters += 1
         try:
@@ -321,24 +357,31 @@ class Ledger:
         finally:
             lease.waiting -= amount
             lease.waiters -= 1
-        left = max(0, lease.left + lease.room)
-        wait = 1.0 if lease.ends == math.inf else max(1.0, lease.ends - now)
-        message = f"{lease.account.name}: {left} of {lease.account.limit} are left in this period ({lease.period}), and {amount} are needed"
-        raise Exhausted(lease.account, message, until_seconds=wait)
+        raise self._exhausted(lease, amount, now)
+
+    def _exhausted(self, lease: _Lease, amount: int, now: float) -> Exhausted:
+        account, left = lease.account, max(0, lease.left + lease.room)
+        # Of what is under way some may end at any time; what is spent in all never comes back.
+        wait = max(1.0, lease.ends - now) if account.period != "now" else 1.0
+        message = f"{account.name}: {left} of {account.limit} are left in this period ({lease.period}), and {amount} are needed"
+        return Exhausted(account, message, until_seconds=wait, words=in_words(account, left, now))
 
     async def _ask(self, lease: _Lease) -> None:
         try:
-            needed, some = max(0, lease.waiting - lease.room), lease.waiters > 1
+            # What cost more than was leased is the store's to count once it is told of it, and not this lease's any more.
+            short = max(0, -lease.leased)
+            needed, some = max(0, lease.waiting - lease.room - short), lease.waiters > 1
             used, owed = lease.used, lease.owed
             ask = _Ask(self.owner, lease.account, lease.period, min(lease.ends, FOREVER), self.lease_seconds)
             granted, left = await self.store.transact(
                 f"lease on {lease.account.name}",
                 lambda c: _grant(c, ask, needed=needed, used=used, owed=owed, some=some),
             )
-            lease.leased += granted
+            lease.leased += granted + short
             lease.used -= used
             lease.owed -= owed
             lease.left = left
+            lease.asked = time.monotonic()
         finally:
             lease.asking = None
 
@@ -365,7 +408,7 @@ class Ledger:
             lapsed = sent > self._until + self.lease_seconds - self._sure
             late, self._late = self._late, []
             statements = list(late)
-            told: list[tuple[_Lease, int, int, int]] = []
+            told: list[tuple[_Lease, int, int, int, int]] = []
             for key, lease in list(self._leases.items()):
                 used, owed, back = lease.used, lease.owed, 0
                 if lapsed or (lease.asking is None and not lease.waiting):
@@ -378,8 +421,10 @@ class Ledger:
                 elif not lapsed and owed + back:
                     statements.append(_less(self.owner, *key, owed + back))
                 if used or owed or back:
-                    lease.used, lease.owed, lease.leased = lease.used - used, lease.owed - owed, lease.leased - back
-                    told.append((lease, used, owed, back))
+                    short = max(0, -lease.leased) if lease.asking is None and not back else 0
+                    lease.used, lease.owed = lease.used - used, lease.owed - owed
+                    lease.leased += short - back
+                    told.append((lease, used, owed, back, short))
                 elif now > lease.ends + 60.0 and not lease.held:
                     del self._leases[key]
             try:
@@ -390,11 +435,12 @@ class Ledger:
                 )
             except StoreError:
                 self._late = late + self._late
-                for lease, used, owed, back in told:  # it is told the next time
-                    lease.used, lease.owed, lease.leased = lease.used + used, lease.owed + owed, lease.leased + back
+                for lease, used, owed, back, short in told:  # it is told the next time
+                    lease.used, lease.owed = lease.used + used, lease.owed + owed
+                    lease.leased += back - short
                 raise
-            for lease, _, _, back in told:
-                lease.left += back
+            for lease, _, _, back, short in told:
+                lease.left += back - short
             for lease, now_left in zip(scarce, left, strict=True):  # others may have given back what they did not use
                 lease.left = now_left
             self._until = sent + self._sure

@@ -56,6 +56,12 @@ class Health:
         self.rests_until: dict[str, float] = {}
         self.probed_until: dict[str, float] = {}
 
+    def take_over(self, other: Health, names: Iterable[str]) -> None:
+        """Go on with what `other` knows of these targets."""
+        known = frozenset(names)
+        self.in_a_row |= {n: v for n, v in other.in_a_row.items() if n in known}
+        self.rests_until |= {n: v for n, v in other.rests_until.items() if n in known}
+
     def state(self, name: str, *, now: float | None = None) -> Literal["closed", "open", "half open"]:
         """Return what a target's breaker is."""
         until = self.rests_until.get(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from fairlead.plans.single import Single
 from fairlead.policies.base import Policy
 from fairlead.policies.fixed import Fixed
 from fairlead.pool import Eligibility, Pool
+from fairlead.replica import Replica
 from fairlead.signals.base import Observer
 from fairlead.spending import Purse, Spending, cost_of, held_for, limit_of
 from fairlead.store import BEGIN, STRAIGHT, Receipt, Statement, Store
@@ -71,6 +73,7 @@ class Router:
         learn_seconds: how long a judged answer waits for others at most.
         trust: tells the sources of feedback apart; None: each judgement counts as its confidence says.
         ledger: the accounts that queries may be charged to (see `handle`), on the same store.
+        shared: other routers serve the same routes on the same store: one of them learns, and budgets of routes are kept for all together.
     """
 
     def __init__(
@@ -90,8 +93,10 @@ class Router:
         learn_seconds: float = 1.0,
         trust: Trust | None = None,
         ledger: Ledger | None = None,
+        shared: bool = False,
     ) -> None:
         self.ledger = ledger
+        self.replica = Replica(self) if shared else None
         self.pool, self.world, self.observer, self.store = pool, world, observer, store
         self.policies = dict(policies)
         self.seed, self.fallbacks, self.trust = seed, fallbacks, trust
@@ -106,6 +111,10 @@ class Router:
         self.arrivals = 0
         self.under_way: set[asyncio.Future[None]] = set()
         """One for each plan that is being run, done when it has ended."""
+        self.judging = 0
+        """Judgements that are being taken."""
+        self.turning: asyncio.Future[Router | None] | None = None
+        """Done, with that router, when another has taken this one's place; with None if it could not."""
         self.refreshing = asyncio.Lock()
         """Held while trust is learned anew."""
         self.leaving: set[asyncio.Future[None]] = set()
@@ -219,12 +228,14 @@ class Router:
         limits = Limits.of(query.constraints)
         if passage.deadline_seconds != query.constraints.deadline_seconds:
             limits = msgspec.structs.replace(limits, seconds=passage.deadline_seconds or 0.0)
+        accounts = (*accounts, *self.own_account(query.route))
         if accounts and self.ledger is not None:
             held = micros(held_for(passage.decision.plan.targets(), query, self.pool.estimate_usd))
             try:
                 passage.hold = await self.ledger.take(accounts, held)
             except Exhausted as e:
-                return Outcome(error=Failure(kind="budget", message=str(e), retry_after_seconds=e.until_seconds))
+                after = e.until_seconds if math.isfinite(e.until_seconds) else None
+                return Outcome(error=Failure(kind="budget", message=e.words, retry_after_seconds=after))
             except Unknown as e:
                 return Outcome(error=Failure(kind="budget", message=str(e), status=503, retry_after_seconds=5.0))
         purse = self.take(query, plan)
@@ -247,6 +258,18 @@ class Router:
         for name, number in (("value", feedback.value), ("confidence", feedback.confidence)):
             if not 0.0 <= number <= 1.0:
                 raise FairleadError(f"a feedback's {name} lies in [0, 1], and {number} does not")
+        while self.turning is not None:
+            # Its lesson is for the one that learns from now on, and for that one alone.
+            successor = await asyncio.shield(self.turning)
+            if successor is not None:
+                return await successor.feedback(feedback)
+        self.judging += 1
+        try:
+            return await self._feedback(feedback)
+        finally:
+            self.judging -= 1
+
+    async def _feedback(self, feedback: Feedback) -> Receipt:
         trust, weight = self.trust, feedback.confidence
         if trust is not None:
             async with self.refreshing:
@@ -266,7 +289,7 @@ class Router:
             if not trace.steps:
                 self.store.forget_lessons([trace.id])  # an action answered: no policy has anything to learn of it
                 receipt = msgspec.structs.replace(receipt, lesson=None)
-            elif trace.query.route in self.policies:
+            elif trace.query.route in self.policies and self.replica is None:
                 self.learner.submit(trace.query.route, trace, rewards.reward(trace, lesson))
         return receipt
 
@@ -302,6 +325,14 @@ class Router:
     def guarded(self, query: Query, signals: Signals, *, left_usd: float | None = None) -> Guarded:
         """Say whom the guards leave of those who may answer, and what they order. `left_usd`: as `eligible` has it."""
         return self.guards.get(query.route, self.house_guards).apply(signals, self.eligible(query, left_usd=left_usd))
+
+    def own_account(self, route: str) -> tuple[Account, ...]:
+        """Return the account of a route's own budget, where routers that share a store keep it together."""
+        limit = None if self.replica is None else self.spending.limits.get(route)
+        if limit is None:
+            return ()
+        usd = micros(limit.usd)
+        return (Account(name=f"route:{route}/usd", period="seconds", seconds=limit.seconds, limit=usd),)
 
     def left_usd(self, query: Query, accounts: Sequence[Account]) -> float | None:
         """Return what the accounts that pay leave for `query`, as far as this process knows; None if none pays."""
@@ -537,24 +568,52 @@ class Router:
 
     # ------------------------------------------------------------------------------------------------ its life
 
-    async def start(self) -> None:
-        """Open the store and the drivers, and take up what was learned before (see `resume`). What cannot start leaves nothing open."""
-        try:
-            await self._start()
-        except BaseException:
-            await self.stop()
-            raise
+    async def start(self, *, after: Router | None = None) -> None:
+        """Open the store and the drivers, and take up what was learned before (see `resume`). What cannot start leaves nothing open.
 
-    async def _start(self) -> None:
+        `after`: a router on the same store and ledger whose place this one takes, while its queries end. It learns no more then, unless
+        this one cannot start; what it knows of targets' health and of money spent is taken over.
+        """
+        turned = None
+        if after is not None:
+            turned = after.turning = asyncio.get_running_loop().create_future()
+        try:
+            await self._start(after)
+        except BaseException:
+            await self.stop(close=after is None)
+            if after is not None:
+                after.learner.start()
+                if after.replica is not None:
+                    await after.replica.start()
+                after.turning = None
+            if turned is not None:
+                turned.set_result(None)
+            raise
+        if turned is not None:
+            turned.set_result(self)
+
+    async def _start(self, after: Router | None) -> None:
         for route, policy in self.policies.items():
             self.observer.check(policy.needs)
             self.observer.check(self.guards.get(route, self.house_guards).needs)
             self.ordered([a for _, part in policy.walk() if isinstance(part, Policy) for _, a in part.orders])
         for guards in (self.house_guards, *self.guards.values()):
             self.ordered([a for guard in guards.guards for a in guard.do])
-        self.store.start()
-        if self.ledger is not None:
-            await self.ledger.start()
+        for driver in self.world.drivers.values():
+            await driver.start()
+        for action in self.actions.values():
+            await action.start()
+        if after is not None:
+            if after.replica is not None:
+                await after.replica.stop()
+            while after.judging:
+                await asyncio.sleep(0.001)
+            await asyncio.to_thread(after.learner.stop)
+            self.pool.health.take_over(after.pool.health, (t.name for t in self.pool))
+        else:
+            self.store.start()
+            if self.ledger is not None:
+                await self.ledger.start()
         self.arrivals = self.store.count()
         self.spending.rebuild(lambda: self.store.traces(newest_first=True), time.time(), self.pool.estimate_usd)
         self.world.lateness.recall(self.store.traces(newest_first=True))
@@ -570,34 +629,41 @@ class Router:
                 self.publish(route, policy.copy(), self._begin(policy))
         for target in self.pool:
             self.publish(target.name, Fixed(plan=Single(target=target.name), only=True), STRAIGHT)
-        for driver in self.world.drivers.values():
-            await driver.start()
-        for action in self.actions.values():
-            await action.start()
+        if after is not None:
+            self.spending.take_over(after.spending)
         if self.trust is not None:
             self.trust.learn(self.store.judged(newest=self.trust.memory, routes=tuple(self.policies), revised=True))
         self.learner.start()
+        if self.replica is not None:
+            await self.replica.start()
+            return
         for route in self.policies:
             for trace, lesson in self.store.unlearned(route, limit=10**9):
                 self.learner.submit(route, trace, rewards.reward(trace, lesson))
 
-    async def stop(self, *, within_seconds: float = 10.0) -> None:
-        """Let plans that are being run end, for as long as `within_seconds`; learn and write what is waiting, then close."""
+    async def stop(self, *, within_seconds: float = 10.0, close: bool = True) -> None:
+        """Let plans that are being run end, for as long as `within_seconds`; learn and write what is waiting, then close.
+
+        `close` False: leave the store and the ledger open, for the router that has taken this one's place.
+        """
         if self.under_way:
             await asyncio.wait(self.under_way, timeout=within_seconds)
         for leaving in tuple(self.leaving):  # it stops its driver, whether it has waited long enough or not
             leaving.cancel()
             await asyncio.wait([leaving])
         async with contextlib.AsyncExitStack() as each:  # in reverse, and all of them whatever one raises
-            each.push_async_callback(asyncio.to_thread, self.store.stop)
-            if self.ledger is not None:
-                each.push_async_callback(self.ledger.stop)
+            if close:
+                each.push_async_callback(asyncio.to_thread, self.store.stop)
+                if self.ledger is not None:
+                    each.push_async_callback(self.ledger.stop)
             for driver in self.world.drivers.values():
                 each.push_async_callback(driver.stop)
             for action in self.actions.values():
                 each.push_async_callback(action.stop)
             each.callback(self.observer.stop)
             each.push_async_callback(asyncio.to_thread, self.learner.stop)
+            if self.replica is not None:
+                each.push_async_callback(self.replica.stop)
 
     def resume(self, route: str) -> Serving | None:
         """Return what the store's active version of a route is, if the route is configured as when that one began, else None.

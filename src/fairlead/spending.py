@@ -147,6 +147,12 @@ class Spending:
         purse.held = min(usd, left)
         return purse
 
+    def take_over(self, other: Spending) -> None:
+        """Go on with the periods of routes whose budget is what it was: what is held there by queries under way stays held."""
+        for route, period in other.periods.items():
+            if self.limits.get(route) == other.limits.get(route):
+                self.periods[route] = period
+
     def rebuild(self, traces: Callable[[], Iterable[Trace]], now: float, estimate: Estimate) -> None:
         """Sum up the current periods.
 

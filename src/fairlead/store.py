@@ -70,10 +70,11 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
     ``accepted``: the first judgement of this answer. ``kept``: the first by this source, but another judged the answer before.
     ``duplicate``: the same judgement by the same source was there already; nothing is learned twice. ``revised``: the source changed its
-    mind; the new value stands in every report. ``unknown``: no trace has this id.
+    mind; the new value stands in every report. ``unknown``: no trace has this id. ``spooled``: the database is gone; the judgement is kept
+    on this machine, and what it is will be found out when the database is back.
     """
 
-    status: Literal["accepted", "kept", "duplicate", "revised", "unknown"]
+    status: Literal["accepted", "kept", "duplicate", "revised", "unknown", "spooled"]
     trace_id: str
     lesson: Lesson | None = None
     """What is learned of it: all of a first judgement; of a kept or revised one what it adds, if it counts for more than those before."""
@@ -94,6 +95,13 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """Only this row is kept: the version can neither be loaded nor be made active."""
 
 
+class Forgotten(Struct, frozen=True, kw_only=True):
+    """How many rows `Store.forget` deleted."""
+
+    traces: int
+    feedback: int
+
+
 class Store(ABC):
     """Append-only traces, feedback, versioned state. Methods without `async` are safe to call in the event loop only where they say so."""
 
@@ -106,11 +114,12 @@ class Store(ABC):
         """Write what is waiting and close."""
 
     @abstractmethod
-    def tables(self, ddl: str) -> None:
+    def tables(self, ddl: str, *, append_only: Sequence[str] = ()) -> None:
         """Have tables of others made by `start`, which must come after. Statements end in ``;`` and may be run again and again.
 
         `CREATE TABLE IF NOT EXISTS` and `CREATE INDEX IF NOT EXISTS`, with the types INTEGER (64 bits), REAL (a double), TEXT and BLOB;
-        ``INTEGER PRIMARY KEY AUTOINCREMENT`` numbers rows by itself. Name them after their owner (``ledger_...``). Raises `StoreError`.
+        ``INTEGER PRIMARY KEY AUTOINCREMENT`` numbers rows by itself. Name them after their owner (``ledger_...``). Rows of the tables
+        `append_only` can neither be changed nor deleted. Raises `StoreError`.
         """
 
     @abstractmethod
@@ -246,6 +255,13 @@ class Store(ABC):
     @abstractmethod
     def load_guards(self, digest: str) -> dict[str, Any]:
         """Read a route's guards. Raises `StoreError`. Blocks."""
+
+    @abstractmethod
+    def forget(self, *, before: float, keep: int = 0) -> Forgotten:
+        """Delete the oldest traces and judgements, up to the first of each that is not older than `before` (Unix time). Blocks.
+
+        The newest `keep` traces stay whatever their age. Lessons of what goes are given up. `verify` follows the chains from there on.
+        """
 
     @abstractmethod
     def verify(self) -> int:

@@ -1,10 +1,17 @@
-"""The one thread that writes to a SQLite file: a queue in front of it, transactions of many jobs, and answers to whoever waits.
+"""The one thread of a process that writes to the database: a queue in front of it, transactions of many jobs, answers to whoever waits.
 
 It commits at once when it is idle, and under load it takes everything that waits into one transaction; then it tells each event loop
 once for the whole batch. A batch that fails is tried again job by job, so that one bad job harms no other.
 
-`heads` (count and last hash of each chain) is what the jobs of a transaction hand on to each other; it is kept in the file's table of the
-same name, and what a failed transaction made of it is dropped.
+Other processes may write to the same database: `Heads` (count and last hash of each chain) is read at the beginning of each transaction,
+which runs alone, and is what its jobs hand on to each other.
+
+When the database is gone (connection lost, disk full, locked for too long) the thread does not wait for it: another one tries to open it
+again (after 50 ms, then ever later, every 5 s at last), and until it has, what can be kept in a file is (`spool.py`), if there is one,
+and everything else is refused at once. What was kept is written, in its order, between other jobs when the database is back.
+
+A commit whose answer is lost with the connection may have gone through. So where that can happen every transaction notes its number,
+which tells after the connection is open again; nothing is written twice.
 """
 
 from __future__ import annotations
@@ -13,24 +20,70 @@ import asyncio
 import concurrent.futures
 import logging
 import queue
-import sqlite3
+import secrets
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from fairlead.errors import FairleadError, StoreError
+from msgspec import MsgspecError
+
+from fairlead.chain import link
+from fairlead.database import Database
+from fairlead.errors import ChainBroken, FairleadError, StoreError
+from fairlead.spool import Spool, Spools
+from fairlead.store import Connection
 
 log = logging.getLogger(__name__)
 
 BATCH = 512
 """Jobs in one transaction at most."""
+FIRST_PAUSE_SECONDS = 0.05
+"""From the moment the database is gone until it is tried again; doubled each time."""
+LAST_PAUSE_SECONDS = 5.0
 
-Heads: TypeAlias = dict[str, tuple[int, bytes]]
-"""Count and last hash of each chain."""
-Work: TypeAlias = Callable[[sqlite3.Connection, Heads], Any]
+Chain: TypeAlias = Literal["traces", "feedback"]
 Answer: TypeAlias = "asyncio.Future[Any] | concurrent.futures.Future[Any] | None"
+
+
+class Heads:
+    """The ends of the chains, as the jobs of one transaction hand them on."""
+
+    __slots__ = ("named", "now", "read")
+
+    def __init__(self, connection: Connection, for_update: str = "") -> None:
+        """Read them. Raises `ChainBroken` if they are not there."""
+        rows = connection.execute(f"SELECT chain, count, hash FROM heads ORDER BY chain{for_update}")
+        self.read: dict[str, tuple[int, bytes]] = {chain: (count, hash) for chain, count, hash in rows}
+        if set(self.read) != {"traces", "feedback"}:
+            raise ChainBroken("the heads of the chains are missing")
+        self.now = dict(self.read)
+        self.named: set[str] = set()
+        """Policies that traces of this transaction name."""
+
+    def add(self, connection: Connection, chain: Chain, columns: tuple[Any, ...], body: bytes) -> int:
+        """Chain one more row to `chain`; return its number."""
+        count, prev = self.now[chain]
+        row = (count + 1, *columns, body, prev, link(prev, body))
+        connection.execute(_INSERTS[chain], row)
+        self.now[chain] = (count + 1, row[-1])
+        return count + 1
+
+    def write(self, connection: Connection) -> None:
+        """Keep those that have moved."""
+        for chain, (count, hash) in self.now.items():
+            if self.read[chain][0] != count:
+                connection.execute("UPDATE heads SET count = ?, hash = ? WHERE chain = ?", (count, hash, chain))
+
+
+_INSERTS = {
+    "traces": "INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "feedback": "INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?)",
+}
+
+Work: TypeAlias = Callable[[Connection, Heads], Any]
 
 
 class Job(ABC):
@@ -38,12 +91,28 @@ class Job(ABC):
 
     __slots__ = ("answer", "name")
 
+    id = ""
+    """Of the trace it adds."""
+    behind = ""
+    """Id of the trace that must be written before."""
+
     def __init__(self, name: str, answer: Answer) -> None:
         self.name, self.answer = name, answer
 
     @abstractmethod
-    def do(self, connection: sqlite3.Connection, heads: Heads) -> Any:
+    def do(self, connection: Connection, heads: Heads) -> Any:
         """Write, and return the answer. May be called again if its transaction was rolled back."""
+
+    def record(self) -> bytes | None:
+        """Return what is kept in a file while the database is gone; None: it cannot wait. Raises `StoreError`."""
+        return None
+
+    def promise(self) -> Any:
+        """Return the answer to whoever waits for what was kept in a file."""
+
+    def why(self, database: Database, e: Exception) -> Exception:
+        """Say what an error means to whoever waits."""
+        return e
 
     def ended(self, written: bool) -> None:
         """Note what became of it, before whoever waits is told."""
@@ -58,7 +127,7 @@ class Task(Job):
         super().__init__(name, answer)
         self.work = work
 
-    def do(self, connection: sqlite3.Connection, heads: Heads) -> Any:
+    def do(self, connection: Connection, heads: Heads) -> Any:
         """Call it."""
         return self.work(connection, heads)
 
@@ -68,11 +137,11 @@ class Apart(Job):
 
     __slots__ = ("work",)
 
-    def __init__(self, name: str, answer: Answer, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, name: str, answer: Answer, work: Callable[[Connection], Any]) -> None:
         super().__init__(name, answer)
         self.work = work
 
-    def do(self, connection: sqlite3.Connection, heads: Heads) -> Any:
+    def do(self, connection: Connection, heads: Heads) -> Any:
         """Call it behind a savepoint; a refusal is its answer."""
         connection.execute("SAVEPOINT apart")
         try:
@@ -93,21 +162,40 @@ class Refusal:
         self.error = error
 
 
+class _Sign(Job):
+    """Something that the thread is told: the database is back, or a spool waits."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Connection | None = None) -> None:
+        super().__init__("sign", None)
+        self.connection = connection
+
+    def do(self, connection: Connection, heads: Heads) -> None:
+        """Write nothing."""
+
+
 class Writer:
     """Writes one job after the other.
 
     Args:
-        name: what is written to, for messages.
+        database: what is written to.
+        spools: where what cannot be written is kept meanwhile; None: it is refused.
+        kept: makes a job of what a spool kept.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(
+        self, database: Database, *, spools: Spools | None = None, kept: Callable[[bytes], Job] | None = None
+    ) -> None:
+        self.database, self.spools, self.kept = database, spools, kept
+        self.name = f"the store {database.name}"
         self.open = False
-        self.heads: Heads = {}
         self.failures = 0
         """What could not be written since the start."""
         self.commits = 0
         """Transactions since the start."""
+        self.spooled = 0
+        """Jobs kept in a file since the start."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._held: list[Job] = []
         """Traces that go to the thread at the end of the event loop's round, so that it is woken once for all of them."""
@@ -115,13 +203,22 @@ class Writer:
         self._gate = threading.Lock()
         """Nothing is queued behind the end."""
         self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+        self._ending = threading.Event()
+        self._mark = ""
+        self._number = 0
+        self._unsure: list[Any] | None = None
+        """Results of a transaction whose commit was asked for, and not answered yet."""
 
-    def start(self, connection: sqlite3.Connection, heads: Heads) -> None:
+    def start(self, connection: Connection) -> None:
         """Begin to write to `connection`, which belongs to the thread from now on."""
-        self.heads = heads
-        self._thread = threading.Thread(target=self._run, args=(connection,), name="fairlead-store", daemon=True)
+        self._connection = connection
+        self._mark = secrets.token_hex(8)
+        self._ending.clear()
+        self._thread = threading.Thread(target=self._run, name="fairlead-store", daemon=True)
         self.open = True
         self._thread.start()
+        self.look()
 
     def stop(self) -> None:
         """Write what is waiting, and close the connection."""
@@ -129,14 +226,26 @@ class Writer:
             self.open = False
             self._hand_over()
             self._jobs.put(None)
+        self._ending.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     @property
+    def up(self) -> bool:
+        """Whether the database was there when it was last needed."""
+        return self._connection is not None
+
+    @property
     def waiting(self) -> int:
         """How many jobs the thread has not taken yet."""
         return self._jobs.qsize() + len(self._held)
+
+    def look(self) -> None:
+        """Have the thread look for spools: its own, and those that processes left that have died."""
+        if self.spools is not None:
+            with suppress(StoreError):
+                self.put(_Sign())
 
     def put(self, job: Job, loop: asyncio.AbstractEventLoop | None = None, *, most: int | None = None) -> None:
         """Put a job in line; with `loop`, hold it until the end of that loop's round.
@@ -165,10 +274,12 @@ class Writer:
     def failed(self, job: Job, e: Exception) -> None:
         """Log, count and tell that a job was not written."""
         self.failures += 1
-        log.error("%s: %s was not written: %s", self.name, job.name, e)
+        e = job.why(self.database, e)
+        said = self.database.says(e)
+        log.error("%s: %s was not written: %s", self.name, job.name, said)
         job.ended(written=False)
         if job.answer is not None:
-            error = e if isinstance(e, FairleadError) else StoreError(f"{job.name} was not written: {e}")
+            error = e if isinstance(e, FairleadError) else StoreError(f"{job.name} was not written: {said}")
             _resolve([(job.answer, None, error)])
 
     def _round_ended(self) -> None:
@@ -180,16 +291,23 @@ class Writer:
             self._jobs.put(job)
         self._held.clear()
 
-    def _run(self, connection: sqlite3.Connection) -> None:
+    # ------------------------------------------------------------------------------------------------ in the thread
+
+    def _run(self) -> None:
         ended = False
         while not ended:
             job = self._jobs.get()
             jobs: list[Job] = []
+            signs = False
             while True:
                 if job is None:
                     ended = True
                     break
-                jobs.append(job)
+                if isinstance(job, _Sign):
+                    signs = True
+                    self._back(job)
+                else:
+                    jobs.append(job)
                 if len(jobs) >= BATCH:
                     break
                 try:
@@ -197,43 +315,258 @@ class Writer:
                 except queue.Empty:
                     break
             if jobs:
-                self._write(connection, jobs)
-        with suppress(sqlite3.Error):
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
+                self._write(self._without_spooled(jobs))
+            if signs and self._connection is not None:
+                self._drain()
+        if self._connection is not None:
+            self._drain(to_the_end=True)
+        if self._connection is not None:
+            if self.database.marks:
+                with suppress(self.database.error):
+                    self._connection.execute("DELETE FROM writers WHERE name = ?", (self._mark,))
+            self.database.close(self._connection)
+            self._connection = None
+        if self.spools is not None:
+            self.spools.close()
 
-    def _write(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
+    def _write(self, jobs: list[Job]) -> None:
+        if not jobs:
+            return
+        if self._connection is None:
+            self._keep(jobs, StoreError("the database is gone; it is tried again"))
+            return
         try:
-            results = self._transact(connection, jobs)
+            results = self._transact(self._connection, jobs)
         except Exception as e:  # noqa: BLE001 - see below; `failed` logs it
             # The wall of the writer: it must outlive whatever one job or one moment of the disk does to it.
-            if len(jobs) > 1:  # find out whose fault it is, and try the others again
-                for job in jobs:
-                    self._write(connection, [job])
-            else:
-                self.failed(jobs[0], e)
+            if not self.database.gone(e):
+                self._one_by_one(jobs, e)
+                return
+            sure = self._unsure
+            if not self._reopened(e):
+                self._keep(jobs, e)
+                return
+            try:
+                if sure is None or not self._committed():
+                    self._write_again(jobs)
+                    return
+            except self.database.error as again:
+                self._lost(again)
+                self._keep(jobs, StoreError("the database is gone; whether this was written before is not known"))
+                return
+            results = sure
+        self._tell(jobs, results)
+
+    def _one_by_one(self, jobs: list[Job], e: Exception) -> None:
+        if len(jobs) == 1:
+            self.failed(jobs[0], e)
             return
+        for job in jobs:  # find out whose fault it is, and try the others again
+            self._write([job])
+
+    def _write_again(self, jobs: list[Job]) -> None:
+        """Write after the connection was lost and is open again; a second loss is an outage."""
+        assert self._connection is not None
+        try:
+            results = self._transact(self._connection, jobs)
+        except Exception as e:  # noqa: BLE001 - as in `_write`
+            if self.database.gone(e):
+                self._lost(e)
+                self._keep(jobs, e)
+            else:
+                self._one_by_one(jobs, e)
+            return
+        self._tell(jobs, results)
+
+    def _tell(self, jobs: list[Job], results: list[Any]) -> None:
         for job in jobs:
             job.ended(written=True)
         _resolve([_answered(job, result) for job, result in zip(jobs, results, strict=True) if job.answer])
 
-    def _transact(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Any]:
-        heads = dict(self.heads)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+    def _transact(self, connection: Connection, jobs: list[Job]) -> list[Any]:
+        self._unsure = None
+        with self.database.transaction(connection):
+            heads = Heads(connection, self.database.for_update)
             results = [job.do(connection, heads) for job in jobs]
-            for name, (count, head) in heads.items():
-                if self.heads[name] != (count, head):
-                    connection.execute("UPDATE heads SET count = ?, hash = ? WHERE chain = ?", (count, head, name))
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # a full disk makes SQLite roll back by itself
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            raise
-        self.heads = heads
+            heads.write(connection)
+            if self.database.marks:
+                self._number += 1
+                row = (self._mark, self._number, time.time())
+                connection.execute(_NOTE, row)
+                self._unsure = results
+        self._unsure = None
         self.commits += 1
         return results
+
+    # ------------------------------------------------------------------------------------------------ when it is gone
+
+    def _reopened(self, e: Exception) -> bool:
+        """Open a lost connection again at once, or else leave that to a thread of its own."""
+        if self.database.marks and self._connection is not None:
+            self.database.close(self._connection)
+            try:
+                self._connection = self.database.open()
+            except (self.database.error, FairleadError, OSError) as again:
+                e = again
+            else:
+                return True
+        self._lost(e)
+        return False
+
+    def _committed(self) -> bool:
+        """Say whether the last transaction went through before the connection was lost. Raises the database's errors."""
+        assert self._connection is not None
+        query = "SELECT 1 FROM writers WHERE name = ? AND batch = ?"
+        with self.database.transaction(self._connection):
+            Heads(self._connection, self.database.for_update)  # waits until the server has done with the lost one
+            return self._connection.execute(query, (self._mark, self._number)).fetchone() is not None
+
+    def _lost(self, e: Exception) -> None:
+        if self._connection is None:
+            return
+        log.error("%s is gone: %s", self.name, self.database.says(e))
+        self.database.close(self._connection)
+        self._connection = None
+        threading.Thread(target=self._recover, name="fairlead-store-recovery", daemon=True).start()
+
+    def _recover(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._ending.wait(pause):
+            try:
+                connection = self.database.open()
+                try:
+                    with self.database.transaction(connection):  # a full disk shows only when something is written
+                        connection.execute("UPDATE heads SET count = count WHERE chain = 'traces'")
+                except BaseException:
+                    self.database.close(connection)
+                    raise
+            except (self.database.error, FairleadError, OSError) as e:
+                log.info("%s is still gone: %s", self.name, self.database.says(e))
+                pause = min(LAST_PAUSE_SECONDS, 2.0 * pause)
+                continue
+            try:
+                self.put(_Sign(connection))
+            except StoreError:  # stopped meanwhile
+                self.database.close(connection)
+            return
+
+    def _back(self, sign: _Sign) -> None:
+        if sign.connection is not None:
+            log.warning("%s is back", self.name)
+            self._connection = sign.connection
+        if self.spools is not None:
+            try:
+                self.spools.adopt()
+            except OSError as e:
+                log.error("%s: the spools in %s cannot be read: %s", self.name, self.spools.folder, e)
+
+    # ------------------------------------------------------------------------------------------------ spools
+
+    def _keep(self, jobs: list[Job], e: Exception) -> None:
+        """Keep in the spool what can wait there, and refuse the others."""
+        kept: list[tuple[Job, bytes]] = []
+        for job in jobs:
+            try:
+                record = None if self.spools is None else job.record()
+            except (StoreError, TypeError, ValueError) as own:
+                self.failed(job, own)
+                continue
+            if record is None:
+                self.failed(job, e)
+            else:
+                kept.append((job, record))
+        if not kept or self.spools is None:
+            return
+        try:
+            self.spools.put([(job.id, record) for job, record in kept])
+        except (OSError, StoreError) as full:
+            for job, _ in kept:
+                self.failed(job, full if isinstance(full, StoreError) else StoreError(f"{e}; no spool either: {full}"))
+            return
+        self.spooled += len(kept)
+        for job, _ in kept:
+            job.ended(written=False)
+        _resolve([(job.answer, job.promise(), None) for job, _ in kept if job.answer])
+
+    def _without_spooled(self, jobs: list[Job]) -> list[Job]:
+        """Put behind its trace what belongs to one that is in the spool; return the others."""
+        if self.spools is None or not self.spools.ids:
+            return jobs
+        ids = self.spools.ids
+        behind = [job for job in jobs if job.behind in ids]
+        if behind:
+            self._keep(behind, StoreError("its trace waits for the database"))
+        return [job for job in jobs if job.behind not in ids]
+
+    def _drain(self, *, to_the_end: bool = False) -> None:
+        """Write the next records of the spools; come again for more, so that other jobs need not wait for all of them."""
+        while self.spools is not None and (spool := self.spools.next()) is not None:
+            if not self._drained(spool):
+                return
+            if not to_the_end:
+                self._jobs.put(_Sign())
+                return
+
+    def _drained(self, spool: Spool) -> bool:
+        """Write a batch of a spool; say whether the database took it."""
+        assert self._connection is not None
+        assert self.kept is not None
+        assert self.spools is not None
+        try:
+            row = self._connection.execute("SELECT done FROM spools WHERE name = ?", (spool.name,)).fetchone()
+            if row is not None:
+                self.spools.skip(spool, int(row[0]))
+            records, end = spool.read(BATCH)
+            if not records:
+                if spool.torn:
+                    log.error(
+                        "%s: %s ends in the middle of a record, which nobody was told was kept", self.name, spool.path
+                    )
+                self.spools.remove(spool)
+                self._connection.execute("DELETE FROM spools WHERE name = ?", (spool.name,))
+                return True
+            jobs: list[tuple[Job, bytes]] = []
+            for record in records:
+                try:
+                    jobs.append((self.kept(record), record))
+                except (StoreError, MsgspecError, ValueError, TypeError) as own:  # of another version, say
+                    self._set_aside(spool, record, own)
+            done = Task("spool", None, lambda c, _: c.execute(_DONE, (spool.name, end)))
+            try:
+                self._transact(self._connection, [*(job for job, _ in jobs), done])
+            except Exception as e:
+                if self.database.gone(e):
+                    raise
+                for job, record in jobs:
+                    try:
+                        self._transact(self._connection, [job])
+                    except Exception as own:
+                        if self.database.gone(own):
+                            raise
+                        if not self.database.known(own):
+                            self._set_aside(spool, record, own)
+                self._transact(self._connection, [done])
+            self.spools.skip(spool, end)
+        except Exception as e:  # noqa: BLE001 - as above
+            if isinstance(e, OSError):
+                log.error("%s: the spool %s cannot be read: %s", self.name, spool.path, e)
+                return False
+            self._lost(e)
+            return False
+        return True
+
+    def _set_aside(self, spool: Spool, record: bytes, e: Exception) -> None:
+        """Keep what was acknowledged, and cannot be written, in a file that nobody deletes."""
+        assert self.spools is not None
+        self.failures += 1
+        path = self.spools.set_aside(spool, record)
+        log.error(
+            "%s: a record of a spool cannot be written (%s); it is kept in %s", self.name, self.database.says(e), path
+        )
+
+
+_NOTE = "INSERT INTO writers VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET batch = excluded.batch, at = excluded.at"
+_DONE = "INSERT INTO spools VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET done = excluded.done"
 
 
 def _answered(job: Job, result: Any) -> tuple[Any, Any, FairleadError | None]:

@@ -147,11 +147,11 @@ routes:
 
 
 def test_key(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["key", "bob"]) == 0
+    assert cli.main(["key", "new", "bob"]) == 0
     out = capsys.readouterr().out
     key = next(w for w in out.split() if w.startswith("fl-"))
     assert f'"bob": "{hashed(key)}"' in out
-    assert cli.main(["key", "no\nname"]) == 1
+    assert cli.main(["key", "new", "no\nname"]) == 1
 
 
 def test_lab_ask(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,9 +84,7 @@ def test_serve_says_what_is_wrong(config: Path, tmp_path: Path) -> None:
         other.write_text(CONFIG.replace("STORE", str(tmp_path / "other.sqlite")))
         taken = run(str(other), "--port", url.rpartition(":")[2])
         assert (taken.returncode, "--port" in taken.stderr) == (1, True)
-        same_store = run(str(config), "--port", "0")
-        assert (same_store.returncode, "another process" in same_store.stderr) == (1, True)
-        assert "Traceback" not in taken.stderr + same_store.stderr
+        assert "Traceback" not in taken.stderr
 
 
 def test_lab_serve() -> None:

@@ -389,7 +389,7 @@ async def test_text_that_is_not_kept_is_not_shown(tmp_path: Path) -> None:
 
 
 async def test_a_trace_that_cannot_be_kept_withholds_the_answer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: Any) -> Any:
+    def full(*_: Any, also: Any = ()) -> Any:
         future = asyncio.get_running_loop().create_future()
         future.set_exception(StoreError("the disk is full"))
         return future

@@ -212,7 +212,7 @@ def _by_route(path: str, route: str) -> tuple[list[str], Callable[[Question], st
     if route not in read.policies:
         raise UnknownName("route", route, read.policies)
     router = read.router()
-    router.serving[route] = _learned(router, route, read.file.store.path)
+    router.serving[route] = _learned(router, route, read.file.store)
 
     def decide(question: Question) -> str:
         query = msgspec.structs.replace(Query.ask(question.prompt, id=question.index), route=route)

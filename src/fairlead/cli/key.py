@@ -1,31 +1,203 @@
-"""`fairlead key`: make an API key for the gateway."""
+"""`fairlead key`: make, list, rotate and revoke API keys of the gateway."""
 
 from __future__ import annotations
 
 import argparse
-import re
+import asyncio
+import getpass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fairlead.errors import ConfigError
+from fairlead.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from fairlead.gateway.keys import Actor, IssuedKey, Key, Keyring
+    from fairlead.ledger import Ledger
+    from fairlead.store import Connection, Store
+
+T = TypeVar("T")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb."""
-    parser = subparsers.add_parser(
-        "key",
-        help="make an API key for the gateway",
+    parser = subparsers.add_parser("key", help="make, list, rotate and revoke API keys of the gateway")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    new = actions.add_parser(
+        "new",
+        help="make a key for the config file",
         description="Print a new key, once, and the line that lets it in. Only its SHA-256 is kept.",
     )
-    parser.add_argument("name", nargs="?", default="default", help="whose key it is (default: %(default)s)")
-    parser.set_defaults(func=run)
+    new.add_argument("name", nargs="?", default="default", help="whose key it is (default: %(default)s)")
+    new.add_argument("--admin", action="store_true", help="a key for the admin API")
+    new.set_defaults(func=run_new)
+
+    listed = actions.add_parser("list", help="list the keys of a config and of its store")
+    listed.add_argument("config", nargs="?", default="fairlead.yaml", help="config file (default: %(default)s)")
+    listed.set_defaults(func=run_list)
+
+    create = actions.add_parser(
+        "create",
+        help="make a key in the store of a config",
+        description="Print a new key, once. A gateway that is running on this store lets it in at once.",
+    )
+    create.add_argument("config", metavar="CONFIG", help="config file")
+    create.add_argument("name", help="whose key it is")
+    for field in ("tenant", "team", "user"):
+        create.add_argument(f"--{field}", metavar="NAME", help=f"the {field} that it stands for")
+    for field, of in (
+        ("roles", "a role that it has"),
+        ("routes", "a model that it may ask for"),
+        ("targets", "a target that may act"),
+    ):
+        create.add_argument(
+            f"--{field[:-1]}", action="append", dest=field, metavar="NAME", help=f"{of}; may be repeated"
+        )
+    create.add_argument(
+        "--budget", action="append", default=[], metavar="USD/PERIOD", help="such as 20/month; of day, month and total"
+    )
+    for field in ("requests_per_minute", "tokens_per_minute", "concurrent"):
+        create.add_argument(f"--{field.replace('_', '-')}", type=int, metavar="N")
+    create.add_argument("--days", type=float, metavar="N", help="how long it works (default: until it is revoked)")
+    create.set_defaults(func=run_create)
+
+    rotate = actions.add_parser("rotate", help="make another key of the same name and accounts")
+    rotate.add_argument("--overlap-seconds", type=float, default=0.0, metavar="N", help="how long the old one works on")
+    rotate.set_defaults(func=run_rotate)
+    revoke = actions.add_parser("revoke", help="let a key in no more")
+    revoke.set_defaults(func=run_revoke)
+    for action in (rotate, revoke):
+        action.add_argument("config", metavar="CONFIG", help="config file")
+        action.add_argument("key", metavar="KEY", help="its id or its name, as `list` shows them")
 
 
-def run(args: argparse.Namespace) -> int:
+def run_new(args: argparse.Namespace) -> int:
     """Print a key and its config line."""
-    from fairlead.gateway.door import hashed, new_key
+    from fairlead.gateway.keys import NAME, hashed, new_key
 
-    if not re.fullmatch(r"[\w.@-]{1,64}", args.name):
+    if not NAME.fullmatch(args.name):
         raise ConfigError("a key's name is made of letters, digits and . _ - @", path="$.gateway.keys")
     key = new_key()
+    where = "admin_keys" if args.admin else "keys"
     print(f"key (shown this once): {key}\n")
-    print(f'in the config:\n\ngateway:\n  keys:\n    "{args.name}": "{hashed(key)}"')
+    print(f'in the config:\n\ngateway:\n  {where}:\n    "{args.name}": "{hashed(key)}"')
     return 0
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print one line a key."""
+    with opened(args.config) as (_, keyring, _):
+        keys = keyring.shown()
+    for k in keys:
+        ended = k.revoked or k.expires
+        state = "" if ended is None else f"{'revoked' if k.revoked else 'expires'} {ended:%Y-%m-%d %H:%M}"
+        whose = ", ".join(f"{f} {v}" for f in ("tenant", "team", "user") if (v := getattr(k, f)))
+        print("  ".join((k.id, k.name, k.prefix or "(config)", whose or "-", state)).rstrip())
+    return 0
+
+
+def run_create(args: argparse.Namespace) -> int:
+    """Make a key and print it."""
+    import msgspec
+
+    from fairlead.gateway import keys
+
+    fields = ("name", "tenant", "team", "user", "routes", "targets")
+    limits = ("requests_per_minute", "tokens_per_minute", "concurrent")
+    said: dict[str, Any] = {f: v for f in fields if (v := getattr(args, f)) is not None}
+    said["roles"] = args.roles or []
+    said["limits"] = {f: v for f in limits if (v := getattr(args, f)) is not None}
+    said["budgets"] = [_budget(text) for text in args.budget]
+    if args.days is not None:
+        said["expires"] = datetime.now(UTC) + timedelta(days=args.days)
+    try:
+        wanted = msgspec.convert(said, keys.NewKey)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"no such key can be made: {e}") from e
+    with opened(args.config) as (store, keyring, _):
+        _tell(_do(store, lambda c: keys.create(c, _actor(), wanted, taken=keyring.keys)))
+    return 0
+
+
+def run_rotate(args: argparse.Namespace) -> int:
+    """Make a key's successor and print it."""
+    from fairlead.gateway import keys
+
+    if args.overlap_seconds < 0.0:
+        raise ConfigError("the overlap is a number of seconds, 0 or more", path="--overlap-seconds")
+    with opened(args.config) as (store, keyring, _):
+        id = _find(keyring, args.key).id
+        _tell(_do(store, lambda c: keys.rotate(c, _actor(), id, args.overlap_seconds)))
+    return 0
+
+
+def run_revoke(args: argparse.Namespace) -> int:
+    """Revoke a key; by its name, all that are live of that name."""
+    from fairlead.gateway import keys
+
+    with opened(args.config) as (store, keyring, _):
+        named = [k.id for k in keyring.shown() if k.name == args.key and k.revoked is None]
+        for id in named or [_find(keyring, args.key).id]:
+            _do(store, lambda c, id=id: keys.revoke(c, _actor(), id))  # type: ignore[misc]
+            print(f"{id} is revoked; a gateway that is running lets it in no more within a second or two")
+    return 0
+
+
+@contextmanager
+def opened(path: str) -> Iterator[tuple[Store, Keyring, Ledger]]:
+    """Open the store of a config, and read its keys."""
+    from msgspec.structs import replace
+
+    from fairlead import config
+    from fairlead.gateway.keys import Keyring
+    from fairlead.ledger import Ledger
+
+    read = config.load(path)
+    store = replace(read.file.store, outage="refuse").make()
+    keyring = Keyring(keys=read.gateway.keys, limits=read.gateway.limits, store=store)
+    ledger = Ledger(store)
+    store.start()
+    try:
+        asyncio.run(keyring.refresh())
+        yield store, keyring, ledger
+    finally:
+        store.stop()
+
+
+def _do(store: Store, work: Callable[[Connection], T]) -> T:
+    async def run() -> T:
+        return await store.transact("a key", work)
+
+    return asyncio.run(run())
+
+
+def _find(keyring: Keyring, said: str) -> Key:
+    """Return the key with an id, or the newest of a name. Raises `StoreError`."""
+    found = [k for k in keyring.shown() if said in (k.id, k.name)]
+    if not found:
+        raise StoreError(f"no key has the id or name {said!r}; `fairlead key list` shows them")
+    return found[-1]
+
+
+def _tell(issued: IssuedKey) -> None:
+    print(f"key (shown this once): {issued.key}\n\n{issued.id}  {issued.name}")
+
+
+def _actor() -> Actor:
+    from fairlead.gateway.keys import Actor
+
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        user = "unknown"
+    return Actor(who=f"cli:{user}")
+
+
+def _budget(text: str) -> dict[str, Any]:
+    usd, _, period = text.partition("/")
+    try:
+        return {"usd": float(usd), "period": period}
+    except ValueError as e:
+        raise ConfigError(f"{text!r} is no budget; write 20/month", path="--budget") from e

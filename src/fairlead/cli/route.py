@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from fairlead import config
+from fairlead.config import StoreConfig
 from fairlead.errors import UnknownName
 from fairlead.explain import explain
 from fairlead.router import Router, Serving
-from fairlead.sqlite import SQLiteStore
 from fairlead.types import Query
 
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.route not in read.policies:
         raise UnknownName("route", args.route, read.policies)
     router = read.router()
-    router.serving[args.route] = _learned(router, args.route, read.file.store.path)
+    router.serving[args.route] = _learned(router, args.route, read.file.store)
     query = msgspec.structs.replace(Query.ask(args.prompt), route=args.route)
     signals = router.observe(query)
     told = explain(query, signals, router.decide(query, signals))
@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _learned(router: Router, route: str, path: str) -> Serving:
+def _learned(router: Router, route: str, store: StoreConfig) -> Serving:
     """Return what a gateway would serve; as configured if nothing was learned."""
-    if Path(path).exists():
-        router.store = SQLiteStore(path, read_only=True)
+    if store.url is not None or Path(store.path).exists():
+        router.store = store.make(read_only=True)
         resumed = router.resume(route)
         if resumed is not None:
             return resumed

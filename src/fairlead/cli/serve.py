@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import socket
 
 import msgspec
 
 from fairlead import config
+from fairlead.config import Config
+from fairlead.errors import ConfigError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,6 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("config", nargs="?", default="fairlead.yaml", help="config file (default: %(default)s)")
     parser.add_argument("--host", help="name or address to bind to, in place of the config's")
     parser.add_argument("--port", type=int, help="port, in place of the config's; 0 takes a free one")
+    parser.add_argument("--workers", type=int, help="processes that serve, in place of the config's")
+    for own in ("--socket", "--ready", "--worker"):  # what a worker's parent tells it
+        parser.add_argument(own, type=int, help=argparse.SUPPRESS)
     parser.set_defaults(func=run)
 
 
@@ -34,29 +41,64 @@ def run(args: argparse.Namespace) -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # half of all lines, and nobody plots them
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    read = config.load(args.config)
+    read = _load(args)
     settings = read.gateway
-    if args.host is not None:
-        settings = msgspec.structs.replace(settings, host=args.host)
-    if args.port is not None:
-        settings = msgspec.structs.replace(settings, port=args.port)
-    read = msgspec.structs.replace(read, file=msgspec.structs.replace(read.file, gateway=settings))
     names = ", ".join(read.policies)
+    if settings.workers > 1 and args.socket is None:
+        return _parent(args, read, names)
+
+    def ready(url: str) -> None:
+        if args.ready is not None:
+            os.write(args.ready, b".")
+        else:
+            print(f"fairlead serves {names} over {len(read.drivers)} targets at {url} (API: {url}/v1)", flush=True)
 
     async def serve() -> None:
-        gateway = Gateway.of(read)
+        gateway = Gateway.of(read, load=lambda: _load(args))
         listening = server.Server(
             gateway,
             host=settings.host,
             port=settings.port,
             drain_seconds=settings.drain_seconds,
-            ready=lambda url: print(
-                f"fairlead serves {names} over {len(read.drivers)} targets at {url} (API: {url}/v1)", flush=True
-            ),
+            ready=ready,
+            reload=gateway.reload,
         )
-        opened = listening.bind()
+        opened = listening.bind() if args.socket is None else socket.socket(fileno=args.socket)
         async with gateway:
             await listening.run_on(opened)
 
     server.run(serve)
     return 0
+
+
+def _load(args: argparse.Namespace) -> Config:
+    """Read the config, with what the command line says in place of the file."""
+    said = {name: value for name in ("host", "port", "workers") if (value := getattr(args, name)) is not None}
+    if said.get("workers", 1) < 1:
+        raise ConfigError("at least one worker is needed", path="--workers")
+    read = config.load(args.config)
+    settings = msgspec.structs.replace(read.gateway, **said)
+    return msgspec.structs.replace(read, file=msgspec.structs.replace(read.file, gateway=settings))
+
+
+def _parent(args: argparse.Namespace, read: Config, names: str) -> int:
+    """Start the workers and watch them."""
+    from fairlead.gateway.server import Server
+    from fairlead.gateway.workers import Workers, command
+
+    settings = read.gateway
+    listening = Server(None, host=settings.host, port=settings.port)
+    opened = listening.bind()
+    opened.listen(2048)
+    own = ["serve", args.config, "--host", settings.host, "--port", str(listening.port)]
+    own += ["--workers", str(settings.workers)]
+    workers = Workers(
+        [*command(), *own], count=settings.workers, opened=opened, grace_seconds=settings.drain_seconds + 20.0
+    )
+    return workers.run(
+        lambda: print(
+            f"fairlead serves {names} over {len(read.drivers)} targets at {listening.url} (API: {listening.url}/v1) "
+            f"with {settings.workers} workers",
+            flush=True,
+        )
+    )

@@ -48,14 +48,14 @@ def run_versions(args: argparse.Namespace) -> int:
 
 
 def run_rollback(args: argparse.Namespace) -> int:
-    """Activate an earlier version. A gateway that is running holds the store: stop it first."""
+    """Activate an earlier version. Gateways that are running on the store take it up when they next look."""
     store = open_store(args, write=True)
     try:
         version = _before(store.versions(args.route), args.route) if args.to is None else args.to
         s = store.activate(args.route, version)
     finally:
         store.stop()
-    print(f"route {s.route} serves version {s.version} ({short(s.digest)}, {s.note}) from its next start")
+    print(f"route {s.route} serves version {s.version} ({short(s.digest)}, {s.note}) from now on")
     return 0
 
 

@@ -15,7 +15,7 @@ import msgspec
 from fairlead import chain
 from fairlead.errors import ChainBroken, StoreError
 from fairlead.prove import replay_decision
-from fairlead.sqlite import SQLiteStore
+from fairlead.sqlstore import SQLStore, kept_at
 from fairlead.types import Feedback, Forecast, Outcome, Plan, Reading, Step, Trace
 
 STORE = "fairlead.sqlite"
@@ -54,15 +54,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def add_store(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the store."""
     default = os.environ.get("FAIRLEAD_STORE", STORE)
-    parser.add_argument("--store", default=default, metavar="PATH", help="the store's file (default: %(default)s)")
+    parser.add_argument("--store", default=default, metavar="PATH", help="the store's file or postgresql:// URL (default: %(default)s)")
 
 
-def open_store(args: argparse.Namespace, *, write: bool = False) -> SQLiteStore:
+def open_store(args: argparse.Namespace, *, write: bool = False) -> SQLStore:
     """Open the store that was named; it must exist already."""
-    store = SQLiteStore(args.store, read_only=True)
+    store = kept_at(args.store, read_only=True)
     store.start()
     if write:
-        store = SQLiteStore(args.store)
+        store = kept_at(args.store, outage="refuse")
         store.start()
     return store
 
@@ -182,7 +182,7 @@ def tell(trace: Trace, feedback: list[Feedback]) -> list[str]:
     return out
 
 
-def _find(store: SQLiteStore, id: str) -> Trace:
+def _find(store: SQLStore, id: str) -> Trace:
     trace = store.read(id)
     if trace is not None:
         return trace
@@ -191,7 +191,7 @@ def _find(store: SQLiteStore, id: str) -> Trace:
         return trace
     if near:
         raise StoreError(f"several traces have {id!r} in their id, {near[0]} and {near[1]} among them; give more of it")
-    raise StoreError(f"no trace {id!r} in {store.path}; `fairlead trace list` shows the newest")
+    raise StoreError(f"no trace {id!r} in {store.database.name}; `fairlead trace list` shows the newest")
 
 
 def short(digest: str) -> str:

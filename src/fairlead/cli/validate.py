@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     for where, found in (("every route", read.guards), *((f"route {r}", g) for r, g in read.route_guards.items())):
         for guard in found:
             print(f"  guard {guard.name} of {where}: {_does(guard)}")
-    print(f"  store {read.file.store.path}")
+    print(f"  store {read.file.store.where}")
     keys = len(read.gateway.keys)
     print(f"  gateway {read.gateway.host}:{read.gateway.port}, {keys or 'no'} key{'' if keys == 1 else 's'}")
     for warning in (*unset(read), *unpriced(read), *unkept(read), *dead(read)):

@@ -40,10 +40,11 @@ from starlette.routing import Route
 
 from fairlead import rewards
 from fairlead.actions.mask import Mask, masked_later
-from fairlead.config import Config, GatewayConfig
+from fairlead.config import Config, GatewayConfig, StoreConfig
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
 from fairlead.explain import explain
 from fairlead.gateway import read as reading
+from fairlead.gateway.admin import ADMIN, Admin
 from fairlead.gateway.door import Caller, Door
 from fairlead.gateway.edge import Edge, Exchange, header_map
 from fairlead.gateway.faces.base import Face
@@ -53,7 +54,7 @@ from fairlead.gateway.metrics import CONTENT_TYPE, Metrics
 from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
 from fairlead.gateway.stats import SEED, Stats
 from fairlead.router import Router
-from fairlead.sqlite import SQLiteStore
+from fairlead.sqlstore import SQLStore
 from fairlead.types import Feedback, FeedbackKind, Target, Trace
 from fairlead.version import VERSION
 
@@ -70,6 +71,10 @@ MOST_CORRECTED: Final = 20_000
 
 KINDS: Final[tuple[FeedbackKind, ...]] = ("label", "correction", "rating", "test", "judge", "reask", "abandon")
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+
+
+RETIRE_SECONDS: Final = 600.0
+"""How long requests that a reload found under way may take to end."""
 
 
 class Judgement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,14 +106,40 @@ class Gateway:
         router: not yet started.
         settings: of the HTTP edge.
         text: whether the page may show prompts.
+        config: what they were made of.
+        load: reads the config again, for a reload.
 
     Raises:
         ConfigError: if others than this machine could come in without a key.
     """
 
-    def __init__(self, *, router: Router, settings: GatewayConfig, text: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        router: Router,
+        settings: GatewayConfig,
+        text: bool = True,
+        config: Config | None = None,
+        load: Callable[[], Config] | None = None,
+    ) -> None:
         self.router, self.settings = router, settings
-        self.door = Door(keys=settings.keys, host=settings.host)
+        self.config, self.load = config, load
+        self.config_digest = "" if config is None else config.digest
+        self.reloads = 0
+        self._reloading = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.door = Door(
+            keys=settings.keys,
+            host=settings.host,
+            admin_keys=settings.admin_keys,
+            limits=settings.limits,
+            store=router.store,
+        )
+        self.in_flight = 0
+        """Requests for answers under way."""
+        self.draining = False
+        """Whether load balancers are told to send nobody any more."""
+        self.admin = Admin(self)
         self.metrics = Metrics()
         try:
             self.stats = Stats(pool=router.pool, routes=router.policies, strongest=settings.strongest, text=text)
@@ -120,23 +151,34 @@ class Gateway:
         self._edges = {face.path: Edge(self, face) for face in self.faces}
         self._page, self._page_headers = page()
         self._rest = self._routes()
-        learner, store = router.learner, router.store
+        store = router.store
         watch = self.metrics.watch
-        watch("fairlead_learned", "Judged answers learned since the start.", lambda: learner.learned)
-        watch("fairlead_quarantined", "Judged answers that did harm and were not learned.", lambda: learner.quarantined)
+        watch("fairlead_learned", "Judged answers learned.", lambda: self.router.learner.learned)
+        watch(
+            "fairlead_quarantined",
+            "Judged answers that did harm and were not learned.",
+            lambda: self.router.learner.quarantined,
+        )
         watch(
             "fairlead_learning_failures",
             "Judged answers that could not be learned when they came.",
-            lambda: learner.failed,
+            lambda: self.router.learner.failed,
         )
-        if isinstance(store, SQLiteStore):
+        watch("fairlead_config_reloads", "Configs that took another's place since the start.", lambda: self.reloads)
+        if isinstance(store, SQLStore):
             watch("fairlead_store_failures", "What the store could not write.", lambda: store.failures)
             watch("fairlead_store_commits", "Transactions of the store since the start.", lambda: store.commits)
+            watch(
+                "fairlead_store_spooled", "What was kept in a file since the database was gone.", lambda: store.spooled
+            )
+            watch("fairlead_store_spool_bytes", "What waits in that file for the database.", lambda: store.spool_bytes)
 
     @classmethod
-    def of(cls, config: Config) -> Gateway:
-        """Make the gateway of a config."""
-        return cls(router=config.router(), settings=config.gateway, text=config.file.store.text)
+    def of(cls, config: Config, *, load: Callable[[], Config] | None = None) -> Gateway:
+        """Make the gateway of a config. `load` reads it again, for a reload."""
+        return cls(
+            router=config.router(), settings=config.gateway, text=config.file.store.text, config=config, load=load
+        )
 
     @property
     def targets(self) -> Mapping[str, Target]:
@@ -147,17 +189,59 @@ class Gateway:
 
     async def __aenter__(self) -> Gateway:
         await self.router.start()
-        self.stats = await asyncio.to_thread(self._seeded)
+        await self.door.keyring.start()
+        self.stats = await asyncio.to_thread(self._seeded, self.stats)
         self.opened = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.opened = False
+        if self._retiring:
+            await asyncio.wait(self._retiring)
+        await self.door.keyring.stop()
         await self.router.stop()
 
-    def _seeded(self) -> Stats:
+    async def reload(self) -> str:
+        """Read the config file again, check it whole, and let it take the place of the live one by one assignment; return its digest.
+
+        Requests under way end on what they began with. What was learned goes on where a route is configured as before. What a running
+        process cannot change (where it listens, its store, its workers) must be as it was.
+
+        Raises:
+            ConfigError: if the file is wrong, or changes what cannot be changed: nothing has changed then.
+        """
+        if self.load is None or self.config is None:
+            raise ConfigError("this gateway was not made from a file, so there is nothing to read again")
+        async with self._reloading:
+            config = await asyncio.to_thread(self.load)
+            settings = config.gateway
+            kept = _unlike(self.config, config)
+            if kept:
+                raise ConfigError(
+                    f"{', '.join(kept)} cannot change while the gateway runs; restart it, or change it back"
+                )
+            # Tried before anything is touched.
+            Door(keys=settings.keys, host=settings.host, admin_keys=settings.admin_keys, limits=settings.limits)
+            old = self.router
+            router = config.router(store=old.store, ledger=old.ledger)
+            stats = Stats(
+                pool=router.pool, routes=router.policies, strongest=settings.strongest, text=config.file.store.text
+            )
+            await router.start(after=old)
+            self.stats = await asyncio.to_thread(self._seeded, stats)
+            self.router, self.settings = router, settings
+            self.door.configure(keys=settings.keys, admin_keys=settings.admin_keys, limits=settings.limits)
+            self.config, self.config_digest = config, config.digest
+            self.reloads += 1
+            retiring = asyncio.ensure_future(old.stop(within_seconds=RETIRE_SECONDS, close=False))
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+            log.warning("config %s is live", self.config_digest)
+            return self.config_digest
+
+    def _seeded(self, stats: Stats) -> Stats:
         """Count the newest traces of the store, so that a restart does not blank the page."""
-        store, stats = self.router.store, self.stats
+        store = self.router.store
         traces = list(itertools.islice(store.traces(newest_first=True, limit=SEED), SEED))
         for trace in reversed(traces):
             if not trace.decision.options:
@@ -180,16 +264,25 @@ class Gateway:
                 await edge(scope, receive, send)
                 return
             try:
-                scope[CALLER] = self.enter(scope)[1]
+                if scope["path"].startswith("/admin/"):
+                    scope[ADMIN] = self.door.check_admin(scope["path"], header_map(scope))
+                else:
+                    scope[CALLER] = (await self.enter(scope))[1]
             except Refused as refused:
                 await respond(send, refused.status, refused.body, refused.headers, head=scope["method"] == "HEAD")
                 return
         await self._rest(scope, receive, send)
 
-    def enter(self, scope: Any) -> tuple[dict[bytes, bytes], Caller | None]:
+    async def enter(self, scope: Any) -> tuple[dict[bytes, bytes], Caller | None]:
         """Let a request in and return its headers, and whose key it came with. Raises `Refused`."""
-        headers = header_map(scope)
-        return headers, self.door.check(scope["path"], headers)
+        headers, path = header_map(scope), scope["path"]
+        try:
+            return headers, self.door.check(path, headers)
+        except Refused as refused:
+            # Another process may have made the key a moment ago.
+            if refused.code != "invalid_api_key" or not await self.door.keyring.look():
+                raise
+            return headers, self.door.check(path, headers)
 
     def note(self, trace: Trace, exchange: Exchange, status: int) -> None:
         """Count a request that was answered."""
@@ -213,7 +306,7 @@ class Gateway:
     def nobody(self, e: NoEligibleTarget) -> Refused:
         """Say that nobody may answer, and when somebody may again; where only the request stands in the way, it is told so."""
         kinds = set(e.kinds.values())
-        if kinds == {"budget"}:
+        if "budget" in kinds and kinds <= {"budget", "asked", "fit", "context"}:
             return Refused(402, str(e), code="budget_exceeded", retry=False)
         if kinds == {"context"}:
             return Refused(400, str(e), code="context_length_exceeded", param="messages", retry=False)
@@ -231,7 +324,8 @@ class Gateway:
     def _routes(self) -> Starlette:
         async def not_found(request: Request, e: Exception) -> Response:
             assert isinstance(e, HTTPException)
-            known = ", ".join(sorted({r.path for r in routes} | set(self._edges)))
+            paths = {r.path for r in routes if not r.path.startswith("/admin/")} | set(self._edges)
+            known = ", ".join(sorted(paths))
             message = e.detail
             if e.status_code == 404:
                 message = f"nothing is at {request.url.path}; known: {known}"
@@ -260,6 +354,8 @@ class Gateway:
             ("GET", "/v1/stats", self.show_stats),
             ("GET", "/v1/traces", self.traces),
             ("GET", "/v1/traces/{id}", self.trace),
+            ("GET", "/openapi.json", self.openapi),
+            *self.admin.endpoints(),
         ]
         routes = [Route(path, _failing(endpoint), methods=[method]) for method, path, endpoint in endpoints]
 
@@ -280,24 +376,35 @@ class Gateway:
         """Send the page."""
         return Response(self._page, media_type="text/html; charset=utf-8", headers=self._page_headers)
 
+    async def openapi(self, _: Request) -> Response:
+        """Send the description of the API."""
+        return Response(await asyncio.to_thread(self._described), media_type="application/json")
+
+    def _described(self) -> bytes:
+        from fairlead.gateway.openapi import document
+
+        return document(self.faces)
+
     async def health(self, _: Request) -> Response:
         """Say that the process is up."""
-        return _json({"status": "ok", "version": VERSION})
+        return _json({"status": "ok", "version": VERSION, "config": self.config_digest})
 
     async def ready(self, _: Request) -> Response:
-        """Say whether requests can be answered: the store is open and not every target rests."""
+        """Say whether requests can be answered: the store is open, not every target rests, and nobody asked for a drain."""
         resting = {t.name: r for t in self.router.pool if (r := self.router.pool.health.resting(t.name)) > 0.0}
-        ready = self.opened and len(resting) < len(self.router.pool)
-        shown = {"status": "ready" if ready else "not ready", "resting_seconds": resting}
+        ready = self.opened and not self.draining and len(resting) < len(self.router.pool)
+        status = "draining" if self.draining else "ready" if ready else "not ready"
+        shown = {"status": status, "resting_seconds": resting, "config": self.config_digest}
         return _json(shown, status=200 if ready else 503)
 
     async def scrape(self, _: Request) -> Response:
         """Send the metrics."""
         return Response(await asyncio.to_thread(self.metrics.text), media_type=CONTENT_TYPE.decode())
 
-    async def models(self, _: Request) -> Response:
-        """List routes and targets in the shape of OpenAI's list of models."""
+    async def models(self, request: Request) -> Response:
+        """List the routes and targets that a caller may ask for, in the shape of OpenAI's list of models."""
         made = int(self.began)
+        caller: Caller | None = request.scope.get(CALLER)
         routes = [
             {"id": name, "object": "model", "created": made, "owned_by": "fairlead", "kind": "route"}
             for name in self.router.policies
@@ -306,11 +413,12 @@ class Gateway:
             {"id": t.name, "object": "model", "created": made, "owned_by": "fairlead", "kind": t.kind}
             for t in self.router.pool
         ]
-        return _json({"object": "list", "data": routes + targets})
+        listed = [m for m in routes + targets if caller is None or caller.may_ask(str(m["id"]), self.targets)]
+        return _json({"object": "list", "data": listed})
 
     async def feedback(self, request: Request) -> Response:
         """Take a judgement."""
-        body = await self._body(request)
+        body = await self.body(request)
         try:
             judgement = msgspec.json.decode(body, type=Judgement)
         except msgspec.ValidationError as e:
@@ -405,7 +513,7 @@ class Gateway:
         """Decide, without calling anybody or keeping anything."""
         headers = header_map(request.scope)
         caller = request.scope.get(CALLER)
-        asked = reading.read(await self._body(request), headers, self.router.serving, self.targets, caller)
+        asked = reading.read(await self.body(request), headers, self.router.serving, self.targets, caller)
         try:
             query, signals, decision = await self.router.consider(asked.query)
         except NoEligibleTarget as e:
@@ -419,8 +527,9 @@ class Gateway:
         if tenant is not None:
             shown["recent"] = [row for row in shown["recent"] if row["tenant"] == tenant]
         shown["version"] = VERSION
+        shown["config"] = self.config_digest
         shown["up_seconds"] = time.time() - self.began
-        shown["traces"] = router.store.count()
+        shown["traces"] = await asyncio.to_thread(router.store.count)
         shown["routes"] = [
             {
                 "name": name,
@@ -463,8 +572,22 @@ class Gateway:
         shown["explanation"] = explain(trace.query, trace.signals, trace.decision)
         return _json(shown)
 
-    async def _body(self, request: Request) -> bytes:
+    async def body(self, request: Request) -> bytes:
+        """Read a request's body. Raises `Refused`."""
         return await reading.read_body(request.receive, header_map(request.scope), self.settings.max_body_bytes)
+
+
+def _unlike(old: Config, new: Config) -> list[str]:
+    """Name what differs between two configs that a running process cannot change."""
+    pairs = [
+        (f"{part}.{field}", getattr(getattr(old.file, part), field), getattr(getattr(new.file, part), field))
+        for part, fields in (
+            ("gateway", ("host", "port", "workers", "shared")),
+            ("store", StoreConfig.__struct_fields__),
+        )
+        for field in fields
+    ]
+    return [name for name, a, b in pairs if a != b]
 
 
 def page() -> tuple[bytes, dict[str, str]]:

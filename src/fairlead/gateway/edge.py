@@ -21,10 +21,12 @@ from urllib.parse import quote
 
 from fairlead.actions.base import Passage
 from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
+from fairlead.gateway import limits
 from fairlead.gateway import read as reading
 from fairlead.gateway.faces.base import Face, Read, Writer
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.refusal import Headers, Refused, of_failure, respond
+from fairlead.ledger import Account
 from fairlead.plans.fallback import Fallback
 from fairlead.targets import wire
 from fairlead.types import Decision, Outcome, Query, Trace
@@ -41,6 +43,7 @@ HEADER: Final = 2000
 """Bytes of one header at most, of what a client may make long."""
 CLOSING_SECONDS: Final = 30.0
 """How long a client may take to let the end of its answer in."""
+_SOON: Final = (b"retry-after", b"1")
 _SSE: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
@@ -51,12 +54,26 @@ class Edge:
         self.gateway, self.face = gateway, face
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request."""
+        """Answer one request, unless too many are under way."""
+        gateway = self.gateway
+        if gateway.in_flight >= gateway.settings.max_in_flight:
+            refused = Refused(503, "too many requests are under way; try again", code="overloaded", headers=[_SOON])
+            gateway.metrics.refused.labels("503").inc()
+            await Exchange(send, self.face).refuse(refused)
+            return
+        gateway.in_flight += 1
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            gateway.in_flight -= 1
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         gateway, face = self.gateway, self.face
         router = gateway.router  # a reload may swap it: this request ends on what it began with
         exchange = Exchange(send, face)
+        exchange.config = gateway.config_digest.encode()
         try:
-            headers, caller = gateway.enter(scope)
+            headers, caller = await gateway.enter(scope)
             if scope["method"] != "POST":
                 raise Refused(
                     405, "only POST is answered here", code="method_not_allowed", headers=[(b"allow", b"POST")]
@@ -67,11 +84,19 @@ class Edge:
             asked = reading.query(
                 read, headers, router.serving, router.pool.by_name, caller, api=face.api, task=face.task
             )
+            exchange.query, exchange.stream = asked.query, asked.stream
+            if caller is not None:
+                if caller.vouches and caller.tenant is None and (tenant := asked.query.identity.tenant):
+                    caller = gateway.door.keyring.on_behalf(caller, tenant)
+                exchange.accounts = caller.accounts
+                if caller.limits is not None:
+                    exchange.admitted = await limits.admit(router.ledger, caller.limits, asked.query)
         except Refused as refused:
+            if isinstance(refused, limits.TooMany):
+                refused.headers += face.limits(refused.shown)
             gateway.metrics.refused.labels(str(refused.status)).inc()
             await exchange.refuse(refused)
             return
-        exchange.query, exchange.stream = asked.query, asked.stream
         task = asyncio.current_task()
         watcher = asyncio.ensure_future(watch(receive, task, exchange))
         try:
@@ -81,20 +106,24 @@ class Edge:
                 raise
             task.uncancel()
             # The router has kept what was called and spent until then.
-            trace = await router.store.get(exchange.query.id)
+            trace = exchange.trace = await router.store.get(exchange.query.id)
             if trace is not None:
                 gateway.note(trace, exchange, 499)
         finally:
             exchange.over = True
             watcher.cancel()
+            if exchange.admitted is not None:
+                exchange.admitted.end(exchange.trace, called=exchange.passage is not None)
 
     async def _answer(self, exchange: Exchange, router: Router) -> None:
         gateway, query = self.gateway, exchange.query
         sink = exchange.pass_on if exchange.stream else None
         try:
-            outcome, trace = await router.handle(query, sink=sink, begun=exchange.begin)
+            outcome, trace = await router.handle(query, sink=sink, begun=exchange.begin, accounts=exchange.accounts)
         except NoEligibleTarget as e:
             refused = gateway.nobody(e)
+            if refused.status == 402 and exchange.accounts and router.ledger is not None:
+                refused = limits.broke(router.ledger, exchange.accounts)
             if e.trace is not None:
                 gateway.note_refusal(e.trace)
                 refused.headers += told(e.trace.decision, query)
@@ -111,6 +140,7 @@ class Edge:
             refused = Refused(500, "the gateway failed; its log tells more", code="internal_error")
         else:
             exchange.over = True
+            exchange.trace = trace
             failure = outcome.error
             try:
                 # Whoever has stopped reading is not sent an error that would never arrive: uvicorn closes the connection.
@@ -156,6 +186,9 @@ class Exchange:
     """One request on its way: what is known of it so far, and what was sent."""
 
     __slots__ = (
+        "accounts",
+        "admitted",
+        "config",
         "dropped",
         "face",
         "first_byte",
@@ -168,6 +201,7 @@ class Exchange:
         "start",
         "stream",
         "streaming",
+        "trace",
         "writer",
     )
 
@@ -178,9 +212,16 @@ class Exchange:
     def __init__(self, send: Any, face: Face) -> None:
         self.send, self.face = send, face
         self.dropped = b""
+        self.config = b""
+        """Digest of the config that answers, also where another has taken its place meanwhile."""
         self.start = perf_counter()
         self.stream = self.streaming = self.gone = self.over = False
         self.passage: Passage | None = None
+        self.accounts: tuple[Account, ...] = ()
+        """Who pays."""
+        self.admitted: limits.Admitted | None = None
+        """What is held of its caller's limits."""
+        self.trace: Trace | None = None
         self.first_byte: float | None = None
 
     def begin(self, passage: Passage) -> None:
@@ -231,6 +272,8 @@ class Exchange:
             (b"x-fairlead-propensity", b"%.6g" % decision.propensity),
             (b"x-fairlead-overhead-ms", b"%.3f" % (1e3 * max(own, 0.0))),
         ]
+        if self.config:
+            out.append((b"x-fairlead-config", self.config))
         if target:
             out.append((b"x-fairlead-target", clean(target)))
         if trace is not None and trace.usd is not None:
@@ -243,6 +286,8 @@ class Exchange:
         if dropped:
             out.append((b"x-fairlead-dropped", dropped))
         out += self.face.headers(self.query)
+        if self.admitted is not None:
+            out += self.face.limits(self.admitted.shown())
         out += told(decision)
         for name, value in passage.tags.items():
             out.append((b"x-fairlead-tag-" + name.encode(), clean(value)))

@@ -143,7 +143,7 @@ def query(
         task: what is asked for.
 
     Raises:
-        Refused: 400 with the path of what is wrong; 404 for an unknown model.
+        Refused: 400 with the path of what is wrong; 404 for an unknown model; 403 for what the key does not allow.
     """
     fields, messages = read.fields, read.messages
     field = ""
@@ -183,6 +183,7 @@ def query(
         identity = Identity(user=user)
     if caller is not None:
         identity = known_as(identity, caller)
+        constraints = _allowed(route, constraints, targets, caller)
     made = Query(
         id=new_id(),
         messages=messages,
@@ -207,6 +208,21 @@ def known_as(identity: Identity, caller: Caller) -> Identity:
         user=caller.user or identity.user,
         roles=tuple(dict.fromkeys((*caller.roles, *identity.roles))),
     )
+
+
+def _allowed(route: str, constraints: Constraints, targets: Collection[str], caller: Caller) -> Constraints:
+    """Keep a request to the routes and targets that its key allows. Raises `Refused` (403)."""
+    if not caller.may_ask(route, targets):
+        text = f"this key may not ask for {route!r}; GET /v1/models lists what it may ask for"
+        raise Refused(403, text, code="route_not_allowed", param="model", retry=False)
+    if caller.targets is None:
+        return constraints
+    wanted = constraints.allow
+    allow = tuple(sorted(caller.targets)) if wanted is None else tuple(n for n in wanted if n in caller.targets)
+    if not allow:
+        text = "this key allows none of the targets that the request allows"
+        raise Refused(403, text, code="target_not_allowed", param="allow", retry=False)
+    return msgspec.structs.replace(constraints, allow=allow)
 
 
 def _roles(said: bytes | None, caller: Caller | None) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ failure                   status  why
 bad_request               400     the target says that the request is wrong
 context_too_long          400     code ``context_length_exceeded``
 blocked                   403     a guard or rule said no; code ``blocked``
-budget                    402     the query's own spend is used up
+budget                    402     the query's own spend, or what its key, team or tenant may spend, is used up; 503 if nobody can say, since the
+                                  store is gone
 rate_limited              429     with the target's Retry-After
 auth, not_found           502     the operator's key or model name is wrong, not the client's
 malformed, broken_stream  502     the target broke off or sent nonsense
@@ -87,6 +88,8 @@ def of_failure(failure: Failure) -> Refused:
     after = failure.retry_after_seconds
     if after is not None:
         headers.append((b"retry-after", str(math.ceil(after)).encode()))
+    if failure.kind == "budget" and failure.status == 503:  # not spent: nobody can say what is left
+        return Refused(503, failure.message, code="ledger_unavailable", headers=headers)
     if failure.kind == "unavailable" and (failure.status == 503 or after is not None):
         status = 503
     return Refused(status, failure.message or failure.kind, code=code, type=type, retry=retry, headers=headers)

@@ -1,7 +1,7 @@
-"""A gateway on a socket: uvicorn with uvloop and httptools, one worker.
+"""A gateway on a socket: uvicorn with uvloop and httptools, one process (several: `workers.py`).
 
 On SIGTERM or SIGINT no new connection is taken, requests under way get `drain_seconds` to end, then what was learned and traced is
-written and the process ends with status 0.
+written and the process ends with status 0. On SIGHUP the config is read again.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
 
-from fairlead.errors import ConfigError
+from fairlead.errors import ConfigError, FairleadError
+
+log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -29,6 +32,7 @@ class Server(uvicorn.Server):
         port: 0 takes a free one.
         drain_seconds: how long requests under way may take after a stop was asked for.
         ready: told the address once connections are taken.
+        reload: called on SIGHUP.
     """
 
     def __init__(
@@ -39,7 +43,10 @@ class Server(uvicorn.Server):
         port: int,
         drain_seconds: float = 10.0,
         ready: Callable[[str], None] | None = None,
+        reload: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
+        self.reload = reload
+        self._reloading: set[asyncio.Task[None]] = set()
         super().__init__(
             uvicorn.Config(
                 app,
@@ -101,11 +108,30 @@ class Server(uvicorn.Server):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.handle_exit, number, None)
                 stops.append(number)
+        if self.reload is not None:
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
+                loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+                stops.append(signal.SIGHUP)
         try:
             await self.serve(sockets=[opened])
         finally:
             for number in stops:
                 loop.remove_signal_handler(number)
+
+    def _hung_up(self) -> None:
+        task = asyncio.ensure_future(self._reload())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+
+    async def _reload(self) -> None:
+        assert self.reload is not None
+        try:
+            await self.reload()
+        except FairleadError as e:
+            log.error("the config was not reloaded, and the live one serves on: %s", e)
+        except Exception:
+            # The wall of a reload: whatever it stumbles over, what is live serves on.
+            log.exception("the config was not reloaded, and the live one serves on")
 
     async def __aenter__(self) -> Self:
         """Serve in the background; for tests and for embedding."""

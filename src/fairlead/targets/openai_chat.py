@@ -8,23 +8,29 @@ Nothing is passed on before the first event that carries something (text, a tool
 after its greeting can still be replaced. Once something is out, a break is a failure of kind ``broken_stream``.
 
 `first_entropy` is taken over the reported alternatives of the first token, with the remaining mass as one bucket: a lower bound.
-Token counts are the upstream's; where it reports none, `tokens` and `usd` are None, never guessed.
+Token counts are the upstream's; where it reports none, `tokens` and `usd` are None, never guessed. Some count differently, and say so by their
+fields: DeepSeek reports cache hits beside the details, Groq inside ``x_groq``, xAI leaves reasoning out of the completion (the total
+tells). Where a provider states what it charged, that is the cost.
 
-Cost: about 10 µs a call and 4 µs a streamed event beside the network client's own.
+What differs between providers stands in `fairlead.targets.providers`. Extension fields of the pivot that an upstream does not know are taken
+out of the request and told. Thinking comes back as ``reasoning_content`` whatever it is called there (``reasoning``; Mistral's parts).
+
+Cost: about 11 µs a call and 4 µs a streamed event beside the network client's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
-from fairlead.errors import TargetError
+from fairlead.errors import ConfigError, TargetError, suggest
 from fairlead.secret import checked, reveal
-from fairlead.targets import sse, upstream, wire
+from fairlead.targets import providers, sse, upstream, wire
 from fairlead.targets.base import UNKNOWN, Driver
 from fairlead.types import Call, Failure, Outcome, Part, Profile, Query, Sink, Tokens
 
@@ -37,16 +43,17 @@ class OpenAIChat(Driver):
     Args:
         name: what routes and traces call it.
         model: what the upstream calls it.
-        base_url: up to and with the version, such as ``https://host/v1``.
+        provider: whose server it is (see `fairlead.targets.providers`); None: as the host of `base_url` says, else a server of open models.
+        base_url: up to and with the version, such as ``https://host/v1``; None: the provider's, or OpenAI's.
         api_key: a reference, ``${NAME}``; None sends no key.
         profile: what is known about it.
         timeout_seconds: for one call, first byte to last.
         headers: sent with each call; values may be references too. Those that carry credentials must be.
-        stream_usage: ask for token counts in streams. Turn off for a server that refuses ``stream_options``.
+        stream_usage: ask for token counts in streams; None: as the provider. Turn off for a server that refuses ``stream_options``.
         proxies_from_env: use ``HTTPS_PROXY`` and its kin.
 
     Raises:
-        ConfigError: for a key that is written out, or a base_url that is not http(s).
+        ConfigError: for a key that is written out, a base_url that is not http(s), or a provider that needs one and has none.
     """
 
     remote: ClassVar[bool] = True
@@ -61,17 +68,19 @@ class OpenAIChat(Driver):
         *,
         name: str,
         model: str,
-        base_url: str = "https://api.openai.com/v1",
+        provider: providers.Name | None = None,
+        base_url: str | None = None,
         api_key: str | None = None,
         profile: Profile = UNKNOWN,
         timeout_seconds: float = 600.0,
         headers: dict[str, str] | None = None,
-        stream_usage: bool = True,
+        stream_usage: bool | None = None,
         proxies_from_env: bool = False,
     ) -> None:
         self.name = name
         self.model = model
-        self.base_url = upstream.check_url(base_url)
+        self.provider = provider
+        self.base_url = upstream.check_url(_address(provider, base_url))
         self.api_key = checked(api_key, path="$.api_key")
         self.profile = profile
         self.timeout_seconds = timeout_seconds
@@ -80,6 +89,7 @@ class OpenAIChat(Driver):
         self.proxies_from_env = proxies_from_env
         self._secrets: tuple[str, ...] = ()
         self._headers: dict[str, str] = {}
+        self._provider = providers.known(provider, self.base_url)[1]
         self._upstream: upstream.Upstream | None = None
 
     async def start(self) -> None:
@@ -104,85 +114,198 @@ class OpenAIChat(Driver):
         if self._upstream is None:
             raise TargetError(Failure(kind="internal", message=f"{self.name} is not started; await start() first"))
         url = self.base_url.rstrip("/") + "/chat/completions"
-        body = self._body(call, query, streaming=sink is not None)
+        fields, dropped = request(
+            call, query, model=self.model, provider=self._provider, streaming=sink is not None, usage=self.stream_usage
+        )
+        line = Line(self._upstream, url, self._headers, self._secrets, self._provider)
+        return await line.ask(fields, query, dropped, sink)
+
+
+def _address(provider: str | None, base_url: str | None) -> str:
+    if base_url is not None:
+        return base_url
+    if provider is not None and provider not in providers.PROVIDERS:
+        raise ConfigError(
+            f"there is no provider {provider!r}; {suggest(provider, providers.PROVIDERS)}", path="$.provider"
+        )
+    address = providers.PROVIDERS[provider or "openai"].base_url
+    if address is None:
+        raise ConfigError(f"{provider} has no address of its own; write it as base_url", path="$.base_url")
+    return address
+
+
+def request(
+    call: Call, query: Query, *, model: str, provider: providers.Provider, streaming: bool, usage: bool | None = None
+) -> tuple[dict[str, Raw], tuple[str, ...]]:
+    """Return (the fields to send, what was left out). `usage`: whether to ask for token counts in a stream; None: as the provider.
+
+    Raises:
+        TargetError: ``bad_request``, if the request is not in OpenAI's format.
+    """
+    fields = wire.fields(call, query)
+    dropped = providers.fit(fields, provider)
+    fields["model"] = Raw(msgspec.json.encode(model))
+    if not streaming:
+        fields.pop("stream", None)
+        fields.pop("stream_options", None)
+        return fields, dropped
+    fields["stream"] = Raw(b"true")
+    if not (provider.stream_usage if usage is None else usage):
+        if not provider.stream_usage:
+            fields.pop("stream_options", None)
+        return fields, dropped
+    options: dict[str, Any] = {}
+    if (raw := fields.get("stream_options")) is not None:
+        try:
+            options = msgspec.json.decode(raw, type=dict[str, Any] | None) or {}
+        except msgspec.ValidationError as e:
+            failure = Failure(kind="bad_request", message="stream_options must be an object")
+            raise TargetError(failure) from e
+    fields["stream_options"] = Raw(msgspec.json.encode({**options, "include_usage": True}))
+    return fields, dropped
+
+
+class Line(NamedTuple):
+    """Where one call goes, and by whose leave: what drivers of this format share."""
+
+    upstream: upstream.Upstream
+    url: str
+    headers: dict[str, str]
+    secrets: tuple[str, ...]
+    provider: providers.Provider
+
+    async def ask(self, fields: dict[str, Raw], query: Query, dropped: tuple[str, ...], sink: Sink | None) -> Outcome:
+        """Send a request and read its answer. `dropped` is told in the outcome, and before the first event of a stream.
+
+        Raises:
+            TargetError: with a typed failure.
+        """
+        body = msgspec.json.encode(fields)
         start = perf_counter()
         if sink is None:
-            reply = await self._upstream.post(url, self._headers, body)
+            reply = await self.upstream.post(self.url, self.headers, body)
             if reply.status != 200:
-                raise TargetError(upstream.refusal(*reply, *self._secrets))
-            return read(reply.body, id=query.id, secrets=self._secrets)
-        async with self._upstream.stream(url, self._headers, body) as streaming:
+                raise TargetError(refusal(*reply, *self.secrets))
+            outcome = read(reply.body, id=query.id, secrets=self.secrets, cost=self.provider.cost)
+            return replace(outcome, dropped=dropped) if dropped else outcome
+        told = wire.dropped(dropped)
+        asked = wire.wants_usage(query.body)
+        async with self.upstream.stream(self.url, self.headers, body) as streaming:
             if streaming.status != 200:
                 head = await streaming.head()
-                raise TargetError(upstream.refusal(streaming.status, streaming.headers, head, *self._secrets))
+                raise TargetError(refusal(streaming.status, streaming.headers, head, *self.secrets))
             if "json" in streaming.headers.get("Content-Type", ""):
                 # Some servers cannot stream and answer whole; some report errors with status 200.
-                outcome = read(await streaming.whole(), id=query.id, secrets=self._secrets)
-                await sink(
-                    wire.chunks(outcome, id=query.id, created=_created(outcome), include_usage=self._asked(query))
-                )
-                return outcome
-            reader = StreamReader(id=query.id, pass_usage=self._asked(query), start=start, secrets=self._secrets)
+                outcome = read(await streaming.whole(), id=query.id, secrets=self.secrets, cost=self.provider.cost)
+                await sink(told + wire.chunks(outcome, id=query.id, created=_created(outcome), include_usage=asked))
+                return replace(outcome, dropped=dropped) if dropped else outcome
+            reader = StreamReader(
+                id=query.id, pass_usage=asked, start=start, secrets=self.secrets, cost=self.provider.cost
+            )
             async for chunk in streaming.chunks():
                 if events := reader.feed(chunk):
-                    await sink(events)
+                    await sink(told + events)
+                    told = b""
                 if reader.done:
                     break
             if events := reader.close():
-                await sink(events)
+                await sink(told + events)
             await streaming.drain()
-            return reader.outcome()
+            outcome = reader.outcome()
+            return replace(outcome, dropped=dropped) if dropped else outcome
 
-    def _asked(self, query: Query) -> bool:
-        return wire.wants_usage(query.body)
 
-    def _body(self, call: Call, query: Query, *, streaming: bool) -> bytes:
-        fields = wire.fields(call, query)
-        fields["model"] = Raw(msgspec.json.encode(self.model))
-        if streaming:
-            fields["stream"] = Raw(b"true")
-            if self.stream_usage:
-                options: dict[str, Any] = {}
-                if (raw := fields.get("stream_options")) is not None:
-                    try:
-                        options = msgspec.json.decode(raw, type=dict[str, Any] | None) or {}
-                    except msgspec.ValidationError as e:
-                        failure = Failure(kind="bad_request", message="stream_options must be an object")
-                        raise TargetError(failure) from e
-                fields["stream_options"] = Raw(msgspec.json.encode({**options, "include_usage": True}))
-        else:
-            fields.pop("stream", None)
-            fields.pop("stream_options", None)
-        return msgspec.json.encode(fields)
+def refusal(status: int, headers: Mapping[str, str], body: bytes, *secrets: str) -> Failure:
+    """Turn an error reply into a typed failure. A prompt that the provider's filter stopped is ``blocked``, by what it names (Azure does)."""
+    failure = upstream.refusal(status, headers, body, *secrets)
+    if failure.kind != "bad_request" or b"content_filter" not in body:
+        return failure
+    try:
+        error = msgspec.json.decode(body, type=_Refused).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return failure
+    if error.code != "content_filter":
+        return failure
+    inner = error.innererror or {}
+    results = inner.get("content_filter_result") or inner.get("content_filter_results")
+    named = results.items() if isinstance(results, dict) else ()
+    found = [name for name, r in named if isinstance(r, dict) and (r.get("filtered") or r.get("detected"))]
+    why = f" ({', '.join(found)})" if found else ""
+    return replace(failure, kind="blocked", message=failure.message + why)
+
+
+class _Filtered(Struct):
+    code: Any = None
+    innererror: dict[str, Any] | None = None
+
+
+class _Refused(Struct):
+    error: _Filtered
 
 
 # ------------------------------------------------------------------------------------- what is read of a reply, and how
 
 
-class _Cached(Struct):
+class _Prompt(Struct):
     cached_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
 
 
-class _Reasoning(Struct):
+class _Answer(Struct):
     reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
 
 
 class _Usage(Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: _Cached | None = None
-    completion_tokens_details: _Reasoning | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _Prompt | None = None
+    completion_tokens_details: _Answer | None = None
+    prompt_cache_hit_tokens: int | None = None
+    cost: Any = None
+    cost_in_usd_ticks: Any = None
+    is_byok: bool | None = None
+    cost_details: Any = None
 
     def tokens(self) -> Tokens | None:
         if self.prompt_tokens is None or self.completion_tokens is None:
             return None
-        cached, reasoning = self.prompt_tokens_details, self.completion_tokens_details
+        prompt, answer = self.prompt_tokens_details or _NO_PROMPT, self.completion_tokens_details or _NO_ANSWER
+        output, reasoning = self.completion_tokens, answer.reasoning_tokens or 0
+        if reasoning and self.total_tokens == self.prompt_tokens + output + reasoning:
+            output += reasoning  # it is counted beside the completion, not in it
+        cached = prompt.cached_tokens
         return Tokens(
             input=self.prompt_tokens,
-            cached_input=(cached.cached_tokens or 0) if cached is not None else 0,
-            output=self.completion_tokens,
-            reasoning=(reasoning.reasoning_tokens or 0) if reasoning is not None else 0,
+            cached_input=(self.prompt_cache_hit_tokens if cached is None else cached) or 0,
+            output=output,
+            reasoning=reasoning,
+            cache_write=prompt.cache_creation_tokens or prompt.cache_write_tokens or 0,
+            audio_input=prompt.audio_tokens or 0,
+            image_input=prompt.image_tokens or 0,
+            audio_output=answer.audio_tokens or 0,
         )
+
+    def usd(self, field: str) -> float | None:
+        """What the provider says that it charged; with a key of one's own to a provider behind it, what that one charges too."""
+        said = getattr(self, field)
+        if not isinstance(said, int | float) or isinstance(said, bool) or said < 0:
+            return None
+        if field == "cost_in_usd_ticks":
+            return said / 1e10
+        if not self.is_byok:
+            return float(said)
+        behind = self.cost_details.get("upstream_inference_cost") if isinstance(self.cost_details, dict) else None
+        # What the provider behind charges is not known then, so neither is the sum.
+        return float(said + behind) if isinstance(behind, int | float) else None
+
+
+_NO_PROMPT: Final = _Prompt()
+_NO_ANSWER: Final = _Answer()
 
 
 class _Top(Struct):
@@ -216,6 +339,8 @@ class _Message(Struct):
     content: str | tuple[Part, ...] | None = None
     refusal: str | None = None
     tool_calls: Raw = wire.NULL
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class _Choice(Struct):
@@ -231,12 +356,22 @@ class _Completion(Struct):
     error: Raw = wire.NULL
 
 
+class _Piece(Struct):
+    type: str = "text"
+    text: str = ""
+
+
 class _Delta(Struct):
-    content: str | None = None
+    content: str | list[_Piece] | None = None
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its thinking is written in another way than ``reasoning_content``."""
+        return isinstance(self.content, list) or (bool(self.reasoning) and not self.reasoning_content)
 
 
 class _ChunkChoice(Struct):
@@ -246,11 +381,16 @@ class _ChunkChoice(Struct):
     logprobs: _Logprobs | None = None
 
 
+class _Groq(Struct):
+    usage: _Usage | None = None
+
+
 class _Chunk(Struct):
     id: str | None = None
     choices: list[_ChunkChoice] = []
     model: str | None = None
     usage: _Usage | None = None
+    x_groq: _Groq | None = None
     error: Raw = wire.NULL
 
 
@@ -259,8 +399,8 @@ _chunk = msgspec.json.Decoder(_Chunk)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
-def read(body: bytes, *, id: str, secrets: Sequence[str] = ()) -> Outcome:
-    """Read a whole reply.
+def read(body: bytes, *, id: str, secrets: Sequence[str] = (), cost: str | None = None) -> Outcome:
+    """Read a whole reply. `cost`: the field of its usage that holds what was charged, if one does.
 
     Raises:
         TargetError: ``malformed`` if it is not a completion; the upstream's own error if it holds one.
@@ -278,13 +418,18 @@ def read(body: bytes, *, id: str, secrets: Sequence[str] = ()) -> Outcome:
     fields["id"] = Raw(msgspec.json.encode(id))
     said = choice.message
     content = said.content
-    text = content if isinstance(content, str) else "\n".join(p.text for p in content or () if p.text)
+    parts = () if isinstance(content, str) else content or ()
+    text = content if isinstance(content, str) else "\n".join(p.text for p in parts if p.text)
+    if any(p.type == "thinking" for p in parts) or (said.reasoning and not said.reasoning_content):
+        fields["choices"] = _plain(fields["choices"], "message")
+    usage = completion.usage
     logprobs = choice.logprobs.content if choice.logprobs is not None else None
     calls = bytes(said.tool_calls)
     return Outcome(
         text=text or said.refusal or "",
         model=completion.model or "",
-        tokens=completion.usage.tokens() if completion.usage is not None else None,
+        tokens=usage.tokens() if usage is not None else None,
+        usd=usage.usd(cost) if usage is not None and cost is not None else None,
         logprobs=tuple(t.logprob for t in logprobs) if logprobs is not None else None,
         first_entropy=_first_entropy(logprobs[0]) if logprobs else None,
         finish=_finish(choice.finish_reason, bool(said.refusal)),
@@ -300,11 +445,20 @@ class StreamReader:
         TargetError: from `feed` and `close`: the upstream's own error, a malformed chunk, or a stream that stops too early.
     """
 
-    def __init__(self, *, id: str, pass_usage: bool, start: float = 0.0, secrets: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        id: str,
+        pass_usage: bool,
+        start: float = 0.0,
+        secrets: Sequence[str] = (),
+        cost: str | None = None,
+    ) -> None:
         self.id = id
         self.pass_usage = pass_usage
         self.start = start
         self.secrets = secrets
+        self.cost = cost
         self.done = False
         self._framer = sse.Framer()
         self._new_id = msgspec.json.encode(id)
@@ -320,6 +474,7 @@ class StreamReader:
         self._finish = ""
         self._model = ""
         self._tokens: Tokens | None = None
+        self._usd: float | None = None
         self._first_seconds: float | None = None
 
     def feed(self, read: bytes) -> bytes:
@@ -368,6 +523,7 @@ class StreamReader:
             text="".join(self._text) or "".join(self._refusal),
             model=self._model,
             tokens=self._tokens,
+            usd=self._usd,
             first_token_seconds=self._first_seconds,
             logprobs=tuple(self._logprobs) if self._logprobs is not None else None,
             first_entropy=self._first_entropy,
@@ -392,14 +548,23 @@ class StreamReader:
                 raise TargetError(Failure(kind="malformed", message=message)) from e
             if bytes(chunk.error) != b"null":
                 raise TargetError(_reported(bytes(chunk.error), self.secrets))
-            if chunk.usage is not None:
-                self._tokens = chunk.usage.tokens() or self._tokens
-                if not chunk.choices and not self.pass_usage:
+            usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
+            if usage is not None:
+                # Each report is of the whole call: the last one counts, nothing is added up.
+                self._tokens = usage.tokens() or self._tokens
+                if self.cost is not None:
+                    self._usd = usage.usd(self.cost)
+                if not chunk.choices and chunk.usage is not None and not self.pass_usage:
                     continue
             if chunk.model:
                 self._model = chunk.model
+            foreign = False
             for choice in chunk.choices:
-                self._read(choice)
+                foreign = self._read(choice) or foreign
+            if foreign:
+                fields = _fields.decode(data)
+                fields["choices"] = _plain(fields["choices"], "delta")
+                data = msgspec.json.encode(fields)
             out.append(self._renamed(chunk.id, data))
         if not out:
             return b""
@@ -411,21 +576,25 @@ class StreamReader:
             self._held = []
         return b"".join(out)
 
-    def _read(self, choice: _ChunkChoice) -> None:
+    def _read(self, choice: _ChunkChoice) -> bool:
+        """Take what a chunk says of a choice; return whether its thinking has to be written in our way."""
         delta = choice.delta
         if choice.finish_reason:
             self._begun = True
             if choice.index == 0:
                 self._finish = choice.finish_reason
         if delta is None:
-            return
+            return False
+        foreign = delta.foreign
         if delta.content or delta.tool_calls or delta.refusal or delta.reasoning_content or delta.reasoning:
             if self._first_seconds is None:
                 self._first_seconds = perf_counter() - self.start
             self._begun = True
         if choice.index != 0:
-            return
-        if delta.content:
+            return foreign
+        if isinstance(delta.content, list):
+            self._text += [p.text for p in delta.content]
+        elif delta.content:
             self._text.append(delta.content)
         if delta.refusal:
             self._refusal.append(delta.refusal)
@@ -448,6 +617,7 @@ class StreamReader:
             if part.function is not None and call.function is not None:
                 call.function.name = call.function.name or part.function.name
                 call.function.arguments = (call.function.arguments or "") + (part.function.arguments or "")
+        return foreign
 
     def _renamed(self, theirs: str | None, data: bytes) -> bytes:
         """Return the event with our id.
@@ -467,6 +637,26 @@ class StreamReader:
             fields["id"] = Raw(self._new_id)
             renamed = msgspec.json.encode(fields)
         return b"data: " + renamed.replace(b"\n", b" ") + b"\n\n"
+
+
+def _plain(choices: Raw, where: str) -> Raw:
+    """Write the thinking in choices as ``reasoning_content``; texts that stood in parts become one text."""
+    out = msgspec.json.decode(choices)
+    for choice in out:
+        said = choice.get(where)
+        if not isinstance(said, dict):
+            continue
+        thought = said.get("reasoning_content") or said.get("reasoning")
+        content = said.get("content")
+        if isinstance(content, list):
+            said["content"] = "".join(p.get("text") or "" for p in content)
+            thinking = [p.get("thinking") for p in content if p.get("type") == "thinking"]
+            thought = thought or "".join(
+                t if isinstance(t, str) else "".join(p.get("text") or "" for p in t or ()) for t in thinking
+            )
+        if isinstance(thought, str) and thought:
+            said["reasoning_content"] = thought
+    return Raw(msgspec.json.encode(out))
 
 
 def _finish(reason: str | None, refused: bool) -> str:

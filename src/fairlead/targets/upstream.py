@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from fairlead.errors import ConfigError, TargetError
 from fairlead.secret import checked, redact, reveal
@@ -41,6 +42,7 @@ _TOO_LONG: Final = (
     "exceeds the available context size",
     "prompt is too long",
     "input is too long",
+    "too many input tokens",
 )
 
 
@@ -134,8 +136,8 @@ class Upstream:
             session, self._session = self._session, None
             await session.close()
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Send `body`, wait for the whole reply.
+    async def post(self, url: str | URL, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Send `body`, wait for the whole reply. A `URL` made with ``encoded=True`` goes out as it is, for whom its spelling is signed.
 
         Raises:
             TargetError: ``unavailable`` if the upstream cannot be reached or hangs up.
@@ -147,7 +149,7 @@ class Upstream:
             response.close()
 
     @asynccontextmanager
-    async def stream(self, url: str, headers: Mapping[str, str], body: bytes) -> AsyncIterator[Streaming]:
+    async def stream(self, url: str | URL, headers: Mapping[str, str], body: bytes) -> AsyncIterator[Streaming]:
         """Send `body`; hand out the reply once its head is here. Leaving the block early closes the connection.
 
         Raises:
@@ -160,7 +162,7 @@ class Upstream:
             # Gives the connection back if the reply was read to its end (it is then detached), and closes it if not.
             response.close()
 
-    async def _send(self, url: str, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
+    async def _send(self, url: str | URL, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
         """Send `body`; return the reply once its head is here."""
         if self._session is None:
             raise TargetError(Failure(kind="internal", message="the driver is not started; await start() first"))

@@ -101,6 +101,8 @@ class Choice(Struct, frozen=True, kw_only=True):
 
     text: str = ""
     reasoning: str = ""
+    thinking_blocks: tuple[dict[str, Any], ...] = ()
+    """Signed thinking, each block with its driver's mark (see `fairlead.targets.signed`)."""
     tool_calls: Raw | None = None
     finish: str = "stop"
     logprobs: tuple[dict[str, Any], ...] | None = None
@@ -163,6 +165,8 @@ def _choice(index: int, choice: Choice) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": None if empty else choice.text}
     if choice.reasoning:
         message["reasoning_content"] = choice.reasoning
+    if choice.thinking_blocks:
+        message["thinking_blocks"] = choice.thinking_blocks
     if choice.tool_calls is not None:
         message["tool_calls"] = choice.tool_calls
     logprobs = None if choice.logprobs is None else {"content": choice.logprobs}

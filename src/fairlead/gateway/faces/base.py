@@ -9,10 +9,12 @@ A face's errors: `Refused` with the path of what is wrong, as the client wrote i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Raw, Struct
 
+from fairlead.gateway.limits import Shown, openai
 from fairlead.gateway.refusal import Headers, Refused
 from fairlead.types import Message, Outcome, Query, Task, Trace
 
@@ -80,6 +82,10 @@ class Face(ABC):
     def headers(self, query: Query) -> Headers:
         """Return further headers of an answer, such as ``request-id``."""
         return []
+
+    def limits(self, shown: Sequence[Shown]) -> Headers:
+        """Write how much is left of a caller's limits: under OpenAI's names, unless a face has its own."""
+        return openai(shown)
 
     async def keep(self, query: Query, read: Read, outcome: Outcome, trace: Trace) -> None:
         """Store what a later request may refer to, before the answer's last byte goes out. Not called for failures.

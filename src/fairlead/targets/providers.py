@@ -1,0 +1,198 @@
+"""Providers and servers that speak OpenAI's chat format, and where each differs: data, read by `fairlead.targets.openai_chat`.
+
+What differs: which of the pivot's extension fields an upstream takes, how it calls the limit on output, whether it may be asked for token counts in
+a stream, and where it states a cost. What a reply holds is read alike whoever sent it (`reasoning` or `reasoning_content`, DeepSeek's
+``prompt_cache_hit_tokens``, Groq's ``x_groq``, xAI's reasoning beside the completion): its fields say which it is. As of November 2026, by the
+providers' own reference pages. An unknown server is taken for one of those that run open models: they know `top_k` and skip what they do not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Raw, Struct
+
+from fairlead.errors import TargetError
+from fairlead.targets import signed
+from fairlead.types import Failure
+
+Name = Literal[
+    "openai",
+    "azure",
+    "openrouter",
+    "groq",
+    "together",
+    "mistral",
+    "deepseek",
+    "xai",
+    "fireworks",
+    "ollama",
+    "vllm",
+    "sglang",
+    "llamacpp",
+    "lmstudio",
+]
+Field = Literal["cache_control", "is_error", "file_url", "reasoning_content", "thinking", "thinking_blocks", "top_k"]
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """How one upstream differs from OpenAI's format with the pivot's extension fields."""
+
+    base_url: str | None = None
+    key: str | None = None
+    """The environment variable in which its key usually stands. Told in the docs, never read by itself."""
+    takes: frozenset[Field] = frozenset()
+    """Extension fields that are sent to it; the others are taken out and told."""
+    limit: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """The one name of the limit on output that it knows; None: both."""
+    stream_usage: bool = True
+    """Whether it may be asked for token counts in a stream. Mistral counts unasked, and answers 422 to the question."""
+    file_urls: Literal["file_data"] | None = None
+    """The field of a file where it takes an address."""
+    cost: Literal["cost", "cost_in_usd_ticks"] | None = None
+    """The field of its usage that holds what it charged: USD, or xAI's ten-billionths of one."""
+
+
+_OPEN: Final[frozenset[Field]] = frozenset({"top_k", "reasoning_content"})
+_TOP_K: Final[frozenset[Field]] = frozenset({"top_k"})
+
+UNKNOWN: Final = Provider(takes=_OPEN)
+
+PROVIDERS: Final[dict[str, Provider]] = {
+    "openai": Provider(base_url="https://api.openai.com/v1", key="OPENAI_API_KEY", limit="max_completion_tokens"),
+    "azure": Provider(key="AZURE_OPENAI_API_KEY", limit="max_completion_tokens"),
+    "openrouter": Provider(
+        base_url="https://openrouter.ai/api/v1",
+        key="OPENROUTER_API_KEY",
+        takes=frozenset({"top_k", "cache_control", "reasoning_content", "file_url"}),
+        file_urls="file_data",
+        cost="cost",
+    ),
+    "groq": Provider(base_url="https://api.groq.com/openai/v1", key="GROQ_API_KEY"),
+    "together": Provider(
+        base_url="https://api.together.xyz/v1", key="TOGETHER_API_KEY", takes=_TOP_K, limit="max_tokens"
+    ),
+    "mistral": Provider(
+        base_url="https://api.mistral.ai/v1", key="MISTRAL_API_KEY", limit="max_tokens", stream_usage=False
+    ),
+    "deepseek": Provider(
+        base_url="https://api.deepseek.com/v1",
+        key="DEEPSEEK_API_KEY",
+        takes=frozenset({"thinking", "reasoning_content"}),
+        limit="max_tokens",
+    ),
+    "xai": Provider(base_url="https://api.x.ai/v1", key="XAI_API_KEY", cost="cost_in_usd_ticks"),
+    "fireworks": Provider(
+        base_url="https://api.fireworks.ai/inference/v1", key="FIREWORKS_API_KEY", takes=_OPEN, limit="max_tokens"
+    ),
+    "ollama": Provider(base_url="http://127.0.0.1:11434/v1", limit="max_tokens"),
+    "vllm": Provider(base_url="http://127.0.0.1:8000/v1", takes=_OPEN),
+    "sglang": Provider(base_url="http://127.0.0.1:30000/v1", takes=_OPEN),
+    "llamacpp": Provider(base_url="http://127.0.0.1:8080/v1", takes=_OPEN, limit="max_tokens"),
+    "lmstudio": Provider(base_url="http://127.0.0.1:1234/v1", takes=_TOP_K, limit="max_tokens"),
+}
+_HOSTS: Final = {
+    host: name
+    for name, p in PROVIDERS.items()
+    if p.base_url is not None and (host := urlsplit(p.base_url).hostname) not in (None, "127.0.0.1")
+}
+
+
+def known(name: str | None, base_url: str) -> tuple[str, Provider]:
+    """Return (name, provider): the one called `name`, else the one whose host `base_url` names, else ("", `UNKNOWN`)."""
+    name = name or _HOSTS.get(urlsplit(base_url).hostname or "", "")
+    return name, PROVIDERS.get(name, UNKNOWN)
+
+
+# ---------------------------------------------------------------------------------------------- what an upstream takes
+
+_REQUEST: Final[frozenset[str]] = frozenset({"thinking", "top_k", "cache_control"})
+"""Extension fields that stand at the top of a request."""
+_INSIDE: Final[tuple[Field, ...]] = ("cache_control", "thinking_blocks", "reasoning_content", "is_error", "file_url")
+"""Those that stand in messages; `cache_control` also in tools."""
+_MARKS: Final = {name: b'"' + name.encode() + b'"' for name in _INSIDE}
+
+
+def fit(fields: dict[str, Raw], provider: Provider) -> tuple[str, ...]:
+    """Take out of a request, in place, the extension fields that `provider` does not know; return what was left out.
+
+    Messages and tools are decoded only where their bytes hold one of the names. About 1 µs for a request without any.
+
+    Raises:
+        TargetError: ``bad_request``, if a message would be empty without a file that it names by address.
+    """
+    dropped: list[str] = []
+    limit = provider.limit
+    if limit is not None:
+        other = "max_tokens" if limit == "max_completion_tokens" else "max_completion_tokens"
+        if other in fields:
+            said = fields.pop(other)
+            fields.setdefault(limit, said)
+    takes = provider.takes
+    if not _REQUEST.isdisjoint(fields):
+        for name in ("thinking", "top_k", "cache_control"):
+            if name in fields and name not in takes and bytes(fields.pop(name)).strip() != b"null":
+                dropped.append(name)
+    raw = fields.get("messages")
+    if raw is not None:
+        data = bytes(raw)
+        found = [f for f in _INSIDE if _MARKS[f] in data and (f not in takes or f == "file_url")]
+        if found:
+            fields["messages"] = _messages(data, frozenset(found), provider, dropped)
+    raw = fields.get("tools")
+    if raw is not None and "cache_control" not in takes and b'"cache_control"' in bytes(raw):
+        fields["tools"] = _tools(bytes(raw), dropped)
+    return tuple(dict.fromkeys(dropped))
+
+
+def _tools(data: bytes, dropped: list[str]) -> Raw:
+    tools = msgspec.json.decode(data)
+    for i, tool in enumerate(tools if isinstance(tools, list) else ()):
+        if isinstance(tool, dict) and tool.pop("cache_control", None) is not None:
+            dropped.append(f"tools[{i}].cache_control")
+    return Raw(msgspec.json.encode(tools))
+
+
+def _messages(data: bytes, found: frozenset[Field], provider: Provider, dropped: list[str]) -> Raw:
+    try:
+        messages = msgspec.json.decode(data, type=list[dict[str, Any]])
+    except msgspec.ValidationError as e:
+        raise TargetError(Failure(kind="bad_request", message=f"messages must be a list of objects: {e}")) from e
+    for i, message in enumerate(messages):
+        for name in ("cache_control", "is_error", "reasoning_content"):
+            if name in found and message.pop(name, None):
+                dropped.append(f"messages[{i}].{name}" if name != "reasoning_content" else name)
+        if "thinking_blocks" in found and (blocks := message.pop("thinking_blocks", None)):
+            dropped += _thought(blocks)
+        content = message.get("content")
+        if isinstance(content, list) and ("cache_control" in found or "file_url" in found):
+            message["content"] = kept = [p for p in content if _part(p, i, found, provider, dropped)]
+            if content and not kept:
+                text = f"messages[{i}] holds nothing but a file by its address, which this target cannot fetch"
+                raise TargetError(Failure(kind="bad_request", message=text))
+    return Raw(msgspec.json.encode(messages))
+
+
+def _thought(blocks: Any) -> list[str]:
+    """Say whose thinking was left out."""
+    try:
+        return signed.take(blocks, "", unmarked=False).left_out
+    except (KeyError, TypeError, AttributeError):
+        return ["thinking_blocks"]
+
+
+def _part(part: Any, i: int, found: frozenset[Field], provider: Provider, dropped: list[str]) -> bool:
+    """Fit one content part in place; False if it cannot be sent."""
+    if not isinstance(part, dict):
+        return True
+    if "cache_control" in found and part.pop("cache_control", None) is not None:
+        dropped.append(f"messages[{i}].cache_control")
+    file = part.get("file")
+    if "file_url" in found and isinstance(file, dict) and "file_url" in file:
+        if provider.file_urls is None:
+            dropped.append(f"messages[{i}].file_url")
+            return False
+        file[provider.file_urls] = file.pop("file_url")
+    return True

@@ -1,0 +1,96 @@
+"""`fairlead key` and `fairlead ledger` on a config's store."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fairlead import cli
+from fairlead.config import load
+from fairlead.gateway.app import Gateway
+from fairlead.gateway.door import hashed
+from fairlead.ledger import micros
+from fairlead.types import Query
+
+CONFIG = """
+targets:
+  a: {type: scripted, replies: [x], profile: {input_usd_per_mtok: 100, output_usd_per_mtok: 100, max_output_tokens: 1}}
+routes: {auto: {policy: {type: fixed, plan: a}}}
+gateway:
+  keys: {own: {hash: "sha256:HASH", team: old}}
+  limits: {"team:new": {limits: {concurrent: 3}}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "f.yaml"
+    path.write_text(CONFIG.replace("HASH", "0" * 64))
+    return str(path)
+
+
+def say(*words: str) -> int:
+    return cli.main(list(words))
+
+
+def test_new(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, where in (([], "keys"), (["--admin"], "admin_keys")):
+        assert say("key", "new", "bob", *words) == 0
+        out = capsys.readouterr().out
+        key = next(w for w in out.split() if w.startswith("fl-"))
+        assert f'  {where}:\n    "bob": "{hashed(key)}"' in out
+    assert say("key", "new", "no\nname") == 1
+
+
+def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        say("key", "create", file, "bob", "--team", "new", "--budget", "5/day", "--concurrent", "2", "--days", "9") == 0
+    )
+    key, _, rest = capsys.readouterr().out.partition("\n")
+    key, id = key.removeprefix("key (shown this once): "), rest.split()[0]
+    assert key.startswith("fl-")
+    assert say("key", "create", file, "bob") == 1
+    assert say("key", "create", file, "own") == 1
+    assert say("key", "create", file, "eve", "--budget", "much") == 1
+    assert say("key", "create", file, "eve", "--budget", "1/week") == 1
+    assert say("key", "rotate", file, "bob", "--overlap-seconds", "60") == 0
+    capsys.readouterr()
+    assert say("key", "list", file) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "config:own  own  (config)  team old"
+    assert lines[1].startswith(f"{id}  bob  {key[:8]}  team new  expires 20")
+    assert len(lines) == 3
+    assert key not in "".join(lines)
+    assert say("key", "revoke", file, "bob") == 0
+    assert capsys.readouterr().out.count("is revoked") == 2
+    assert say("key", "revoke", file, "nobody") == 1
+    assert say("key", "rotate", file, "own") == 1
+
+
+async def _spend(file: str) -> int:
+    """Answer one query that is charged to the key `bob`; return what it cost."""
+    async with Gateway.of(load(file)) as gateway:
+        accounts = gateway.door.keyring.callers["bob"].accounts
+        outcome, trace = await gateway.router.handle(Query.ask("hi"), accounts=accounts)
+        assert outcome.ok
+        return micros(trace.usd or 0.0)
+
+
+def test_ledger(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert say("key", "create", file, "bob", "--budget", "5/total") == 0
+    spent = asyncio.run(_spend(file))
+    assert spent > 0
+    capsys.readouterr()
+    assert say("ledger", file) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"key:bob/usd  total  spent {spent / 1e6:.6f}, held 0.000000, of 5.000000 USD",
+        "team:new/concurrent  now  spent 0, held 0, of 3 concurrent",
+    ]
+    assert say("ledger", file, "--check") == 0
+    assert capsys.readouterr().out.startswith("ok")
+    store = load(file).file.store.make()
+    store.start()
+    store._blocking("test", lambda c, _: c.execute("UPDATE ledger_accounts SET spent = spent + 1"))
+    store.stop()
+    assert say("ledger", file, "--check") == 1
+    assert f"DIFFERS  key:bob/usd/total: {spent + 1} micro-dollars by the ledger, {spent}" in capsys.readouterr().out

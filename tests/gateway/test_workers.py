@@ -1,0 +1,143 @@
+"""Several processes on one socket and one store: they share keys, money and what is learned; one may die."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="workers need Unix signals")
+
+
+@contextmanager
+def served(tmp_path: Path, workers: int = 3, **more: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    data = {
+        "targets": {
+            "a": {"type": "scripted", "replies": ["four"]},
+            "b": {"type": "scripted", "replies": ["vier"]},
+        },
+        "routes": {"auto": {"policy": {"type": "thompson", "features": {"signals": ["length"]}}}},
+        "gateway": {"port": 0, "drain_seconds": 1, "workers": workers},
+        "learning": {"batch": 4, "seconds": 0.05},
+        **more,
+    }
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(data))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fairlead.cli", "serve", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    watchdog = threading.Timer(60.0, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"at (http://\S+) ", line)
+        if found is None:
+            process.kill()
+            raise AssertionError(line + process.communicate()[1])
+        yield process, found[1]
+    finally:
+        watchdog.cancel()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def call(url: str, body: Any = None) -> Any:
+    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=20) as reply:
+        return json.loads(reply.read())
+
+
+def ask(url: str) -> str:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "what is 2+2?"}]}
+    return str(call(url + "/v1/chat/completions", body)["id"])
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_workers_share_everything_and_one_may_die(tmp_path: Path) -> None:
+    with served(tmp_path) as (process, url):
+        ids = await asyncio.gather(*(asyncio.to_thread(ask, url) for _ in range(40)))
+        judged = [asyncio.to_thread(call, url + "/v1/feedback", {"id": i, "value": 1.0}) for i in ids]
+        assert {r["status"] for r in await asyncio.gather(*judged)} == {"accepted"}, "whichever worker has the trace"
+        workers = children(process.pid)
+        assert len(workers) == 3
+        os.kill(workers[0], signal.SIGKILL)
+        ids += await asyncio.gather(*(asyncio.to_thread(ask, url) for _ in range(20)), return_exceptions=True)
+        until = time.monotonic() + 15
+        while len(children(process.pid)) < 3 or not await asyncio.to_thread(_learned, tmp_path):
+            assert time.monotonic() < until, "the dead worker is started again, and what was judged is learned"
+            await asyncio.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        _, err = await asyncio.to_thread(process.communicate, None, 20)
+        assert process.returncode == 0, err
+    from fairlead.sqlite import SQLiteStore
+
+    store = SQLiteStore(tmp_path / "fairlead.sqlite", read_only=True)
+    answered = [i for i in ids if isinstance(i, str)]
+    assert len(answered) >= 55
+    assert await asyncio.to_thread(store.verify) >= len(answered)
+    kept = {t.id for t in store.traces()}
+    assert kept >= set(answered), "nothing that was acknowledged is lost"
+
+
+def _learned(tmp_path: Path) -> bool:
+    from fairlead.sqlite import SQLiteStore
+
+    store = SQLiteStore(tmp_path / "fairlead.sqlite", read_only=True)
+    return not store.unlearned("auto") and len(store.versions("auto")) > 1
+
+
+async def test_all_workers_reload(tmp_path: Path) -> None:
+    with served(tmp_path, workers=2) as (process, url):
+        before = (await asyncio.to_thread(call, url + "/healthz"))["config"]
+        path = tmp_path / "c.yaml"
+        path.write_text(path.read_text().replace("vier", "fire"))
+        process.send_signal(signal.SIGHUP)
+        until, seen = time.monotonic() + 10, set[str]()
+        while len(seen) != 1 or before in seen:
+            assert time.monotonic() < until
+            seen = {(await asyncio.to_thread(call, url + "/healthz"))["config"] for _ in range(12)}
+
+
+def test_workers_that_cannot_start_end_their_parent(tmp_path: Path) -> None:
+    with (
+        pytest.raises(AssertionError) as caught,
+        served(
+            tmp_path,
+            targets={
+                "a": {
+                    "type": "openai_chat",
+                    "model": "m",
+                    "base_url": "http://127.0.0.1:1",
+                    "api_key": "${NOT_SET_HERE}",
+                }
+            },
+            routes={"auto": {"policy": {"type": "fixed", "plan": "a"}}},
+        ),
+    ):
+        pass
+    assert "NOT_SET_HERE" in str(caught.value)
