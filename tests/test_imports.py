@@ -87,7 +87,7 @@ LAYERS = [
     },
     {"policies", "actions", "guards"},
     {"learner", "replica", "router", "spending", "probing"},
-    {"config", "lint", "prove", "testing", "explain"},
+    {"config", "lint", "profiles", "prove", "testing", "explain"},
     {"bench", "gateway", "cli", "discover", "import_litellm"},
 ]
 

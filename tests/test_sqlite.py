@@ -235,6 +235,17 @@ def test_another_schema_is_refused(store, schema, message):
             SQLiteStore(store.path, read_only=read_only).start()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX locks")
+def test_a_gateway_of_before_the_store_was_shared_is_waited_for_and_named(store, monkeypatch):
+    import fcntl
+
+    monkeypatch.setattr("fairlead.sqlite.BUSY_SECONDS", 0.01)
+    with open(f"{store.path}.lock", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="stop that one"):
+            SQLiteStore(store.path).start()
+
+
 def test_a_reader_writes_nothing(store):
     reader = SQLiteStore(store.path, read_only=True)
     reader.start()

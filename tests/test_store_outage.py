@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import closing, contextmanager
 
 import pytest
-from postgres import PASSWORD, VARIABLE
+from postgres import GUARDED, PASSWORD, VARIABLE
 from stores import a_trace, gate, kept  # noqa: F401 - fixtures
 
 from fairlead.errors import ConfigError, StoreError
 from fairlead.postgres import PostgresStore, marked, translated
 from fairlead.spool import Spools
-from fairlead.types import Feedback
+from fairlead.types import Feedback, Query
 
 TABLE = "CREATE TABLE IF NOT EXISTS paid(id TEXT PRIMARY KEY, micro INTEGER)"
 
@@ -153,7 +153,7 @@ sys.path[:0] = {path!r}
 import fairlead.sqlite
 fairlead.sqlite.BUSY_SPOOL_SECONDS = 0.02
 from stores import a_trace
-from fairlead.types import Feedback
+from fairlead.types import Feedback, Query
 
 async def main():
     store = {code}
@@ -311,8 +311,14 @@ async def test_a_client_that_says_nothing_holds_nobody_up(postgres_url, postgres
 def test_a_password_is_told_to_nobody(postgres_url, postgres_server, monkeypatch, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     wrong = "hunter two / battery@staple"
+    url = postgres_server.url(postgres_url.rpartition("%3D")[2], GUARDED)
+    monkeypatch.setenv(VARIABLE, PASSWORD)
+    right = PostgresStore(url)
+    right.start()
+    assert right.count() == 0
+    right.stop()
     monkeypatch.setenv(VARIABLE, wrong)
-    store = PostgresStore(postgres_url)
+    store = PostgresStore(url)
     with pytest.raises(StoreError, match="password authentication failed") as caught:
         store.start()
     monkeypatch.setenv("WHOLE", f"postgresql://fairlead:{wrong.replace('/', '%2F').replace('@', '%40')}@127.0.0.1:1/x")
@@ -384,3 +390,55 @@ async def test_what_was_acknowledged_and_cannot_be_written_is_set_aside(kept, go
     (name,) = spools(kept)
     assert name.endswith(".unwritten")
     assert name in caplog.text
+
+
+async def test_a_config_names_the_database(postgres_url, tmp_path, monkeypatch):
+    from fairlead.cli.validate import unset
+    from fairlead.config import make
+
+    def data(url):
+        targets = {"a": {"type": "scripted", "replies": ["yes"]}}
+        return {"targets": targets, "routes": {"auto": {"policy": "random"}}, "store": {"url": url}}
+
+    monkeypatch.delenv(VARIABLE)
+    read = make(data(postgres_url), folder=tmp_path)
+    assert any(VARIABLE in said and "the store" in said for said in unset(read))
+    monkeypatch.setenv(VARIABLE, PASSWORD)
+    assert not list(unset(read))
+    router = read.router()
+    await router.start()
+    outcome, _ = await router.handle(Query.ask("hello"))
+    assert outcome.text == "yes"
+    assert router.store.count() == 1
+    await router.stop()
+    assert read.file.store.spool == str(tmp_path / "fairlead.spool")
+    with pytest.raises(ConfigError, match=r"\$\.store\.url: a password must not be written here"):
+        make(data("postgresql://me:secret@host/x"))
+
+
+async def test_a_router_serves_and_is_judged_while_postgresql_is_gone(postgres_url, postgres_server, tmp_path):
+    from fairlead.config import make
+
+    targets = {name: {"type": "scripted", "replies": ["yes"]} for name in ("a", "b")}
+    store = {"url": postgres_url}
+    learning = {"batch": 1, "seconds": 0.01}
+    data = {"targets": targets, "routes": {"auto": {"policy": "beta_thompson"}}, "store": store, "learning": learning}
+    router = make(data, folder=tmp_path).router()
+    await router.start()
+    try:
+        first, _ = await router.handle(Query.ask("hello"))
+        postgres_server.stop()
+        try:
+            answered = [await router.handle(Query.ask("hello")) for _ in range(5)]
+            assert [outcome.text for outcome, _ in answered] == ["yes"] * 5
+            said = [await router.feedback(Feedback(trace_id=trace.id, value=1.0)) for _, trace in answered]
+            assert {receipt.status for receipt in said} == {"spooled"}
+        finally:
+            postgres_server.start()
+        await until(lambda: router.store.up and not router.store.spool_bytes)
+        await router.handle(Query.ask("hello"))
+        assert first.text == "yes"
+        assert router.store.verify() == router.store.count() == 7
+        assert len(list(router.store.judgements())) == 5
+    finally:
+        await router.stop()

@@ -149,10 +149,12 @@ CATALOG: dict[str, dict[str, str]] = {
     "targets": {
         "openai_chat": "fairlead.targets.openai_chat:OpenAIChat",
         "anthropic_messages": "fairlead.targets.anthropic_messages:AnthropicMessages",
+        "bedrock": "fairlead.targets.bedrock:Bedrock",
         "azure_openai": "fairlead.targets.azure_openai:AzureOpenAI",
         "gemini": "fairlead.targets.gemini:Gemini",
         "vertex": "fairlead.targets.vertex:Vertex",
         "local": "fairlead.targets.local:Local",
+        "embedder": "fairlead.targets.embedder:Embedder",
         "eye": "fairlead.targets.eye:Eye",
         "scripted": "fairlead.targets.scripted:Scripted",
         "gate": "fairlead.targets.gate:Gate",

@@ -33,7 +33,7 @@ import yaml
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from fairlead import catalog, conditions, guards, tokens
+from fairlead import catalog, conditions, guards, profiles, tokens
 from fairlead.actions.base import Action
 from fairlead.build import build, construct
 from fairlead.component import Component, digest, pack
@@ -172,6 +172,16 @@ class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A moment without a time zone is in UTC."""
 
 
+class FilesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Files and batches that clients keep here."""
+
+    max_bytes: Annotated[int, Meta(ge=1)] = 100_000_000
+    days: Annotated[float, Meta(gt=0.0)] = 30.0
+    """How long a file is kept."""
+    batch_concurrent: Annotated[int, Meta(ge=1)] = 8
+    """Lines of a batch under way at once in one process."""
+
+
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP edge. `keys`: name -> ``sha256:…`` as printed by `fairlead key new`, or a `KeyConfig`; required unless bound to loopback."""
 
@@ -191,6 +201,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     shared: bool | None = None
     """Whether other gateways serve on the same store: one of them learns, and budgets are kept for all together. None: if there are several
     workers, or the store is a PostgreSQL database."""
+    files: FilesConfig = FilesConfig()
     strongest: str | None = None
     """The target that savings are measured against (default: the one with the highest output price)."""
 
@@ -241,6 +252,8 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retries: RetriesConfig = RetriesConfig()
     queue: QueueConfig = QueueConfig()
     breaker: BreakerConfig = BreakerConfig()
+    profiles: str | None = None
+    """A file that goes over the catalogue of profiles (see `fairlead.profiles`)."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -273,6 +286,11 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def router(self, *, store: Store | None = None, ledger: Ledger | None = None) -> Router:
         """Make the router, not yet started. `store` and `ledger`: those of the router whose place it takes (see `Router.start`)."""
+        for name, driver in self.drivers.items():
+            if driver.remote and not profiles.priced(driver.profile):
+                log.warning(
+                    "target %s: no price is known, so what it costs is not counted; write it into its profile", name
+                )
         trust = self.file.learning.trust
         health = Health(**msgspec.structs.asdict(self.file.breaker))
         pool = Pool(targets=(d.target for d in self.drivers.values()), health=health)
@@ -359,11 +377,15 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
             " or ".join(file.learning.trust.anchors),
         )
     if folder is not None:
-        file = replace(file, store=file.store.placed(folder))
+        placed = None if file.profiles is None else str(folder / file.profiles)
+        file = replace(file, store=file.store.placed(folder), profiles=placed)
+    if file.store.url is not None:
+        file.store.make(read_only=True)  # opens nothing; a wrong URL, or a password in it, is told here
     if not file.targets:
         raise ConfigError("name at least one target", path="$.targets")
+    known = profiles.load(file.profiles)
     drivers = {
-        name: build("targets", _placed(spec, folder), path=f"$.targets.{name}", name=name)
+        name: build("targets", profiles.filled(_placed(spec, folder), known), path=f"$.targets.{name}", name=name)
         for name, spec in file.targets.items()
     }
     bind(drivers)

@@ -34,6 +34,8 @@ class Found(Struct, frozen=True, kw_only=True):
     """The environment variable that holds its key."""
     mode: str | None = None
     """How one of the laboratory's models is asked, if not directly."""
+    options: dict[str, str] = {}
+    """Further arguments of the target."""
     profile: Profile = Profile()
     source: str = ""
     """Where it was found, in words."""
@@ -63,6 +65,15 @@ PROVIDERS: Final = (
         models=(
             ("claude-small", "claude-3-5-haiku-latest", 0.80, 4.00),
             ("claude-large", "claude-sonnet-4-0", 3.00, 15.00),
+        ),
+    ),
+    Provider(
+        key="GEMINI_API_KEY",
+        type="gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        models=(
+            ("gemini-small", "gemini-2.5-flash-lite", 0.10, 0.40),
+            ("gemini-large", "gemini-2.5-flash", 0.30, 2.50),
         ),
     ),
     Provider(
@@ -99,10 +110,16 @@ PROVIDERS: Final = (
         ),
     ),
     Provider(
+        key="XAI_API_KEY",
+        type="openai_chat",
+        base_url="https://api.x.ai/v1",
+        models=(("grok", "grok-4.5", None, None),),
+    ),
+    Provider(
         key="DEEPSEEK_API_KEY",
         type="openai_chat",
         base_url="https://api.deepseek.com/v1",
-        models=(("deepseek", "deepseek-chat", None, None),),
+        models=(("deepseek", "deepseek-flash", None, None),),
     ),
 )
 

@@ -1,5 +1,7 @@
 """Read a LiteLLM proxy config's `model_list` as targets. Nothing is dropped silently: what has no counterpart is told in a note.
 
+Azure, Bedrock, Vertex and Gemini become targets of their own types, with their endpoints, regions and projects.
+
 Keys are taken as references (``os.environ/NAME`` becomes ``${NAME}``). A key that is written out is never copied: its target gets a
 reference to a variable named after it, and a note says so. Fallback lists and router settings have no counterpart: routes do that.
 """
@@ -32,7 +34,47 @@ PROVIDERS: Final[dict[str, tuple[str, str | None, str | None]]] = {
     "together_ai": ("openai_chat", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
     "mistral": ("openai_chat", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
     "deepseek": ("openai_chat", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    "xai": ("openai_chat", "https://api.x.ai/v1", "XAI_API_KEY"),
+    "fireworks_ai": ("openai_chat", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
+    "gemini": ("gemini", "https://generativelanguage.googleapis.com/v1beta", "GEMINI_API_KEY"),
+    "azure": ("azure_openai", None, "AZURE_API_KEY"),
+    "bedrock": ("bedrock", None, None),
+    "vertex_ai": ("vertex", None, None),
 }
+
+# LiteLLM's prefix -> our name of a server of this kind, where its address does not tell.
+_SERVERS: Final = {
+    "hosted_vllm": "vllm",
+    "lm_studio": "lmstudio",
+    "ollama": "ollama",
+    "ollama_chat": "ollama",
+    "openrouter": "openrouter",
+    "groq": "groq",
+    "together_ai": "together",
+    "mistral": "mistral",
+    "deepseek": "deepseek",
+    "xai": "xai",
+    "fireworks_ai": "fireworks",
+}
+# Wire format -> LiteLLM's parameter -> (our argument, whether it is a secret).
+_OPTIONS: Final[dict[str, dict[str, tuple[str, bool]]]] = {
+    "azure_openai": {"api_version": ("api_version", False), "azure_ad_token": ("token", True)},
+    "bedrock": {
+        "aws_region_name": ("region", False),
+        "aws_profile_name": ("profile_name", False),
+        "aws_bedrock_runtime_endpoint": ("base_url", False),
+        "aws_access_key_id": ("access_key", True),
+        "aws_secret_access_key": ("secret_key", True),
+        "aws_session_token": ("session_token", True),
+    },
+    "vertex": {
+        "vertex_project": ("project", False),
+        "vertex_location": ("location", False),
+        "vertex_credentials": ("credentials", False),
+    },
+}
+_NO_ADDRESS: Final = ("bedrock", "vertex")
+"""Formats whose addresses follow from region or location."""
 
 _PRICES: Final = {
     "input_cost_per_token": "input_usd_per_mtok",
@@ -100,10 +142,10 @@ def _target(entry: Mapping[str, Any], at: str, taken: set[str], notes: list[str]
     given.pop("base_url", None)
     if own_url is not None:
         base_url = _url(str(own_url), at, notes)
-    if base_url is None:
+    if base_url is None and (own_url is not None or kind not in _NO_ADDRESS):
         notes.append(f"{at}: left out, {provider} needs an api_base" + (" that is a plain URL" if own_url else ""))
         return None
-    base_url = base_url.rstrip("/")
+    base_url = (base_url or "").rstrip("/")
     if provider in ("ollama", "ollama_chat") and not base_url.endswith("/v1"):
         base_url += "/v1"
     key = given.pop("api_key", None)
@@ -111,11 +153,29 @@ def _target(entry: Mapping[str, Any], at: str, taken: set[str], notes: list[str]
         variable = None
     elif key is not None:
         variable = _variable(str(key), name, at, notes)
-    elif own_url is not None and variable is not None:
+    elif own_url is not None and variable is not None and kind != "azure_openai":
         notes.append(
             f"{at}: it has its own api_base and no api_key, so none is sent there; add api_key if it wants one"
         )
         variable = None
+    options = _options(kind, given, name, at, notes)
+    if kind == "openai_chat" and own_url is not None and provider in _SERVERS:
+        options["provider"] = _SERVERS[provider]
+    if kind == "azure_openai":
+        options["endpoint"], base_url = base_url, ""
+        if "token" in options:
+            variable = None
+    if kind == "bedrock":
+        model = re.sub(r"^(?:converse|converse_like|invoke)/", "", model)
+        if len({"access_key", "secret_key"} & set(options)) == 1:
+            for half in ("access_key", "secret_key", "session_token"):
+                options.pop(half, None)
+            notes.append(
+                f"{at}: one of access key and secret key is missing, so AWS's own chain of credentials is asked"
+            )
+    if kind == "vertex" and "/" in model:
+        notes.append(f"{at}: left out, of Vertex only the models of Google and Anthropic are known, not {model!r}")
+        return None
     profile: dict[str, Any] = {}
     for source in (info, given):
         for theirs, ours in _PRICES.items():
@@ -141,21 +201,41 @@ def _target(entry: Mapping[str, Any], at: str, taken: set[str], notes: list[str]
         name=name,
         type=kind,
         model=model,
-        base_url=base_url,
+        base_url=base_url or None,
         key=variable,
+        options=options,
         profile=Profile(**profile),
         source=f"{at} of the LiteLLM config",
     )
 
 
-def _variable(key: str, name: str, at: str, notes: list[str]) -> str:
+def _options(kind: str, given: dict[str, Any], name: str, at: str, notes: list[str]) -> dict[str, str]:
+    """Take what a wire format's own arguments say out of `given`."""
+    out: dict[str, str] = {}
+    for theirs, (ours, secret) in _OPTIONS.get(kind, {}).items():
+        value = given.pop(theirs, None)
+        if value is None:
+            continue
+        text = str(value)
+        if secret:
+            out[ours] = "${" + _variable(text, name, at, notes, of=theirs) + "}"
+        elif text.startswith("os.environ/"):
+            notes.append(f"{at}: {theirs} is taken from a variable; write it into the config as {ours}")
+        elif ours == "credentials" and (not isinstance(value, str) or text.lstrip().startswith("{")):
+            notes.append(f"{at}: {theirs} is written out and was not copied; write the path of a file as {ours}")
+        else:
+            out[ours] = text
+    return out
+
+
+def _variable(key: str, name: str, at: str, notes: list[str], *, of: str = "api_key") -> str:
     try:
         return Secret(key).name
     except ConfigError:
-        variable = re.sub(r"\W", "_", name).upper() + "_API_KEY"
+        variable = re.sub(r"\W", "_", name).upper() + "_" + of.upper()
         if variable[0].isdigit():
             variable = "_" + variable
-        notes.append(f"{at}: its api_key is written out and was not copied; export it as {variable}")
+        notes.append(f"{at}: its {of} is written out and was not copied; export it as {variable}")
         return variable
 
 

@@ -40,7 +40,7 @@ LEASE_SECONDS: Final = 15.0
 RENEW_SECONDS: Final = 1.0
 """From one housekeeping to the next: leases are renewed, and what is not used goes back."""
 GENEROUS: Final = 16
-"""A lease is for so many times what was asked for, while that is at most a quarter of what is left."""
+"""A lease is for so many times what was asked for, or for what was leased of late, while that is at most a quarter of what is left."""
 AGAIN_SECONDS: Final = 0.1
 """For so long the store is not asked again for what it has just said is not there."""
 FOREVER: Final = 1e15
@@ -127,6 +127,7 @@ class _Lease:
         "left",
         "owed",
         "period",
+        "recent",
         "used",
         "waiters",
         "waiting",
@@ -150,6 +151,8 @@ class _Lease:
         """Charged here and not told the store yet: rates, which no trace carries."""
         self.floating = 0
         """The most that was held at once since the last housekeeping."""
+        self.recent = 0
+        """What was leased of late, halved by each housekeeping: a busy process leases as much again at once, and asks seldom."""
         self.asking: asyncio.Future[None] | None = None
         self.asked = -math.inf
         """Monotonic time when the store last said what is left."""
@@ -371,12 +374,13 @@ class Ledger:
             # What cost more than was leased is the store's to count once it is told of it, and not this lease's any more.
             short = max(0, -lease.leased)
             needed, some = max(0, lease.waiting - lease.room - short), lease.waiters > 1
-            used, owed = lease.used, lease.owed
+            used, owed, wanted = lease.used, lease.owed, max(GENEROUS * needed, lease.recent)
             ask = _Ask(self.owner, lease.account, lease.period, min(lease.ends, FOREVER), self.lease_seconds)
             granted, left = await self.store.transact(
                 f"lease on {lease.account.name}",
-                lambda c: _grant(c, ask, needed=needed, used=used, owed=owed, some=some),
+                lambda c: _grant(c, ask, needed=needed, wanted=wanted, used=used, owed=owed, some=some),
             )
+            lease.recent += granted
             lease.leased += granted + short
             lease.used -= used
             lease.owed -= owed
@@ -414,6 +418,7 @@ class Ledger:
                 if lapsed or (lease.asking is None and not lease.waiting):
                     back = lease.room if leaving or lapsed else max(0, lease.leased - max(lease.floating, lease.held))
                 lease.floating = lease.held
+                lease.recent //= 2
                 if used:
                     statements.append(_charge(*key, used, lease.ends))
                 if lapsed and lease.held:
@@ -477,8 +482,11 @@ class _Ask(NamedTuple):
     seconds: float
 
 
-def _grant(connection: Connection, ask: _Ask, *, needed: int, used: int, owed: int, some: bool) -> tuple[int, int]:
-    """Set aside `needed` if so much is left, more if much is, or, if `some` will do, what there is: (granted, left for everybody after that).
+def _grant(
+    connection: Connection, ask: _Ask, *, needed: int, wanted: int, used: int, owed: int, some: bool
+) -> tuple[int, int]:
+    """Set aside `needed` if so much is left, up to `wanted` if much is, or, if `some` will do, what there is: (granted, left for everybody
+    after that).
 
     `used` and `owed`: what of the lease was used up since, and the store is told now.
     """
@@ -490,7 +498,7 @@ def _grant(connection: Connection, ask: _Ask, *, needed: int, used: int, owed: i
         connection.execute(*_less(owner, name, period, owed))
     left = _left(connection, owner, account, period, now)
     if left >= needed:
-        granted = min(left, max(needed, min(GENEROUS * needed, left // 4)))
+        granted = min(left, max(needed, min(wanted, left // 4)))
     else:
         granted = left if some else 0
     if granted:

@@ -161,7 +161,7 @@ class Router:
             await self.keep(e.trace)
             raise
         passage = Passage(
-            query=query, signals=signals, decision=decision, plan=self.with_fallbacks(decision), sink=sink
+            query=query, signals=signals, decision=decision, plan=self.with_fallbacks(decision, query.task), sink=sink
         )
         ended = asyncio.get_running_loop().create_future()
         self.under_way.add(ended)
@@ -390,16 +390,27 @@ class Router:
         held = held_for(plan.targets(), query, self.pool.estimate_usd)
         return self.spending.take(query.route, time.time(), held)
 
-    def with_fallbacks(self, decision: Decision) -> Plan:
-        """Wrap the chosen plan so that others take over, in order of preference, if it fails before its first byte."""
+    def with_fallbacks(self, decision: Decision, task: Task = "chat") -> Plan:
+        """Wrap the chosen plan so that others take over, in order of preference, if it fails before its first byte.
+
+        For vectors only those whose targets all say that theirs are of the same space: others cannot be compared.
+        """
         plan, others = decision.plan, decision.fallbacks
         if others is None:
             others = (
                 *(o.plan for o in decision.options),
                 *(Single(target=name) for name in decision.eligible if self.answers(name)),
             )
-        rest = [p for p in dict.fromkeys(others) if p != plan][: self.fallbacks]
+        rest = [p for p in dict.fromkeys(others) if p != plan]
+        if task == "embeddings":
+            spaces = self.spaces(plan)
+            rest = [p for p in rest if len(spaces) == 1 and None not in spaces and self.spaces(p) == spaces]
+        rest = rest[: self.fallbacks]
         return Fallback(plans=(plan, *rest)) if rest else plan
+
+    def spaces(self, plan: Plan) -> frozenset[str | None]:
+        """Name the spaces of the vectors that a plan's targets give; None among them: one does not say."""
+        return frozenset(self.pool[name].profile.space for name in plan.targets() if name in self.pool)
 
     def answers(self, name: str) -> bool:
         """Whether a target may be turned to by itself."""

@@ -221,10 +221,20 @@ class SQLiteFile(Database):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold the lock for opening. Raises `OSError`."""
+        """Hold the lock for opening. Raises `OSError`, or `StoreError` if somebody else holds it for too long."""
         with open(f"{self.path}.lock", "a+", opener=lambda p, flags: os.open(p, flags, 0o600)) as lock:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            last = time.monotonic() + self.busy_seconds
+            while fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= last:
+                        raise StoreError(
+                            f"the store {self.path} is being opened by another process, or written by one of a Fairlead "
+                            "that did not share it yet; stop that one"
+                        ) from None
+                    time.sleep(PAUSE_SECONDS[1])
             yield
 
     def open(self) -> sqlite3.Connection:

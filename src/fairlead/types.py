@@ -115,6 +115,8 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True):
     api: str = "chat"
     """The wire format that it came in: ``chat``, ``responses``, ``messages``, ``completions``, ``embeddings``. `body` is in the chat format
     whichever it was (for embeddings: in theirs)."""
+    batch: bool = False
+    """It is a line of a batch: nobody waits for it, and a provider may charge less (`Profile.batch_price`)."""
     dropped: tuple[str, ...] = ()
     """What the request asked for in its own format that the chat format has no place for: it was left out, and the client is told."""
 
@@ -230,6 +232,8 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     modalities: frozenset[str] = _TEXT_ONLY
     tasks: frozenset[str] = _CHAT_ONLY
     """What it can do: ``chat``, ``embeddings``."""
+    space: str | None = None
+    """Names the space of its vectors: only targets of the same space may take over for one that fails to give vectors."""
     tools: bool = True
     first_token_seconds: float | None = None
     seconds_per_output_token: float | None = None

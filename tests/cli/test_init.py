@@ -27,7 +27,7 @@ model_list:
   - model_name: proxied
     litellm_params: {model: openai/m, api_base: "http://10.0.0.6/v1"}
   - model_name: cloud
-    litellm_params: {model: bedrock/thing, aws_secret_access_key: hush-aws}
+    litellm_params: {model: sagemaker/thing, aws_secret_access_key: hush-aws}
 litellm_settings: {drop_params: true}
 """
 
@@ -141,7 +141,7 @@ def test_litellm():
     assert llama.base_url == "http://127.0.0.1:11434/v1"
     assert proxied.key is None
     told = "\n".join(notes)
-    for word in ("temperature", "mode", "litellm_settings", "bedrock", "GPT_2_API_KEY", "model_list[4]"):
+    for word in ("temperature", "mode", "litellm_settings", "sagemaker", "GPT_2_API_KEY", "model_list[4]"):
         assert word in told
     for secret in ("literal-9876", "hush-aws"):
         assert secret not in told + init.render(found, notes)
@@ -177,6 +177,65 @@ def test_odd_names_survive_yaml():
 
 def litellm(*models):
     return {"model_list": [{"model_name": name, "litellm_params": params} for name, params in models]}
+
+
+def test_the_clouds_are_taken_over_from_litellm(run, tmp_path):
+    models = litellm(
+        (
+            "az",
+            {
+                "model": "azure/my-gpt",
+                "api_base": "https://res.openai.azure.com",
+                "api_key": "os.environ/AZ",
+                "api_version": "2024-10-21",
+            },
+        ),
+        ("az-token", {"model": "azure/gpt", "api_base": "https://r.azure.com/", "azure_ad_token": "eyJhush"}),
+        (
+            "aws",
+            {
+                "model": "bedrock/converse/eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+                "aws_region_name": "eu-central-1",
+                "aws_access_key_id": "os.environ/AWS_ID",
+                "aws_secret_access_key": "hush-aws",
+            },
+        ),
+        ("half", {"model": "bedrock/amazon.nova-lite-v1:0", "aws_secret_access_key": "os.environ/X"}),
+        ("vx", {"model": "vertex_ai/gemini-2.5-pro", "vertex_project": "p", "vertex_location": "europe-west1"}),
+        (
+            "vc",
+            {"model": "vertex_ai/claude-opus-4-5", "vertex_project": "os.environ/P", "vertex_credentials": "{hush}"},
+        ),
+        ("vm", {"model": "vertex_ai/meta/llama-4"}),
+        ("ge", {"model": "gemini/gemini-2.5-flash"}),
+        ("vl", {"model": "hosted_vllm/m", "api_base": "http://10.0.0.5:8000/v1"}),
+    )
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump(models, sort_keys=False))
+    assert run("--from-litellm", "l.yaml") == 0
+    text = (tmp_path / "fairlead.yaml").read_text()
+    assert "hush" not in text
+    made = config.load(tmp_path / "fairlead.yaml").drivers
+    assert list(made) == ["az", "az-token", "aws", "half", "vx", "vc", "ge", "vl"]
+    assert [d.type_name() for d in made.values()] == [
+        *("azure_openai", "azure_openai", "bedrock", "bedrock", "vertex", "vertex", "gemini", "openai_chat"),
+    ]
+    az, token, aws, half, vx, vc, ge, vl = made.values()
+    assert (az.model, az.endpoint, az.api_version) == ("my-gpt", "https://res.openai.azure.com", "2024-10-21")
+    assert az.api_key == "${AZ}"
+    assert (token.token, token.api_key) == ("${AZ_TOKEN_AZURE_AD_TOKEN}", None)
+    assert (aws.model, aws.region) == ("eu.anthropic.claude-sonnet-4-5-20250929-v1:0", "eu-central-1")
+    assert (aws.access_key, aws.secret_key) == ("${AWS_ID}", "${AWS_AWS_SECRET_ACCESS_KEY}")
+    assert (half.access_key, half.secret_key) == (None, None)
+    assert (vx.project, vx.location, vc.project, vc.credentials) == ("p", "europe-west1", None, None)
+    assert (ge.api_key, ge.profile.input_usd_per_mtok) == ("${GEMINI_API_KEY}", 0.3)
+    assert vl.provider == "vllm"
+    for word in (
+        "vertex_project is taken",
+        "vertex_credentials is written out",
+        "meta/llama-4",
+        "access key and secret",
+    ):
+        assert word in text
 
 
 def test_a_model_called_auto_does_not_clash_with_the_route(run, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Keys: of the file and of the store, what they allow, how they end; and that no secret is written anywhere."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import logging
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateways import ADMIN, ASK, Client, config, serving
+from gateways import ADMIN, ASK, Client, config, serving, where  # noqa: F401 - a fixture
 
 from fairlead.config import KeyConfig, ScopeConfig, make
 from fairlead.errors import ConfigError
@@ -24,9 +25,9 @@ def soon(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
-async def test_a_key_lives(tmp_path: Path) -> None:
+async def test_a_key_lives(tmp_path: Path, where: dict[str, Any]) -> None:  # noqa: F811
     """Made, used, changed, rotated with an overlap, revoked; each at once, and its name stays its own."""
-    async with serving(config(tmp_path)) as client:
+    async with serving(config(tmp_path, store=where)) as client:
         key = await client.key("ann", tenant="red", roles=["reader"], metadata={"for": "tests"})
         assert (await client.ask(key))[0] == 200
         _, listed = await client.admin("GET", "keys")
@@ -98,11 +99,13 @@ async def test_routes_and_targets_of_a_key(tmp_path: Path) -> None:
             assert {m["id"] for m in listed["data"]} == names
 
 
-async def test_a_new_key_works_at_once_on_every_replica(tmp_path: Path) -> None:
+async def test_a_new_key_works_at_once_on_every_replica(tmp_path: Path, where: dict[str, Any]) -> None:  # noqa: F811
     """Made at one process of the store, used at the other; what is revoked ends there within the poll."""
-    async with serving(config(tmp_path, shared=True)) as a, serving(config(tmp_path, shared=True)) as b:
+    made = config(tmp_path, store=where, shared=True)
+    async with serving(made) as a, serving(made) as b:
         key = await a.key("ann")
-        assert (await b.ask(key))[0] == 200
+        found = await asyncio.gather(*(b.ask(key) for _ in range(20)))
+        assert {status for status, _, _ in found} == {200}, "all of them, though one look is enough"
         (shown,) = (await b.admin("GET", "keys"))[1]["data"]
         assert (await b.admin("DELETE", f"keys/{shown['id']}"))[0] == 200
         assert (await b.ask(key))[0] == 401
@@ -184,12 +187,10 @@ def test_timing_of_key_checks_every_key_takes_the_same_path(monkeypatch: pytest.
     keyring.kept = Counted(keyring.kept)
     for given in (key.encode(), key[:-1].encode(), b"", b"x" * 1000, b"fl-o"):
         before = hashes, keyring.kept.looked
-        try:
+        found = None
+        with contextlib.suppress(Refused):  # it has expired
             found = keyring.find(given)
-        except Refused as refused:
-            assert refused.code == "key_expired"
-        else:
-            assert (found is not None) == (given == key.encode())
+        assert (found is not None) == (given == key.encode())
         assert (hashes - before[0], keyring.kept.looked - before[1]) == (1, 1)
 
 

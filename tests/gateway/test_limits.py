@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateways import config, serving
+from gateways import config, serving, where  # noqa: F401 - a fixture
 
 from fairlead.config import LimitsConfig
 from fairlead.gateway import limits
@@ -27,7 +27,7 @@ def minute_left() -> float:
 
 async def early_in_a_minute() -> None:
     """Wait out the end of a minute, so that a test's requests all fall into one."""
-    if minute_left() < 8.0:
+    if minute_left() < 5.0:
         await asyncio.sleep(minute_left() + 0.1)
 
 
@@ -58,11 +58,12 @@ async def test_200_at_once_against_a_budget_of_exactly_100(tmp_path: Path) -> No
         assert await asyncio.to_thread(router.ledger.reconcile) == {}
 
 
-async def test_two_gateways_share_a_budget(tmp_path: Path) -> None:
+async def test_two_gateways_share_a_budget(tmp_path: Path, where: dict[str, Any]) -> None:  # noqa: F811
     """200 at once over two processes' worth of gateways on one store: never more than 100, and all of it in the end."""
     exact = {"type": "scripted", "replies": [{"text": "4", "tokens": {"input": 0, "output": 1}}]}
     profile = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 100.0, "max_output_tokens": 1}
-    made = [config(tmp_path, targets={"cheap": {**exact, "profile": profile}}, shared=True) for _ in range(2)]
+    targets = {"cheap": {**exact, "profile": profile}}
+    made = [config(tmp_path, targets=targets, store=where, shared=True) for _ in range(2)]
     async with serving(made[0]) as a, serving(made[1]) as b:
         key = await a.key("ann", team="blue")
         await a.admin("PUT", "limits/team:blue", {"budgets": [{"usd": 0.01, "period": "day"}]})
@@ -325,3 +326,33 @@ async def test_an_estimate_above_what_is_left_is_refused_before_anybody_is_asked
         assert (headers["x-should-retry"], "retry-after" in headers) == ("false", False)
         targets = client.gateway.router.world.drivers
         assert not any(getattr(d, "asked", []) for d in targets.values())
+
+
+async def test_a_request_whose_own_limit_is_too_low_is_not_told_of_its_accounts(tmp_path: Path) -> None:
+    async with serving(config(tmp_path)) as client:
+        key = await client.key("ann", budgets=[{"usd": 100.0, "period": "total"}])
+        status, body, _ = await client.ask(key, fairlead={"max_usd": 0.0})
+        assert (status, "key:ann" in body["error"]["message"]) == (402, False)
+        assert "more than the query's budget" in body["error"]["message"]
+
+
+async def test_two_gateways_share_rates(tmp_path: Path) -> None:
+    """Of 200 requests at once over both, never more than the 60 of a minute; and two under way are two, wherever they are."""
+    await early_in_a_minute()
+    made = config(tmp_path, targets={**SLOW, "cheap": {"type": "scripted"}}, shared=True)
+    async with serving(made) as a, serving(made) as b:
+        key = await a.key("ann", limits={"requests_per_minute": 60})
+        two = await a.key("two", limits={"concurrent": 2})
+        await b.gateway.door.keyring.refresh()
+        done = counts(await asyncio.gather(*((a, b)[i % 2].ask(key) for i in range(200))))
+        assert set(done) == {200, 429}
+        assert done[200] <= 60
+        hanging = [asyncio.ensure_future(c.ask(two, model="slow", stream=True)) for c in (a, b)]
+        async with asyncio.timeout(10.0):
+            while a.gateway.in_flight + b.gateway.in_flight < 2:
+                await asyncio.sleep(0.01)
+            while {(await c.ask(two))[0] for c in (a, b)} != {429}:  # until both have asked the store
+                await asyncio.sleep(0.05)
+        for task in hanging:
+            task.cancel()
+        await asyncio.wait(hanging)

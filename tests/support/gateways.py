@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from fairlead.config import Config, make
 from fairlead.gateway.app import Gateway
@@ -17,7 +18,17 @@ ADMIN = "fl-admin-key-of-the-tests"
 PRICES = {"input_usd_per_mtok": 100.0, "output_usd_per_mtok": 100.0, "max_output_tokens": 1}
 
 
-def config(tmp_path: Path, *, targets: dict[str, Any] | None = None, **gateway: Any) -> Config:
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """A config's store: each test runs once with either database."""
+    if request.param == "sqlite":
+        return {"path": str(tmp_path / "store.sqlite")}
+    return {"url": request.getfixturevalue("postgres_url"), "spool": str(tmp_path / "spool")}
+
+
+def config(
+    tmp_path: Path, *, targets: dict[str, Any] | None = None, store: dict[str, Any] | None = None, **gateway: Any
+) -> Config:
     """Two scripted targets, one route, an admin key."""
     gateway.setdefault("admin_keys", {"root": hashed(ADMIN)})
     return make(
@@ -28,7 +39,7 @@ def config(tmp_path: Path, *, targets: dict[str, Any] | None = None, **gateway: 
                 "dear": {"type": "scripted", "replies": ["4"], "profile": PRICES},
             },
             "routes": {"auto": {"policy": {"type": "fixed", "plan": "cheap"}}},
-            "store": {"path": str(tmp_path / "store.sqlite")},
+            "store": store or {"path": str(tmp_path / "store.sqlite")},
             "gateway": {"port": 0, **gateway},
         }
     )

@@ -327,9 +327,7 @@ async def test_a_stream(ask):
 async def test_signatures_go_back_where_they_stood(ask):
     o = await ask(
         Bytes(
-            pieces=(
-                msgspec.json.encode(response([*PARTS, {"text": " Done.", "thoughtSignature": "VA=="}])),
-            ),
+            pieces=(msgspec.json.encode(response([*PARTS, {"text": " Done.", "thoughtSignature": "VA=="}])),),
             headers=JSON,
         )
     )
@@ -462,7 +460,9 @@ def error(code, status, message="no", *details):
         ),
         (
             400,
-            error(400, "INVALID_ARGUMENT", "The input token count (9) exceeds the maximum number of tokens allowed (8)."),
+            error(
+                400, "INVALID_ARGUMENT", "The input token count (9) exceeds the maximum number of tokens allowed (8)."
+            ),
             "context_too_long",
             None,
         ),

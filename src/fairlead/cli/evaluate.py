@@ -138,14 +138,14 @@ def read_policy(named: str, route: str) -> tuple[Policy, tuple[Target, ...] | No
 
 def _log(args: argparse.Namespace, policy: Policy | None, targets: tuple[Target, ...] | None) -> Log:
     from fairlead.bench.decision_log import Asked, Shadowed, from_store, from_table
-    from fairlead.sqlite import SQLiteStore
+    from fairlead.sqlstore import kept_at
     from fairlead.table import OutcomeTable
 
     if Path(args.log).suffix.lower() in (".parquet", ".pq", ".csv", ".jsonl", ".ndjson"):
         if policy is None:
             raise ConfigError("a table holds no shadow proposals; give --policy")
         return from_table(OutcomeTable.read(args.log), policy, targets=targets or (), column=args.propensity)
-    store = SQLiteStore(args.log, read_only=True)
+    store = kept_at(args.log, read_only=True)
     store.start()
     try:
         new = Shadowed() if policy is None else Asked(policy, store, targets=targets)

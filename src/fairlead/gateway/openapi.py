@@ -15,8 +15,10 @@ from msgspec import Struct
 from fairlead.config import ScopeConfig
 from fairlead.gateway import admin
 from fairlead.gateway.app import Judgement
+from fairlead.gateway.batches import Batch, BatchList, Wanted
 from fairlead.gateway.faces.base import Face
-from fairlead.gateway.keys import Change, IssuedKey, Key, NewKey
+from fairlead.gateway.files import Deleted, File, FileList
+from fairlead.gateway.keys import SCOPE, Change, IssuedKey, Key, NewKey
 from fairlead.store import Snapshot
 from fairlead.version import VERSION
 
@@ -83,6 +85,17 @@ class Admin(Endpoint, frozen=True, kw_only=True):
     key: Literal["key", "admin", ""] = "admin"
 
 
+FORM: Final = {
+    "multipart/form-data": {
+        "type": "object",
+        "properties": {
+            "file": {"type": "string", "format": "binary"},
+            "purpose": {"type": "string", "pattern": "^[a-z_-]{1,40}$"},
+        },
+        "required": ["file", "purpose"],
+    }
+}
+"""The form of an upload, by its media type."""
 BODY: Final = (400, 413)
 """Errors of reading a body."""
 STORE: Final = (503,)
@@ -117,6 +130,55 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         errors=(400, *STORE),
     ),
     Endpoint(method="GET", path="/v1/traces/{id}", says="One trace, explained.", errors=(404, *STORE)),
+    Endpoint(
+        method="POST",
+        path="/v1/files",
+        says="Upload a file.",
+        takes=FORM,
+        gives=File,
+        errors=(*BODY, 415, *STORE),
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/files",
+        says="Files, newest first.",
+        gives=FileList,
+        params=(Param(name="limit", least=1, most=10_000),),
+        errors=(400, *STORE),
+    ),
+    Endpoint(method="GET", path="/v1/files/{id}", says="One file.", gives=File, errors=(404, *STORE)),
+    Endpoint(
+        method="GET",
+        path="/v1/files/{id}/content",
+        says="What is in a file.",
+        gives=Text("application/octet-stream"),
+        errors=(404, *STORE),
+    ),
+    Endpoint(method="DELETE", path="/v1/files/{id}", says="Delete a file.", gives=Deleted, errors=(404, *STORE)),
+    Endpoint(
+        method="POST",
+        path="/v1/batches",
+        says="Begin a batch.",
+        takes=Wanted,
+        gives=Batch,
+        errors=(*BODY, 404, *STORE),
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/batches",
+        says="Batches, newest first.",
+        gives=BatchList,
+        params=(Param(name="limit", least=1, most=100),),
+        errors=(400, *STORE),
+    ),
+    Endpoint(method="GET", path="/v1/batches/{id}", says="How far a batch is.", gives=Batch, errors=(404, *STORE)),
+    Endpoint(
+        method="POST",
+        path="/v1/batches/{id}/cancel",
+        says="Ask no more of a batch.",
+        gives=Batch,
+        errors=(404, 409, *STORE),
+    ),
     Admin(method="GET", path="/admin/keys", says="All keys, without themselves.", gives=admin.KeyList, errors=STORE),
     Admin(
         method="POST",
@@ -215,6 +277,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         errors=(*BODY, *STORE),
     ),
 )
+PATTERNS: Final = {"{scope}": {"pattern": f"^{SCOPE.pattern}$"}}
+"""What a part of a path looks like, where not anything goes."""
 ALWAYS: Final = (403, 431, 500)
 """A foreign page where no key is needed; headers that are too large; a bug."""
 OF_KEY: Final = {"key": (401,), "admin": (401, 404), "": ()}
@@ -237,7 +301,10 @@ def document(faces: Iterable[Face]) -> bytes:
     ]
     endpoints = (*answering, *ENDPOINTS)
     types = [
-        t for e in endpoints for t in (e.takes, e.gives, *e.also.values()) if t is not None and not isinstance(t, Text)
+        t
+        for e in endpoints
+        for t in (e.takes, e.gives, *e.also.values())
+        if t is not None and not isinstance(t, Text | dict)
     ]
     types = list(dict.fromkeys([*(t for t in types if t != Loose), ErrorBody]))
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -263,6 +330,8 @@ def _operation(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
     def content(kind: Any) -> dict[str, Any]:
         if kind is None:
             return {}
+        if isinstance(kind, dict):
+            return {"content": {media: {"schema": schema} for media, schema in kind.items()}}
         if isinstance(kind, Text):
             return {"content": {kind.media: {"schema": {"type": "string"}}}}
         found = {"application/json": {"schema": {"type": "object"} if kind == Loose else known[kind]}}
@@ -286,7 +355,7 @@ def _operation(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
         "security": [{endpoint.key: []}] if endpoint.key else [],
     }
     params: list[dict[str, Any]] = [
-        {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string", **PATTERNS.get(part, {})}}
         for part in endpoint.path.split("/")
         if part.startswith("{")
     ]

@@ -119,7 +119,7 @@ class Stats:
                 "at": trace.at,
                 "route": route,
                 "target": outcome.target,
-                "chosen": name_of(trace.decision.plan) if trace.decision.options else None,
+                "chosen": trace.decision.plan if trace.decision.options else None,
                 "propensity": trace.decision.propensity,
                 "guards": trace.decision.guards,
                 "acts": [f"{a.name} {a.did}" for a in trace.acts],
@@ -141,18 +141,24 @@ class Stats:
 
     def _save(self, trace: Trace) -> None:
         # A call of the client's own question says what the strongest target would have read and written; one with a prompt of the plan's does not.
-        asked = (s.outcome for s in trace.steps if s.call is not None and s.call.messages is None and s.outcome.ok)
-        tokens = next((o.tokens for o in asked if o.tokens is not None), None) if trace.steps else trace.outcome.tokens
-        if self.strongest is None or tokens is None or trace.usd is None:
-            self.unpriced += 1
-            return
-        s = self.pool[self.strongest].profile.usd(tokens)
-        if s is None:
-            self.unpriced += 1
-            return
+        tokens = None if trace.steps else trace.outcome.tokens
+        for step in trace.steps:
+            call, outcome = step.call, step.outcome
+            if outcome.tokens is not None and call is not None and call.messages is None and outcome.ok:
+                tokens = outcome.tokens
+                break
         c = trace.usd
-        for i, v in enumerate((1.0, c, s, c * c, s * s, c * s)):
-            self._saved[i] += v
+        s = None if tokens is None or c is None or self.strongest is None else self.pool[self.strongest].profile.usd(tokens)
+        if c is None or s is None:
+            self.unpriced += 1
+            return
+        sums = self._saved
+        sums[0] += 1.0
+        sums[1] += c
+        sums[2] += s
+        sums[3] += c * c
+        sums[4] += s * s
+        sums[5] += c * s
 
     def judge(self, feedback: Feedback) -> None:
         """Count one judgement; a source's later one on the same answer takes the place of its earlier one."""
@@ -231,7 +237,8 @@ class Stats:
             "targets": targets,
             "savings": self.savings(),
             "minutes": [self.minutes.get(m, 0) for m in range(now - 59, now + 1)],
-            "recent": list(reversed(self.recent)),
+            # A plan's name takes longer to find than all the rest, so it is found for those that are shown.
+            "recent": [{**r, "chosen": None if r["chosen"] is None else name_of(r["chosen"])} for r in reversed(self.recent)],
         }
 
 

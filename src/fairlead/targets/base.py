@@ -85,6 +85,8 @@ class Driver(Component, ABC):
         usd = outcome.usd
         if usd is None and outcome.tokens is not None:
             usd = self.profile.usd(outcome.tokens)
+            if usd is not None and query.batch and self.profile.batch_price is not None:
+                usd *= self.profile.batch_price
         joules = outcome.joules
         if joules is None and outcome.tokens is not None and self.profile.joules_per_token is not None:
             joules = self.profile.joules_per_token * (outcome.tokens.input + outcome.tokens.output)

@@ -6,13 +6,15 @@ What Converse has no place for goes into ``additionalModelRequestFields`` where 
 topK of Nova, effort of Nova and gpt-oss), and is named in `Outcome.dropped` where not.
 
 HTTP is ours. Of botocore (``pip install 'fairlead[bedrock]'``) come signatures (SigV4), the chain of credentials with their renewal, which runs in a
-thread, and the event stream's framing with its checksums. Signing costs about 0.3 ms of CPU a call.
+thread, and the event stream's framing with its checksums. Cost: about 15 µs to translate a short request, 60 µs to sign it,
+9 µs a streamed event beside the network client's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 import re
 import time
@@ -26,14 +28,16 @@ from msgspec import Raw, Struct
 from yarl import URL
 
 from fairlead.errors import ConfigError, TargetError
-from fairlead.secret import Secret, checked, reveal
+from fairlead.secret import checked, reveal
 from fairlead.targets import anthropic_messages, signed, upstream, wire
 from fairlead.targets.anthropic_messages import MessagesFormat, Reader
 from fairlead.targets.anthropic_messages import call as tool_call
 from fairlead.targets.base import UNKNOWN
 from fairlead.types import Failure, Outcome, Profile, Query, Tokens
 
-_BEARER: Final = "${AWS_BEARER_TOKEN_BEDROCK}"
+LAST_SECONDS: Final = 60
+"""How long keys must be good yet to be used while new ones are fetched."""
+_BEARER: Final = "AWS_BEARER_TOKEN_BEDROCK"
 _SERVICE: Final = "bedrock"
 _FINISH: Final = {
     "end_turn": "stop",
@@ -171,6 +175,8 @@ class Bedrock(MessagesFormat):
             from botocore.exceptions import BotoCoreError
         except ImportError as e:
             raise ConfigError("Bedrock needs botocore; pip install 'fairlead[bedrock]'", path=path) from e
+        # It would log what it signs, a session's token among it.
+        logging.getLogger("botocore.auth").setLevel(logging.INFO)
         given = (
             ("access_key", self.access_key),
             ("secret_key", self.secret_key),
@@ -183,7 +189,7 @@ class Bedrock(MessagesFormat):
             region = self.region or (arn[1] if arn else None) or session.get_config_variable("region")
             if not region:
                 raise ConfigError("name a region, here or in AWS_REGION", path=f"{path}.region")
-            key = self.api_key or (_BEARER if not keys and os.environ.get(Secret(_BEARER).name) else None)
+            key = self.api_key or (f"${{{_BEARER}}}" if not keys and os.environ.get(_BEARER) else None)
             if key is not None:
                 return _AWS(region, None, reveal(key, path=f"{path}.api_key"))
             found = (
@@ -252,11 +258,12 @@ class Bedrock(MessagesFormat):
 class _AWS:
     """Region and credentials of a driver that runs; writes what proves who asks."""
 
-    __slots__ = ("_credentials", "_key", "_renewing", "region")
+    __slots__ = ("_credentials", "_key", "_last", "_renewing", "region")
 
     def __init__(self, region: str, credentials: Any, key: str) -> None:
         self.region = region
         self._credentials, self._key = credentials, key
+        self._last: Any = None
         self._renewing = asyncio.Lock()
 
     async def headers(self, url: str, body: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -273,16 +280,20 @@ class _AWS:
         return dict(request.headers.items()), tuple(s for s in (keys.access_key, keys.secret_key, keys.token) if s)
 
     async def _keys(self) -> Any:
-        """Return keys that are good now. To renew them asks a server, so that is done in a thread, by one call at a time."""
+        """Return keys that are good now. To renew them asks a server: that is done in a thread, by one call, while others use what is still good."""
         from botocore.exceptions import BotoCoreError
 
         credentials = self._credentials
         try:
             if _stale(credentials):
+                if self._renewing.locked() and self._last is not None and not credentials.refresh_needed(LAST_SECONDS):
+                    return self._last
                 async with self._renewing:
                     if _stale(credentials):
-                        return await asyncio.to_thread(credentials.get_frozen_credentials)
-            return credentials.get_frozen_credentials()
+                        self._last = await asyncio.to_thread(credentials.get_frozen_credentials)
+                        return self._last
+            self._last = credentials.get_frozen_credentials()
+            return self._last
         except (BotoCoreError, OSError) as e:
             message = f"the AWS credentials cannot be renewed: {type(e).__name__}"
             raise TargetError(Failure(kind="auth", message=message)) from e
@@ -465,7 +476,8 @@ class _Respell:
                     text["signature"] = block["signature"]
                 return {"reasoningContent": {"reasoningText": text}}
             case "redacted_thinking":
-                return {"reasoningContent": {"redactedContent": block["data"]}}
+                data = base64.b64encode(block["data"].encode("latin-1", "replace")).decode()
+                return {"reasoningContent": {"redactedContent": data}}
         raise ValueError(f"a block of type {block['type']!r} has no counterpart")
 
     def _document(self, block: dict[str, Any]) -> dict[str, Any]:
@@ -562,7 +574,7 @@ class _Reasoning(Struct, rename="camel"):
     """Of a whole reply `reasoning_text`, of an event `text` or `signature`."""
 
     reasoning_text: _Text | None = None
-    redacted_content: str = ""
+    redacted_content: bytes = b""
     text: str = ""
     signature: str = ""
 
@@ -655,9 +667,10 @@ def read(body: bytes, *, id: str, model: str, signer: str = "", secrets: Sequenc
     )
 
 
-def _thought(text: str, signature: str, redacted: str, signer: str) -> dict[str, Any]:
+def _thought(text: str, signature: str, redacted: bytes, signer: str) -> dict[str, Any]:
     if redacted:
-        return signed.marked({"type": "redacted_thinking", "data": redacted}, signer)
+        # A blob here; a string, and the same one, in Anthropic's own format.
+        return signed.marked({"type": "redacted_thinking", "data": redacted.decode("latin-1")}, signer)
     return signed.marked({"type": "thinking", "thinking": text, "signature": signature}, signer)
 
 
@@ -789,9 +802,7 @@ class StreamReader:
             thought = self._thoughts.setdefault(index, _Reasoning())
             thought.text += said.text
             thought.signature += said.signature
-            if said.redacted_content:
-                pieces = (thought.redacted_content, said.redacted_content)
-                thought.redacted_content = base64.b64encode(b"".join(map(base64.b64decode, pieces))).decode()
+            thought.redacted_content += said.redacted_content
             if said.text:
                 return self._chunks.delta(self._begin({"reasoning_content": said.text}))
         return b""

@@ -30,7 +30,7 @@ from msgspec.structs import replace
 
 from fairlead.errors import ConfigError, TargetError, suggest
 from fairlead.secret import checked, reveal
-from fairlead.targets import providers, sse, upstream, wire
+from fairlead.targets import providers, sse, upstream, vectors, wire
 from fairlead.targets.base import UNKNOWN, Driver
 from fairlead.types import Call, Failure, Outcome, Part, Profile, Query, Sink, Tokens
 
@@ -113,6 +113,9 @@ class OpenAIChat(Driver):
     async def _ask(self, call: Call, query: Query, sink: Sink | None) -> Outcome:
         if self._upstream is None:
             raise TargetError(Failure(kind="internal", message=f"{self.name} is not started; await start() first"))
+        if query.task == "embeddings":
+            asked = vectors.request(call, query, model=self.model)
+            return await vectors.ask(self._upstream, self.base_url, self._headers, self._secrets, asked)
         url = self.base_url.rstrip("/") + "/chat/completions"
         fields, dropped = request(
             call, query, model=self.model, provider=self._provider, streaming=sink is not None, usage=self.stream_usage

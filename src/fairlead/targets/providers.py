@@ -178,7 +178,7 @@ def _messages(data: bytes, found: frozenset[Field], provider: Provider, dropped:
 def _thought(blocks: Any) -> list[str]:
     """Say whose thinking was left out."""
     try:
-        return signed.take(blocks, "", unmarked=False).left_out
+        return signed.take(blocks, "-", unmarked=False).left_out
     except (KeyError, TypeError, AttributeError):
         return ["thinking_blocks"]
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
@@ -259,12 +260,35 @@ def load(file: str | None, proxies_from_env: bool, at: str) -> tuple[Any, Any, s
     transport = Transport(proxies_from_env=proxies_from_env)
     try:
         if file is not None:
-            found, project = auth.load_credentials_from_file(file, scopes=[_SCOPE], request=transport)
+            found, project = _read(file)
         else:
             found, project = auth.default(scopes=[_SCOPE], request=transport)
     except (failures.GoogleAuthError, OSError, ValueError) as e:
         raise ConfigError(f"no credentials of Google's: {e}", path=f"{at}.credentials") from e
     return found, transport, project
+
+
+def _read(file: str) -> tuple[Any, str | None]:
+    """Read a file of credentials: (credentials, their project). Only kinds that run no program of the file's choosing.
+
+    Raises:
+        ValueError, OSError, or google-auth's own errors: if it is none.
+    """
+    said = msgspec.json.decode(Path(file).read_bytes(), type=dict[str, Any])
+    kind, source = said.get("type"), said.get("credential_source") or {}
+    project = said.get("project_id") or said.get("quota_project_id")
+    if kind == "service_account":
+        module = import_module("google.oauth2.service_account")
+        return module.Credentials.from_service_account_info(said, scopes=[_SCOPE]), project
+    if kind == "authorized_user":
+        module = import_module("google.oauth2.credentials")
+        return module.Credentials.from_authorized_user_info(said, scopes=[_SCOPE]), project
+    if kind == "external_account" and "executable" not in source:
+        name = "google.auth.aws" if "environment_id" in source else "google.auth.identity_pool"
+        return import_module(name).Credentials.from_info(said, scopes=[_SCOPE]), project
+    raise ValueError(
+        f"{file} has type {kind!r}; known: service_account, external_account (without a program), authorized_user"
+    )
 
 
 class _Reply:

@@ -8,9 +8,10 @@ A face's errors: `Refused` with the path of what is wrong, as the client wrote i
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from msgspec import Raw, Struct
 
@@ -20,6 +21,19 @@ from fairlead.types import Message, Outcome, Query, Task, Trace
 
 if TYPE_CHECKING:
     from fairlead.gateway.door import Caller
+
+_RENAMED: Final = re.compile(r"[a-z]{1,10}_([0-9a-f]{28})")
+
+
+def renamed(id: str, prefix: str) -> str:
+    """Write a query's id as a face's own format has ids: with another beginning. `query_id` leads back."""
+    return prefix + id.removeprefix("chatcmpl-")
+
+
+def query_id(id: str) -> str:
+    """Return the query's id that an answer's id stands for, whichever face wrote it: ``resp_…`` is ``chatcmpl-…``. Others stay as they are."""
+    found = _RENAMED.fullmatch(id)
+    return f"chatcmpl-{found[1]}" if found else id
 
 
 class Read(Struct, frozen=True, kw_only=True):
@@ -74,6 +88,9 @@ class Face(ABC):
     @abstractmethod
     def writer(self, query: Query, read: Read) -> Writer:
         """Make the writer of one stream."""
+
+    def check(self, query: Query, read: Read) -> None:  # noqa: B027 - most have nothing to check
+        """Look at a request again now that it is known who asks: whether what it refers to is theirs, say. Raises `Refused`."""
 
     def error(self, refused: Refused) -> bytes:
         """Write an error's body: OpenAI's shape, unless a face has its own."""

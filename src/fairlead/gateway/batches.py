@@ -1,0 +1,548 @@
+"""``/v1/batches``: many requests in a file, their answers in another, in OpenAI's shapes.
+
+    upload a file of lines {"custom_id", "method": "POST", "url", "body"}  ->  POST /v1/batches  ->  poll  ->  download the output file
+
+Each line takes the road that a request takes (`edge.py`): let in as whoever made the batch, limits, decision, budget, trace. A line that is refused for
+the moment (429, 503) is asked again later, in the batch's own time. What a target charges for calls of a batch is `Profile.batch_price`.
+
+One process at a time works on a batch (a lease of the store). A line's answer is in the store before the next thing is done, so a batch that is
+cut off, by `kill -9` too, goes on where it was, in whichever process is left: lines that were under way are asked again, others are not.
+
+States: validating, in_progress, completed; failed (the file is wrong: every error with its line); cancelling, cancelled; expired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncIterator
+from secrets import token_hex
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from fairlead.errors import FairleadError, StoreError
+from fairlead.gateway.files import Files, Jsonl, encode
+from fairlead.gateway.refusal import Refused
+from fairlead.store import Connection
+
+if TYPE_CHECKING:
+    from fairlead.gateway.app import Gateway
+    from fairlead.gateway.keys import Caller
+
+log = logging.getLogger(__name__)
+
+INSIDE: Final = "fairlead.inside"
+"""Where a scope that the gateway itself made says whose request it is: no client can write there."""
+LEASE_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 1.0
+TIDY_SECONDS: Final = 3600.0
+"""From one look for files that are too old to the next."""
+LINES: Final = 50_000
+TRIES: Final = 8
+"""How often a line that is refused for the moment is asked in all."""
+MOST_ERRORS: Final = 100
+WINDOWS: Final = {"1h": 3600.0, "24h": 86400.0, "7d": 604800.0}
+ENDED: Final = ("completed", "failed", "cancelled", "expired")
+PAGE: Final = 500
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS batches(
+  id TEXT PRIMARY KEY, tenant TEXT NOT NULL, key_name TEXT NOT NULL, at REAL NOT NULL, status TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS batches_of ON batches(tenant, at);
+CREATE INDEX IF NOT EXISTS batches_in ON batches(status);
+CREATE TABLE IF NOT EXISTS batches_lines(
+  batch TEXT NOT NULL, n INTEGER NOT NULL, ok INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY(batch, n));
+"""
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """The body of ``POST /v1/batches``."""
+
+    input_file_id: Annotated[str, Meta(max_length=200)]
+    endpoint: str
+    completion_window: str = "24h"
+    metadata: dict[str, str] | None = None
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """How many lines there are, and how many have their answer."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class LineError(Struct, frozen=True, kw_only=True):
+    """What is wrong with a line of the input."""
+
+    code: str
+    message: str
+    line: int | None = None
+    param: str | None = None
+
+
+class Errors(Struct, frozen=True, kw_only=True):
+    """What is wrong with a file."""
+
+    data: list[LineError]
+    object: str = "list"
+
+
+class Batch(Struct, frozen=True, kw_only=True):
+    """A batch as it is told of: OpenAI's shape."""
+
+    id: str
+    endpoint: str
+    input_file_id: str
+    completion_window: str
+    status: str
+    created_at: int
+    expires_at: int
+    object: str = "batch"
+    errors: Errors | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    in_progress_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    request_counts: Counts = Counts()
+    metadata: dict[str, str] | None = None
+
+
+class BatchList(Struct, frozen=True, kw_only=True):
+    """Batches, newest first."""
+
+    data: list[Batch]
+    object: str = "list"
+    has_more: bool = False
+    first_id: str | None = None
+    last_id: str | None = None
+
+
+class _Line(Struct, frozen=True, kw_only=True):
+    custom_id: Annotated[str, Meta(min_length=1, max_length=512)]
+    url: str
+    body: Raw
+    method: str = "POST"
+
+
+class _Asked(Struct):
+    stream: bool | None = None
+
+
+class _Row(Struct, frozen=True, kw_only=True):
+    """A batch, and on whose behalf."""
+
+    tenant: str
+    key: str
+    batch: Batch
+
+
+_line = msgspec.json.Decoder(_Line)
+_batch = msgspec.json.Decoder(Batch)
+_asked = msgspec.json.Decoder(_Asked)
+
+
+class Batches:
+    """The batches of a gateway, and the worker that answers their lines.
+
+    Args:
+        gateway: whose edges answer.
+        files: where input and output are kept.
+        concurrent: lines under way at once in this process.
+    """
+
+    def __init__(self, gateway: Gateway, files: Files, *, concurrent: int) -> None:
+        self.gateway, self.files, self.concurrent = gateway, files, concurrent
+        self.store = files.store
+        self.owner = token_hex(8)
+        self.store.tables(TABLES)
+        self._task: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()
+        self._tidied = -math.inf
+
+    # ------------------------------------------------------------------------------------------------ its life
+
+    async def start(self) -> None:
+        """Begin to look for batches."""
+        self._task = asyncio.create_task(self._work(), name="fairlead-batches")
+
+    async def stop(self) -> None:
+        """Leave batches where they are: whoever has the store goes on with them."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    # ------------------------------------------------------------------------------------------------ asking
+
+    async def create(self, wanted: Wanted, *, tenant: str, caller: Caller | None) -> Batch:
+        """Begin a batch. Raises `Refused`."""
+        if wanted.endpoint not in self.gateway.faces_by_path:
+            known = ", ".join(sorted(self.gateway.faces_by_path))
+            raise Refused(400, f"endpoint: {wanted.endpoint[:100]!r} is none; known: {known}", param="endpoint")
+        window = WINDOWS.get(wanted.completion_window)
+        if window is None:
+            raise Refused(400, f"completion_window: send one of {', '.join(WINDOWS)}", param="completion_window")
+        if wanted.metadata is not None and (
+            len(wanted.metadata) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in wanted.metadata.items())
+        ):
+            raise Refused(400, "metadata: at most 16 pairs of 64 and 512 characters", param="metadata")
+        file = await self.files.get(wanted.input_file_id, tenant if caller is not None and caller.tenant else None)
+        now = time.time()
+        batch = Batch(
+            id=f"batch_{token_hex(12)}",
+            endpoint=wanted.endpoint,
+            input_file_id=file.id,
+            completion_window=wanted.completion_window,
+            status="validating",
+            created_at=int(now),
+            expires_at=int(now + window),
+            metadata=wanted.metadata,
+        )
+        row = (batch.id, tenant, "" if caller is None else caller.key, now, batch.status, _text(batch))
+        await self.store.transact(
+            "batch", lambda c: c.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)", row).rowcount
+        )
+        self._look.set()
+        return batch
+
+    async def get(self, id: str, tenant: str | None) -> Batch:
+        """Return a batch. Raises `Refused` (404) if it is not there, or another tenant's (`tenant` None: any)."""
+        return (await self._row(id, tenant)).batch
+
+    async def listed(self, tenant: str | None, *, after: str | None, limit: int) -> BatchList:
+        """List batches, newest first."""
+        where, values = ["1 = 1"], []
+        if tenant is not None:
+            where.append("tenant = ?")
+            values.append(tenant)
+        if after is not None:
+            where.append("(at, id) < (SELECT at, id FROM batches WHERE id = ?)")
+            values.append(after)
+        rows = await self.store.fetch(
+            f"SELECT id, body FROM batches WHERE {' AND '.join(where)} ORDER BY at DESC, id DESC LIMIT ?",
+            (*values, limit + 1),
+        )
+        found = [await self._counted(_batch.decode(body)) for _, body in rows[:limit]]
+        first, last = (found[0].id, found[-1].id) if found else (None, None)
+        return BatchList(data=found, has_more=len(rows) > limit, first_id=first, last_id=last)
+
+    async def cancel(self, id: str, tenant: str | None) -> Batch:
+        """Ask no more of a batch; what is answered by then is its output. Raises `Refused` (404, or 409 if it has ended)."""
+        await self._row(id, tenant)
+
+        def work(c: Connection) -> Batch:
+            (body,) = c.execute("SELECT body FROM batches WHERE id = ?", (id,)).fetchone()
+            batch = _batch.decode(body)
+            if batch.status in ("cancelling", *ENDED):
+                raise Refused(409, f"the batch is {batch.status}", code="batch_ended")
+            return _set(c, batch, status="cancelling", cancelling_at=int(time.time()))
+
+        cancelled = await self.store.transact("batch", work)
+        self._look.set()
+        return await self._counted(cancelled)
+
+    async def _row(self, id: str, tenant: str | None) -> _Row:
+        rows = await self.store.fetch("SELECT tenant, key_name, body FROM batches WHERE id = ?", (id,))
+        if not rows or tenant not in (None, rows[0][0]):
+            raise Refused(404, f"no batch has the id {id[:100]!r}", code="batch_not_found", param="batch_id")
+        owner, key, body = rows[0]
+        return _Row(tenant=owner, key=key, batch=await self._counted(_batch.decode(body)))
+
+    async def _counted(self, batch: Batch) -> Batch:
+        if batch.status in ENDED or batch.status == "validating":
+            return batch
+        ok, failed = await self._done(batch.id)
+        counts = Counts(total=batch.request_counts.total, completed=ok, failed=failed)
+        return msgspec.structs.replace(batch, request_counts=counts)
+
+    async def _done(self, id: str) -> tuple[int, int]:
+        query = "SELECT coalesce(sum(ok), 0), count(*) FROM batches_lines WHERE batch = ?"
+        ((ok, all_),) = await self.store.fetch(query, (id,))
+        return int(ok), int(all_) - int(ok)
+
+    # ------------------------------------------------------------------------------------------------ answering
+
+    async def _work(self) -> None:
+        pause = LOOK_SECONDS
+        while True:
+            self._look.clear()
+            try:
+                await self._step()
+                if time.monotonic() >= self._tidied + TIDY_SECONDS:
+                    self._tidied = time.monotonic()
+                    await self.files.expire(time.time())
+                pause = LOOK_SECONDS
+            except FairleadError as e:
+                log.error("batches cannot be worked on now: %s", e)
+                pause = min(30.0, 2 * pause)
+            except Exception:
+                # The wall of the worker: one batch that breaks it must not end all others.
+                log.exception("a batch broke; it is tried again")
+                pause = min(30.0, 2 * pause)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._look.wait()
+            except TimeoutError:
+                continue
+
+    async def _step(self) -> None:
+        """Work on every batch that nobody else works on, one after the other."""
+        marks = ", ".join("?" * len(ENDED))
+        rows = await self.store.fetch(
+            f"SELECT id FROM batches WHERE status NOT IN ({marks}) ORDER BY at LIMIT ?", (*ENDED, PAGE)
+        )
+        for (id,) in rows:
+            if not await self._lease(id):
+                continue
+            keeper = asyncio.create_task(self._keep(id, asyncio.current_task()))
+            try:
+                await self._answer(id)
+            except StoreError:
+                raise
+            except Refused as e:  # its input is gone
+                await self._change(id, status="failed", failed_at=int(time.time()), errors=_errors(e.message))
+            finally:
+                keeper.cancel()
+                await asyncio.to_thread(self.store.lease, f"batch:{id}", self.owner, 0.0)
+
+    async def _lease(self, id: str) -> bool:
+        return await asyncio.to_thread(self.store.lease, f"batch:{id}", self.owner, LEASE_SECONDS)
+
+    async def _keep(self, id: str, worker: asyncio.Task[Any] | None) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            try:
+                if await self._lease(id):
+                    continue
+                log.warning("batch %s is another process's now", id)
+            except FairleadError as e:
+                log.warning("the lease of batch %s cannot be kept: %s", id, e)
+            return
+
+    async def _answer(self, id: str) -> None:
+        """Work on one batch until it has ended."""
+        row = await self._row(id, None)
+        batch = row.batch
+        if batch.status == "validating":
+            total, wrong = await self._validate(batch)
+            if wrong:
+                await self._change(
+                    id, status="failed", failed_at=int(time.time()), errors=Errors(data=wrong), request_counts=Counts()
+                )
+                return
+            batch = await self._change(
+                id, status="in_progress", in_progress_at=int(time.time()), request_counts=Counts(total=total)
+            )
+        if batch.status == "in_progress":
+            await self._ask_all(row, batch)
+            batch = (await self._row(id, None)).batch
+        if batch.status in ("in_progress", "cancelling"):
+            over = batch.status == "in_progress" and time.time() >= batch.expires_at
+            then = "cancelled" if batch.status == "cancelling" else "expired" if over else "completed"
+            await self._finish(row, batch, then)
+
+    async def _validate(self, batch: Batch) -> tuple[int, list[LineError]]:
+        """Check every line; return how many there are, and what is wrong."""
+        wrong: list[LineError] = []
+        seen: set[str] = set()
+        n = 0
+        async for raw in self.files.lines(batch.input_file_id):
+            n += 1
+            if n > LINES:
+                wrong.append(LineError(code="too_many_lines", message=f"a batch has at most {LINES} lines", line=n))
+                break
+            problem = _problem(raw, batch.endpoint, seen)
+            if problem is not None:
+                wrong.append(LineError(code=problem[0], message=problem[1], line=n))
+                if len(wrong) >= MOST_ERRORS:
+                    break
+        if not n and not wrong:
+            wrong.append(LineError(code="empty_file", message="the file has no lines"))
+        return n, wrong
+
+    async def _ask_all(self, row: _Row, batch: Batch) -> None:
+        """Ask every line that has no answer yet, `concurrent` at a time, until they have, or it is cancelled or expired."""
+        rows = await self.store.fetch("SELECT n FROM batches_lines WHERE batch = ?", (batch.id,))
+        answered = {int(n) for (n,) in rows}
+        room = asyncio.Semaphore(self.concurrent)
+        stopped = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            n = 0
+            async for raw in self.files.lines(batch.input_file_id):
+                n += 1
+                if n in answered:
+                    continue
+                await room.acquire()
+                if stopped.is_set() or time.time() >= batch.expires_at:
+                    room.release()
+                    break
+                group.create_task(self._ask(row, batch, n, raw, room, stopped))
+
+    async def _ask(
+        self, row: _Row, batch: Batch, n: int, raw: bytes, room: asyncio.Semaphore, stopped: asyncio.Event
+    ) -> None:
+        """Ask one line, again and again if it is refused for the moment, and keep what came of it."""
+        try:
+            line = _line.decode(raw)
+            for tried in range(TRIES):
+                ((status,),) = await self.store.fetch("SELECT status FROM batches WHERE id = ?", (batch.id,))
+                if status != "in_progress" or time.time() >= batch.expires_at:
+                    stopped.set()
+                    return
+                code, headers, body = await self._inside(row, batch.endpoint, bytes(line.body))
+                if code not in (429, 503) or tried == TRIES - 1:
+                    break
+                wait = _retry_after(headers) or 2.0**tried
+                await asyncio.sleep(min(60.0, wait * (1.0 + 0.2 * random.random())))
+            id = headers.get(b"x-fairlead-id", b"").decode() or None
+            reply = {"status_code": code, "request_id": id, "body": Raw(body)}
+            kept = encode(
+                {"id": f"batch_req_{token_hex(8)}", "custom_id": line.custom_id, "response": reply, "error": None}
+            )
+            await self.store.transact("line of a batch", lambda c: _keep_line(c, batch.id, n, code == 200, kept))
+        finally:
+            room.release()
+
+    async def _inside(self, row: _Row, endpoint: str, body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+        """Send a request down the road that every request takes; return (status, headers, body)."""
+        caller = None
+        if row.key:
+            caller = self.gateway.door.keyring.callers.get(row.key)
+            if caller is None:
+                error = Refused(401, "the key that made this batch is there no more", code="key_revoked")
+                return error.status, {}, error.body
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": endpoint,
+            "headers": [(b"content-type", b"application/json")],
+            "query_string": b"",
+            INSIDE: Insider(caller=caller),
+        }
+        sent: list[dict[str, Any]] = []
+        asked = False
+        gone = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            if asked:
+                await gone.wait()
+                return {"type": "http.disconnect"}
+            asked = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await self.gateway(scope, receive, send)
+        reply = b"".join(m.get("body", b"") for m in sent[1:])
+        return sent[0]["status"], dict(sent[0]["headers"]), reply
+
+    async def _finish(self, row: _Row, batch: Batch, then: str) -> None:
+        """Write the output files, then say how it ended."""
+        now = int(time.time())
+        if batch.status == "in_progress":
+            batch = await self._change(batch.id, finalizing_at=now)
+        ok, failed = await self._done(batch.id)
+        names: dict[str, str] = {}
+        for field, good, count in (("output_file_id", 1, ok), ("error_file_id", 0, failed)):
+            if count:
+                file = await self.files.put(
+                    self._written(batch.id, good),
+                    tenant=row.tenant,
+                    filename=f"{batch.id}_{'output' if good else 'error'}.jsonl",
+                    purpose="batch_output",
+                )
+                names[field] = file.id
+        counts = Counts(total=batch.request_counts.total, completed=ok, failed=failed)
+        stamp = {"completed": "completed_at", "cancelled": "cancelled_at", "expired": "expired_at"}[then]
+        await self._change(
+            batch.id, status=then, request_counts=counts, **{stamp: int(time.time())}, **names, drop_lines=True
+        )
+
+    async def _written(self, id: str, ok: int) -> AsyncIterator[bytes]:
+        out, n = Jsonl(), 0
+        query = "SELECT n, body FROM batches_lines WHERE batch = ? AND ok = ? AND n > ? ORDER BY n LIMIT ?"
+        while rows := await self.store.fetch(query, (id, ok, n, PAGE)):
+            for n, body in rows:  # noqa: B007 - the last one is where the next page begins
+                for piece in out.add(bytes(body)):
+                    yield piece
+        if rest := out.rest():
+            yield rest
+
+    async def _change(self, id: str, *, drop_lines: bool = False, **fields: Any) -> Batch:
+        def work(c: Connection) -> Batch:
+            (body,) = c.execute("SELECT body FROM batches WHERE id = ?", (id,)).fetchone()
+            if drop_lines:
+                c.execute("DELETE FROM batches_lines WHERE batch = ?", (id,))
+            now = _batch.decode(body)
+            if now.status == "cancelling" and fields.get("status") == "in_progress":
+                return now  # it was cancelled while it was checked
+            return _set(c, now, **fields)
+
+        return await self.store.transact("batch", work)
+
+
+class Insider(Struct, frozen=True, kw_only=True):
+    """Whose request it is that the gateway asks itself."""
+
+    caller: Caller | None
+    batch: bool = True
+
+
+def _set(connection: Connection, batch: Batch, **fields: Any) -> Batch:
+    batch = msgspec.structs.replace(batch, **fields)
+    connection.execute("UPDATE batches SET status = ?, body = ? WHERE id = ?", (batch.status, _text(batch), batch.id))
+    return batch
+
+
+def _keep_line(connection: Connection, batch: str, n: int, ok: bool, body: bytes) -> None:
+    # Two processes may have asked the same line, if one lost its lease: the first answer stands.
+    connection.execute(
+        "INSERT INTO batches_lines VALUES (?, ?, ?, ?) ON CONFLICT(batch, n) DO NOTHING", (batch, n, int(ok), body)
+    )
+
+
+def _text(batch: Batch) -> str:
+    return encode(batch).decode()
+
+
+def _errors(message: str) -> Errors:
+    return Errors(data=[LineError(code="invalid_file", message=message)])
+
+
+def _problem(raw: bytes, endpoint: str, seen: set[str]) -> tuple[str, str] | None:
+    """Say what is wrong with a line: (code, message)."""
+    try:
+        line = _line.decode(raw)
+        asked = _asked.decode(line.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        return "invalid_json_line", f"not a request: {e}"
+    if line.custom_id in seen:
+        return "duplicate_custom_id", f"the custom_id {line.custom_id[:100]!r} is there twice"
+    seen.add(line.custom_id)
+    if line.method != "POST":
+        return "invalid_method", "method must be POST"
+    if line.url != endpoint:
+        return "mismatched_endpoint", f"url is {line.url[:100]!r}, and the batch's endpoint {endpoint}"
+    if asked.stream:
+        return "stream", "an answer of a batch cannot be streamed"
+    return None
+
+
+def _retry_after(headers: dict[bytes, bytes]) -> float | None:
+    try:
+        return float(headers[b"retry-after"])
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,221 @@
+"""Files and batches, with OpenAI's own client; each tenant sees its own; a batch that is cut off goes on where it was."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from fairlead.config import make
+from fairlead.gateway.app import Gateway
+from fairlead.gateway.keys import hashed
+from fairlead.gateway.server import Server
+
+KEYS = {name: f"fl-{name}-0123456789" for name in ("ann", "bob", "ops")}
+PRICED = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 1.0, "batch_price": 0.5}
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, **more: Any) -> AsyncIterator[tuple[Gateway, str]]:
+    config = make(
+        {
+            "targets": {"a": {"type": "scripted", "replies": ["four"], "profile": PRICED, **more.pop("target", {})}},
+            "routes": {"auto": {"policy": {"type": "fixed", "plan": "a"}}},
+            "store": {"path": str(tmp_path / "s.sqlite")},
+            "gateway": {
+                "port": 0,
+                "keys": {
+                    "ann": {"hash": hashed(KEYS["ann"]), "tenant": "a"},
+                    "bob": {"hash": hashed(KEYS["bob"]), "tenant": "b"},
+                    "ops": hashed(KEYS["ops"]),
+                },
+                "files": {"max_bytes": 1_000_000, **more.pop("files", {})},
+            },
+            **more,
+        }
+    )
+    async with Gateway.of(config) as gateway, Server(gateway, host="127.0.0.1", port=0) as server:
+        yield gateway, server.url
+
+
+def client(url: str, who: str = "ann") -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=url + "/v1", api_key=KEYS[who], max_retries=0)
+
+
+def lines(n: int, **more: Any) -> bytes:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "2+2?"}]}
+    made = [
+        {"custom_id": f"c{i}", "method": "POST", "url": "/v1/chat/completions", "body": body, **more} for i in range(n)
+    ]
+    return "\n".join(json.dumps(line) for line in made).encode()
+
+
+async def done(api: openai.AsyncOpenAI, id: str, seconds: float = 20.0) -> Any:
+    until = time.monotonic() + seconds
+    while True:
+        batch = await api.batches.retrieve(id)
+        if batch.status in ("completed", "failed", "cancelled", "expired"):
+            return batch
+        assert time.monotonic() < until, batch
+        await asyncio.sleep(0.05)
+
+
+async def begin(api: openai.AsyncOpenAI, data: bytes) -> Any:
+    file = await api.files.create(file=("in.jsonl", data), purpose="batch")
+    return await api.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"for": "a test"}
+    )
+
+
+async def test_a_batch_from_upload_to_download(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (gateway, url), client(url) as api:
+        batch = await begin(api, lines(30))
+        assert batch.status == "validating"
+        batch = await done(api, batch.id)
+        assert (batch.status, batch.metadata) == ("completed", {"for": "a test"})
+        assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (30, 30, 0)
+        out = [json.loads(line) for line in (await api.files.content(batch.output_file_id)).text.splitlines()]
+        assert [o["custom_id"] for o in out] == [f"c{i}" for i in range(30)]
+        assert {o["response"]["body"]["choices"][0]["message"]["content"] for o in out} == {"four"}
+        assert batch.error_file_id is None
+        trace = await gateway.router.store.get(out[0]["response"]["request_id"])
+        assert trace is not None
+        assert (trace.query.identity.key, trace.query.identity.tenant) == ("ann", "a")
+        assert trace.outcome.tokens is not None
+        assert trace.usd == pytest.approx(0.5 * (trace.outcome.tokens.input + trace.outcome.tokens.output) / 1e6)
+        listed = await api.batches.list()
+        assert [b.id for b in listed.data] == [batch.id]
+
+
+async def test_lines_that_fail_have_a_file_of_their_own(tmp_path: Path) -> None:
+    bad = json.dumps(
+        {
+            "custom_id": "bad",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": "nobody", "messages": []},
+        }
+    ).encode()
+    async with serving(tmp_path) as (_, url), client(url) as api:
+        batch = await done(api, (await begin(api, lines(2) + b"\n" + bad)).id)
+        assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 1)
+        (error,) = [json.loads(line) for line in (await api.files.content(batch.error_file_id)).text.splitlines()]
+        assert (error["custom_id"], error["response"]["status_code"]) == ("bad", 400)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "empty_file"),
+        (b"not json", "invalid_json_line"),
+        (lines(1) + b"\n" + lines(1), "duplicate_custom_id"),
+        (lines(1, url="/v1/embeddings"), "mismatched_endpoint"),
+        (lines(1, method="GET"), "invalid_method"),
+        (lines(1, body={"model": "auto", "messages": [], "stream": True}), "stream"),
+        (b"\xff\xfe" * 40, "invalid_json_line"),
+        (b"[" * 5000, "invalid_json_line"),
+    ],
+)
+async def test_a_file_that_is_wrong_says_where(tmp_path: Path, data: bytes, code: str) -> None:
+    async with serving(tmp_path) as (gateway, url), client(url) as api:
+        batch = await done(api, (await begin(api, data)).id)
+        assert batch.status == "failed"
+        assert batch.errors.data[0].code == code
+        assert gateway.router.store.count() == 0
+
+
+async def test_tenants_see_their_own_only(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path) as (_, url),
+        client(url, "ann") as ann,
+        client(url, "bob") as bob,
+        client(url, "ops") as ops,
+    ):
+        file = await ann.files.create(file=("in.jsonl", lines(1)), purpose="batch")
+        batch = await begin(ann, lines(1))
+        for wrong in (
+            bob.files.retrieve(file.id),
+            bob.files.content(file.id),
+            bob.files.delete(file.id),
+            bob.batches.retrieve(batch.id),
+            bob.batches.cancel(batch.id),
+            bob.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"),
+        ):
+            with pytest.raises(openai.NotFoundError):
+                await wrong
+        assert (await bob.files.list()).data == []
+        assert (await bob.batches.list()).data == []
+        assert len((await ops.files.list()).data) >= 2
+        await done(ann, batch.id)
+        assert (await ann.files.delete(file.id)).deleted
+        with pytest.raises(openai.NotFoundError):
+            await ann.files.retrieve(file.id)
+
+
+async def test_a_batch_goes_on_after_its_process_is_gone(tmp_path: Path) -> None:
+    """Lines that were answered are not asked again, the others are."""
+    slow = {"replies": [{"text": "four", "delay_seconds": 0.05}]}
+    async with serving(tmp_path, target=slow, files={"batch_concurrent": 2}) as (gateway, url), client(url) as api:
+        batch = await begin(api, lines(24))
+        while (await api.batches.retrieve(batch.id)).request_counts.completed < 6:
+            await asyncio.sleep(0.02)
+        await gateway.shelf.batches.stop()
+        before = (await api.batches.retrieve(batch.id)).request_counts.completed
+        assert before < 24
+    async with serving(tmp_path, target=slow) as (gateway, url), client(url) as api:
+        ended = await done(api, batch.id)
+        assert (ended.status, ended.request_counts.completed) == ("completed", 24)
+        assert 24 <= gateway.router.store.count() <= 24 + 2, "only what was under way was asked twice"
+
+
+async def test_cancel(tmp_path: Path) -> None:
+    slow = {"replies": [{"text": "four", "delay_seconds": 0.05}]}
+    async with serving(tmp_path, target=slow, files={"batch_concurrent": 1}) as (_, url), client(url) as api:
+        batch = await begin(api, lines(100))
+        while (await api.batches.retrieve(batch.id)).request_counts.completed < 2:
+            await asyncio.sleep(0.02)
+        assert (await api.batches.cancel(batch.id)).status == "cancelling"
+        ended = await done(api, batch.id)
+        assert ended.status == "cancelled"
+        kept = (await api.files.content(ended.output_file_id)).text.splitlines()
+        assert len(kept) == ended.request_counts.completed < 100
+        with pytest.raises(openai.ConflictError):
+            await api.batches.cancel(batch.id)
+
+
+async def test_refused_for_the_moment_is_asked_again(tmp_path: Path) -> None:
+    limited = {
+        "replies": [{"error": {"kind": "rate_limited", "retry_after_seconds": 0.1}}, "four"],
+    }
+    async with (
+        serving(tmp_path, target=limited, retries={"most": 0}, fallbacks=0) as (_, url),
+        client(url) as api,
+    ):
+        batch = await done(api, (await begin(api, lines(1))).id)
+        assert batch.request_counts.completed == 1
+
+
+async def test_uploads_are_bounded_and_whole(tmp_path: Path) -> None:
+    async with serving(tmp_path, files={"max_bytes": 1000}) as (gateway, url), client(url) as api:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await api.files.create(file=("in.jsonl", b"x" * 200_000), purpose="batch")
+        assert caught.value.status_code == 413
+        assert await gateway.router.store.fetch("SELECT count(*) FROM files") == [(0,)]
+        assert await gateway.router.store.fetch("SELECT count(*) FROM files_pieces") == [(0,)]
+        file = await api.files.create(file=("../../etc/passwd", b"y" * 900), purpose="batch")
+        assert "/" not in file.filename
+        assert (await api.files.content(file.id)).read() == b"y" * 900
+
+
+async def test_old_files_go(tmp_path: Path) -> None:
+    async with serving(tmp_path, files={"days": 1}) as (gateway, url), client(url) as api:
+        await api.files.create(file=("in.jsonl", b"x"), purpose="batch")
+        files = gateway.shelf.files
+        assert await files.expire(time.time()) == 0
+        assert await files.expire(time.time() + 2 * 86400) == 1
+        assert (await api.files.list()).data == []
