@@ -46,7 +46,7 @@ def test_figures_are_likely():
             assert p.cached_input_usd_per_mtok is None or p.cached_input_usd_per_mtok < p.input_usd_per_mtok, entry
             assert p.cache_write_usd_per_mtok in (None, pytest.approx(1.25 * p.input_usd_per_mtok)), entry
         if p.context_tokens is not None:
-            assert 8_000 <= p.context_tokens <= 2_000_000, entry
+            assert 2_000 <= p.context_tokens <= 2_000_000, entry
 
 
 def test_lookup_is_exact_or_without_a_date():

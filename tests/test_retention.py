@@ -96,6 +96,26 @@ async def test_only_what_a_checkpoint_covers_can_be_deleted(tmp_path):
     connection.close()
 
 
+async def test_no_byte_of_what_was_forgotten_stays_in_the_file(tmp_path):
+    store = SQLiteStore(tmp_path / "s.db")
+    store.start()
+    for i in range(50):
+        await store.append(a_trace(f"t{i}", text=f"PURPLE ELEPHANT {i} " * 300, at=DAY * i))
+        await store.add_feedback(
+            Feedback(trace_id=f"t{i}", value=0.0, kind="correction", correction=f"RED RHINO {i} " * 9, at=DAY * i + 1)
+        )
+    store.stop()
+    assert b"ELEPHANT 3 " in store.path.read_bytes()
+    store.start()
+    store.forget(before=40 * DAY)
+    store.stop()
+    left = b"".join(p.read_bytes() for p in tmp_path.iterdir())
+    for i in range(50):
+        for words in (f"ELEPHANT {i} ", f"RHINO {i} "):
+            assert (words.encode() in left) == (i >= 40), words
+    assert store.verify() == 10
+
+
 async def test_policies_that_only_forgotten_traces_named_are_pruned(store, monkeypatch):
     monkeypatch.setattr("fairlead.sqlstore.GRACE_SECONDS", -1.0)
     monkeypatch.setattr("fairlead.sqlstore.KEEP", 1)

@@ -182,6 +182,36 @@ class FilesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Lines of a batch under way at once in one process."""
 
 
+class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `fairlead serve` writes to standard error."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+    access: bool = False
+    """A line for each request."""
+
+
+class TelemetryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OpenTelemetry over OTLP/HTTP (see `fairlead.gateway.telemetry`)."""
+
+    endpoint: str | None = None
+    """The collector's address, without ``/v1/traces``; None: as ``OTEL_EXPORTER_OTLP_ENDPOINT`` says."""
+    headers: dict[str, str] = {}
+    """Sent to the collector; those that carry credentials must be references."""
+    service: str = "fairlead"
+    sample: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+    """Share of requests whose spans are sent, of those without a ``traceparent``. Metrics count all."""
+    text: bool = False
+    """Send prompts and answers too, where traces keep them."""
+    propagate: bool = False
+    """Pass a ``traceparent`` on to upstreams."""
+    delay_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
+    """How long a request's spans wait for others at most."""
+    metrics_seconds: Annotated[float, Meta(gt=0.0)] = 15.0
+    timeout_seconds: Annotated[float, Meta(gt=0.0)] = 5.0
+    """For one sending, repeats included."""
+
+
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP edge. `keys`: name -> ``sha256:…`` as printed by `fairlead key new`, or a `KeyConfig`; required unless bound to loopback."""
 
@@ -202,6 +232,9 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whether other gateways serve on the same store: one of them learns, and budgets are kept for all together. None: if there are several
     workers, or the store is a PostgreSQL database."""
     files: FilesConfig = FilesConfig()
+    log: LogConfig = LogConfig()
+    telemetry: TelemetryConfig | None = None
+    """None: only if the environment names a collector."""
     strongest: str | None = None
     """The target that savings are measured against (default: the one with the highest output price)."""
 

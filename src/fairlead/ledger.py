@@ -241,6 +241,8 @@ class Ledger:
         self.owner = token_hex(8)
         self.reachable = True
         self._leases: dict[tuple[str, str], _Lease] = {}
+        self._latest: dict[str, tuple[str, float]] = {}
+        """The last period of each account that was held in, and when it ends."""
         self._until = -math.inf
         """Monotonic time until which the leases stand."""
         self._late: list[Statement] = []
@@ -327,6 +329,11 @@ class Ledger:
 
     def _lease(self, account: Account, now: float) -> _Lease:
         period, ends = account.window(now)
+        latest = self._latest.get(account.name)
+        if latest is not None and ends < latest[1] and account.period != "minute":
+            period, ends = latest  # a clock that is set back goes on in the period that it knows: what was spent is not forgotten
+        else:
+            self._latest[account.name] = (period, ends)
         key = (account.name, period)
         lease = self._leases.get(key)
         if lease is None:
@@ -432,6 +439,8 @@ class Ledger:
                     told.append((lease, used, owed, back, short))
                 elif now > lease.ends + 60.0 and not lease.held:
                     del self._leases[key]
+                    if self._latest.get(key[0], ("", 0.0))[0] == key[1]:
+                        del self._latest[key[0]]
             try:
                 scarce = [le for le in self._leases.values() if le.left + le.room < le.account.limit // 10]
                 until = None if leaving else now + self.lease_seconds

@@ -185,6 +185,7 @@ class Pool:
                 kind, why = "rest", f"resting for {rest:.1f} s after failures"
             elif (
                 p.answers
+                and query.task == "chat"  # vectors are of each text by itself
                 and p.context_tokens is not None
                 and (long := _too_long(query, p.context_tokens, p.tokenizer, sizes))
             ):

@@ -37,7 +37,7 @@ from fairlead.spending import Purse, Spending, cost_of, held_for, limit_of
 from fairlead.store import BEGIN, STRAIGHT, Receipt, Statement, Store
 from fairlead.targets.base import Driver
 from fairlead.trust import Trust
-from fairlead.types import Decision, Failure, Feedback, Limits, Outcome, Plan, Query, Signals, Sink, Step, Trace
+from fairlead.types import Decision, Failure, Feedback, Limits, Outcome, Plan, Query, Signals, Sink, Step, Task, Trace
 from fairlead.version import VERSION
 from fairlead.worlds.base import Cover, Run
 from fairlead.worlds.live import Live

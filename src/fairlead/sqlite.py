@@ -244,6 +244,7 @@ class SQLiteFile(Database):
         )
         try:
             connection.execute(f"PRAGMA synchronous={'FULL' if self.full else 'NORMAL'}")
+            connection.execute("PRAGMA secure_delete=ON").fetchall()  # what is forgotten is overwritten too
             connection.execute("PRAGMA busy_timeout=0")  # from here on `_begin` waits
         except BaseException:
             connection.close()

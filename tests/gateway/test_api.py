@@ -338,10 +338,10 @@ async def test_metrics(api: Api) -> None:
         'fairlead_request_seconds_count{route="cheap"} 3.0',
         'fairlead_first_byte_seconds_count{route="cheap"} 1.0',
         "fairlead_overhead_seconds_count 3.0",
-        "fairlead_store_failures 0.0",
+        "fairlead_store_failures_total 0.0",
     ):
         assert line in lines, line
-    assert any(line.startswith("fairlead_learned ") for line in lines)
+    assert any(line.startswith("fairlead_learned_total ") for line in lines)
 
 
 async def test_health_and_page(api: Api) -> None:

@@ -119,6 +119,7 @@ def _check_thinking(request: dict[str, Any], rules: Any, turns: list[dict[str, A
         last = turns[-1]["content"][-1]
         assert last["type"] == "text"
         assert last["text"] == last["text"].rstrip()
+    assert rules.thinking or not any("thinking" in b["type"] for t in turns for b in t["content"])
     given = [k for k in SAMPLING if k in request]
     assert rules.sampling != "none" or not given
     assert rules.sampling != "one" or not {"temperature", "top_p"} <= set(given)

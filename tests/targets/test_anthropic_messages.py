@@ -75,7 +75,7 @@ def test_any_conversation_is_one_that_the_api_takes(fields, model, bare, samplin
         assert "n" in dropped
     assert ("seed" in fields) == ("seed" in dropped)
     foreign = any("fl1:bedrock" in str(m.get("thinking_blocks")) for m in fields["messages"])
-    assert foreign is False or bare or "thinking of bedrock/x" in dropped
+    assert not foreign or bare or not rules.thinking or "thinking of bedrock/x" in dropped
 
 
 def test_a_whole_conversation():
@@ -706,8 +706,9 @@ async def test_what_is_left_out_is_told_before_a_stream():
         writes.append(events)
 
     query = Query.ask("hi", id="q1", seed=3, n=2)
-    o, requests = await ask(Bytes(pieces=(STREAM,)), sink=sink, query=query)
+    o, requests = await ask(Bytes(pieces=(STREAM[:700], STREAM[700:]), gap_seconds=0.05), sink=sink, query=query)
     assert o.dropped == ("seed", "n")
+    assert len(writes) > 1
     assert writes[0].startswith(b": x-fairlead-dropped seed, n\n\ndata: ")
     assert b"".join(writes).count(b"x-fairlead-dropped") == 1
     assert "seed" not in requests[0].json
@@ -801,6 +802,12 @@ async def test_a_refused_signature_is_tried_once_more_without_thinking(streaming
     assert b"".join(writes).startswith(b": x-fairlead-dropped messages[1].thinking_blocks") == streaming
 
 
+def test_a_model_that_never_thinks_is_sent_no_thinking():
+    got, dropped = to(user("a"), UNMARKED, user("b"), model="claude-3-5-sonnet-20241022")
+    assert got["messages"][1]["content"] == [{"type": "text", "text": "x"}]
+    assert dropped == ["messages[1].thinking_blocks"]
+
+
 async def test_a_refused_loop_is_tried_once_more_with_thinking_off():
     message = "messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`"
     looped = calls("a", thinking_blocks=UNMARKED["thinking_blocks"])
@@ -820,6 +827,8 @@ async def test_no_second_try_where_thinking_is_not_the_matter():
     assert (o.error.kind, len(requests)) == ("bad_request", 1)
     o, requests = await ask(refused(400, "invalid_request_error", "no"), query=asking(user("a"), UNMARKED, user("b")))
     assert (o.error.kind, len(requests)) == ("bad_request", 1)
+    o, requests = await ask(refused(500, "api_error", SIGNATURE), query=asking(user("a"), UNMARKED, user("b")))
+    assert (o.error.kind, len(requests)) == ("unavailable", 1)
     # Twice refused is refused.
     o, requests = await ask(refused(400, "x", SIGNATURE), query=asking(user("a"), UNMARKED, user("b")))
     assert (o.error.kind, len(requests)) == ("bad_request", 2)

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from msgspec import Raw
 from openai.types.chat import ChatCompletion
 
 from fairlead.errors import ConfigError
@@ -58,12 +59,13 @@ STREAM = (
 async def ask(monkeypatch):
     monkeypatch.setenv("AZURE_KEY", KEY)
 
-    async def go(reply, sink=None, suffix="", key="api_key", **options):
+    async def go(reply, sink=None, suffix="", key="api_key", query=None, **options):
         async with ScriptedServer(replies=(reply,)) as server:
             endpoint = server.url.removesuffix("/v1") + suffix
             driver = AzureOpenAI(name="t", model="gpt 4", endpoint=endpoint, **{key: "${AZURE_KEY}"}, **options)
             await driver.start()
-            o = await driver.ask(Call(target="t"), Query.ask("x", id="q1", max_tokens=5, top_k=2), sink)
+            query = query or Query.ask("x", id="q1", max_tokens=5, top_k=2)
+            o = await driver.ask(Call(target="t"), query, sink)
             await driver.stop()
             go.request = server.requests[0]
             return o
@@ -110,6 +112,18 @@ async def test_filter_results_are_kept(ask):
     assert (o.error, o.text, o.finish, o.tokens.output) == (None, "x", "stop", 1)
     assert b"prompt_filter_results" in b"".join(writes)
     assert b"content_filter_results" in b"".join(writes)
+
+
+@pytest.mark.parametrize("version", [None, "2024-10-21"])
+async def test_vectors(ask, version):
+    body = {"object": "list", "data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tokens": 2}, "model": "m"}
+    query = Query(id="q1", messages=(), task="embeddings", body={"input": Raw(b'"x"')})
+    o = await ask(Bytes(pieces=(msgspec.json.encode(body),), headers=JSON), api_version=version, query=query)
+    assert (o.error, o.tokens.input) == (None, 2)
+    place = (
+        "/openai/v1/embeddings" if version is None else "/openai/deployments/gpt%204/embeddings?api-version=2024-10-21"
+    )
+    assert ask.request.path == place
 
 
 BLOCKED = {

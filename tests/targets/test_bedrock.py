@@ -214,6 +214,10 @@ def test_thinking_there_and_back():
     assert got["additionalModelRequestFields"] == wish
     assert got["inferenceConfig"]["maxTokens"] == 2099
     assert dropped == ["thinking of anthropic/m"]
+    unmarked = {"role": "assistant", "content": "x", "thinking_blocks": [{"type": "redacted_thinking", "data": "xyz"}]}
+    assert to(user("q"), unmarked, user("y"))[1] == []
+    got, dropped = to(user("q"), unmarked, user("y"), model="amazon.nova-pro-v1:0")
+    assert (len(got["messages"][1]["content"]), dropped) == (1, ["thinking that nobody signed"])
     got, _ = to(model="anthropic.claude-opus-4-8", reasoning_effort="high")
     assert got["outputConfig"] == {"effort": "high"}
     assert got["additionalModelRequestFields"] == {"thinking": {"type": "adaptive"}}

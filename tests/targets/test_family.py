@@ -21,17 +21,37 @@ _STREAM = b"".join(
 WHOLE = Bytes(
     pieces=(msgspec.json.encode({**_MESSAGE, "usage": _USAGE}),), headers={"content-type": "application/json"}
 )
+_GEMINI = msgspec.json.encode(
+    {
+        "candidates": [{"content": {"parts": [{"text": "4"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 1},
+    }
+)
+_JSON = {"content-type": "application/json"}
 SCRIPTS = {
     "openai_chat": ("two words",),
+    "azure_openai": ("two words",),
+    **dict.fromkeys(
+        ("gemini", "vertex"),
+        (
+            Bytes(pieces=(_GEMINI,), headers=_JSON),
+            Bytes(pieces=(b"data: " + _GEMINI + b"\n\n",)),
+            *[Bytes(pieces=(_GEMINI,), headers=_JSON)] * 5,
+        ),
+    ),
     # The check asks whole, then streamed, then five times whole.
     "anthropic_messages": (WHOLE, Bytes(pieces=(_STREAM,)), *[WHOLE] * 5),
 }
 
 
 @pytest.mark.parametrize("kind", sorted(SCRIPTS))
-async def test_check_target(kind):
+async def test_check_target(kind, monkeypatch):
+    monkeypatch.setenv("A_TOKEN", "t")
     driver = catalog.find("targets", kind)
     assert driver.remote
     async with ScriptedServer(replies=SCRIPTS[kind]) as server:
         url = server.url if kind == "openai_chat" else server.url[:-3]
-        await check_target(lambda: driver(name="t", model="m", base_url=url))
+        options = {"endpoint": url} if kind == "azure_openai" else {"base_url": url}
+        if kind == "vertex":
+            options |= {"project": "p", "token": "${A_TOKEN}"}
+        await check_target(lambda: driver(name="t", model="m", **options))

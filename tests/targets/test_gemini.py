@@ -1,8 +1,11 @@
 """Gemini's own format: requests against its SDK's types, replies and streams from fixtures written by hand, over real sockets."""
 
+import base64
+import struct
+
 import msgspec
 import pytest
-from google.genai import types as genai
+from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from fairlead.errors import TargetError
@@ -11,6 +14,8 @@ from fairlead.targets.gemini import NO_SIGNATURE, Gemini, StreamReader, refusal,
 from fairlead.targets.scripted_server import Bytes, ScriptedServer
 from fairlead.targets.sse import Framer
 from fairlead.types import Call, Query, Tokens
+
+genai = pytest.importorskip("google.genai.types", reason="google-genai, Google's SDK, is not installed")
 
 BY = signed.signer("gemini", "gemini-3-pro")
 JSON = {"content-type": "application/json"}
@@ -89,6 +94,18 @@ def test_a_whole_conversation():
     assert dropped == ["messages[2].image_url.detail"]
 
 
+def test_parallel_results_stand_in_the_order_of_their_calls():
+    """Where a service knows no ids, that is what they are matched by."""
+    calls = [call("c1"), call("c2"), call("c3")]
+    results = [{"role": "tool", "tool_call_id": f"c{i}", "content": str(i)} for i in (3, 1, 2)]
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": calls}, *results]
+    out, _ = translate({"messages": messages}, model="gemini-2.5-pro", signer=BY, call_ids=False)
+    assert len(out["contents"]) == 3
+    said = [p["functionResponse"]["response"]["output"] for p in out["contents"][2]["parts"]]
+    assert said == ["1", "2", "3"]
+    assert "id" not in out["contents"][1]["parts"][0]["functionCall"]
+
+
 def test_fields_have_their_place():
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     out, dropped = to(
@@ -136,7 +153,10 @@ def test_fields_have_their_place():
 def test_what_has_no_counterpart_is_named():
     mark = {"type": "ephemeral"}
     _, dropped = to(
-        messages=[{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": mark}]}],
+        messages=[
+            {"role": "user", "name": "ann", "content": [{"type": "text", "text": "x", "cache_control": mark}]},
+            {"role": "assistant", "content": "y", "reasoning_content": "hm"},
+        ],
         tools=[
             {"type": "function", "cache_control": mark, "function": {"name": "f", "strict": True}},
             {"type": "web_search"},
@@ -150,7 +170,9 @@ def test_what_has_no_counterpart_is_named():
         store=False,
     )
     assert dropped == [
+        "messages[0].name",
         "messages[0].cache_control",
+        "reasoning_content",
         "user",
         "logit_bias",
         "parallel_tool_calls",
@@ -181,6 +203,12 @@ def test_what_has_no_counterpart_is_named():
             {"thinking": {"type": "enabled", "budget_tokens": 2048}},
             {"thinkingBudget": 2048, "includeThoughts": True},
             [],
+        ),
+        (
+            "gemini-2.5-flash",
+            {"thinking": {"type": "enabled", "budget_tokens": 31999}},
+            {"thinkingBudget": 24576, "includeThoughts": True},
+            ["thinking.budget_tokens"],
         ),
         ("gemini-2.5-pro", {"thinking": {"type": "adaptive"}}, {"thinkingBudget": -1, "includeThoughts": True}, []),
         ("gemini-flash-latest", {"thinking": {"type": "adaptive"}}, {"includeThoughts": True}, []),
@@ -511,3 +539,36 @@ async def test_untranslatable_requests(ask, messages):
 def test_generations():
     names = ("gemini-2.5-pro", "models/gemini-3-flash-preview", "gemini-flash-latest", "gemma-3-27b-it")
     assert [gemini.generation(n) for n in names] == [(2, 5), (3, 0), (99, 0), (0, 0)]
+
+
+def embed(**fields):
+    body = {k: msgspec.Raw(msgspec.json.encode(v)) for k, v in fields.items()}
+    return Query(id="q1", messages=(), task="embeddings", body=body)
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_vectors(ask, encoding):
+    body = {"embeddings": [{"values": [0.5, -1.0]}, {"values": [0.25, 2.0]}], "usageMetadata": {"promptTokenCount": 6}}
+    genai.EmbedContentResponse.model_validate({"embeddings": body["embeddings"]})
+    query = embed(input=["a", "b"], dimensions=2, encoding_format=encoding, user="ann")
+    o = await ask(Bytes(pieces=(msgspec.json.encode(body),), headers=JSON), query=query)
+    assert (o.error, o.tokens, o.dropped) == (None, Tokens(input=6), ("user",))
+    assert ask.request.path == "/v1/models/gemini-3-pro:batchEmbedContents"
+    assert ask.request.json["requests"][1] == {
+        "model": "models/gemini-3-pro",
+        "content": {"parts": [{"text": "b"}]},
+        "outputDimensionality": 2,
+    }
+    got = msgspec.json.decode(o.reply)
+    assert [e["index"] for e in got["data"]] == [0, 1]
+    first = got["data"][0]["embedding"]
+    assert first == [0.5, -1.0] if encoding == "float" else base64.b64decode(first) == struct.pack("<2f", 0.5, -1.0)
+    if encoding == "float":
+        CreateEmbeddingResponse.model_validate(got)
+
+
+async def test_vectors_that_are_none(ask):
+    o = await ask(Bytes(pieces=(b'{"embeddings": []}',), headers=JSON), query=embed(input="a"))
+    assert o.error.kind == "malformed"
+    o = await ask(Bytes(pieces=(b"{}",), headers=JSON), query=embed(input=[[1, 2]]))
+    assert (o.error.kind, ask.request) == ("bad_request", None)

@@ -70,6 +70,14 @@ async def test_gemini(token):
     ]
 
 
+@pytest.mark.parametrize("model", ["gemini-2.5-pro", "claude-sonnet-4-5"])
+async def test_no_token_survives_in_an_error(token, model):
+    body = msgspec.json.encode({"error": {"code": 403, "message": "bad token ya29.secret", "status": "X"}})
+    o, _ = await ask(Bytes(pieces=(body,), status=403, headers=JSON), model, **token)
+    assert o.error.kind == "auth"
+    assert "ya29" not in o.error.message
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_claude(token, streaming):
     events = (

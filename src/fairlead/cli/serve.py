@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import socket
+from secrets import token_hex
 
 import msgspec
 
@@ -28,21 +29,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--workers", type=int, help="processes that serve, in place of the config's")
     for own in ("--socket", "--ready", "--worker"):  # what a worker's parent tells it
         parser.add_argument(own, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from prometheus_client import disable_created_metrics
-
-    from fairlead.gateway import server
+    from fairlead.gateway import logs, server
     from fairlead.gateway.app import Gateway
+    from fairlead.gateway.metrics import Place
 
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # half of all lines, and nobody plots them
-
+    # Until the config says how.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     read = _load(args)
     settings = read.gateway
+    logs.setup(settings.log, worker=args.worker)
     names = ", ".join(read.policies)
     if settings.workers > 1 and args.socket is None:
         return _parent(args, read, names)
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"fairlead serves {names} over {len(read.drivers)} targets at {url} (API: {url}/v1)", flush=True)
 
     async def serve() -> None:
-        gateway = Gateway.of(read, load=lambda: _load(args))
+        place = None if args.run is None else Place(run=args.run, worker=args.worker)
+        gateway = Gateway.of(read, load=lambda: _load(args), place=place)
         listening = server.Server(
             gateway,
             host=settings.host,
@@ -76,7 +78,10 @@ def _load(args: argparse.Namespace) -> Config:
     said = {name: value for name in ("host", "port", "workers") if (value := getattr(args, name)) is not None}
     if said.get("workers", 1) < 1:
         raise ConfigError("at least one worker is needed", path="--workers")
+    from fairlead.gateway.logs import redactor
+
     read = config.load(args.config)
+    redactor.learn(read)
     settings = msgspec.structs.replace(read.gateway, **said)
     return msgspec.structs.replace(read, file=msgspec.structs.replace(read.file, gateway=settings))
 
@@ -91,7 +96,7 @@ def _parent(args: argparse.Namespace, read: Config, names: str) -> int:
     opened = listening.bind()
     opened.listen(2048)
     own = ["serve", args.config, "--host", settings.host, "--port", str(listening.port)]
-    own += ["--workers", str(settings.workers)]
+    own += ["--workers", str(settings.workers), "--run", token_hex(8)]
     workers = Workers(
         [*command(), *own], count=settings.workers, opened=opened, grace_seconds=settings.drain_seconds + 20.0
     )

@@ -43,21 +43,26 @@ from fairlead.actions.mask import Mask, masked_later
 from fairlead.config import Config, GatewayConfig, StoreConfig
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
 from fairlead.explain import explain
+from fairlead.gateway import logs, telemetry, watched
 from fairlead.gateway import read as reading
 from fairlead.gateway.admin import ADMIN, Admin
 from fairlead.gateway.batches import INSIDE
 from fairlead.gateway.door import Caller, Door
 from fairlead.gateway.edge import Edge, Exchange, header_map
-from fairlead.gateway.faces.base import Face
+from fairlead.gateway.faces.base import Face, query_id
 from fairlead.gateway.faces.chat import Chat
+from fairlead.gateway.faces.embeddings import Embeddings
+from fairlead.gateway.faces.responses import Responses
 from fairlead.gateway.figures import busy, fallbacks
-from fairlead.gateway.metrics import CONTENT_TYPE, Metrics
+from fairlead.gateway.kept import Kept
+from fairlead.gateway.limits import TooMany
+from fairlead.gateway.metrics import CONTENT_TYPE, Metrics, Place, Sharing
 from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
 from fairlead.gateway.shelf import Shelf
 from fairlead.gateway.stats import SEED, Stats
 from fairlead.router import Router
 from fairlead.sqlstore import SQLStore
-from fairlead.types import Feedback, FeedbackKind, Target, Trace
+from fairlead.types import Feedback, FeedbackKind, Query, Target, Trace
 from fairlead.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -110,6 +115,7 @@ class Gateway:
         text: whether the page may show prompts.
         config: what they were made of.
         load: reads the config again, for a reload.
+        place: which worker this is, among several.
 
     Raises:
         ConfigError: if others than this machine could come in without a key.
@@ -123,6 +129,7 @@ class Gateway:
         text: bool = True,
         config: Config | None = None,
         load: Callable[[], Config] | None = None,
+        place: Place | None = None,
     ) -> None:
         self.router, self.settings = router, settings
         self.config, self.load = config, load
@@ -142,45 +149,45 @@ class Gateway:
         self.draining = False
         """Whether load balancers are told to send nobody any more."""
         self.admin = Admin(self)
-        self.metrics = Metrics()
+        self.metrics = Metrics(lambda: self.config_digest)
+        self.sharing = (
+            None if place is None else Sharing(self.metrics, router.store, run=place.run, worker=place.worker)
+        )
+        self.telemetry = telemetry.of(
+            settings.telemetry,
+            driver=lambda name: self.router.world.drivers.get(name),
+            text=text,
+            worker=None if place is None else place.worker,
+        )
         try:
             self.stats = Stats(pool=router.pool, routes=router.policies, strongest=settings.strongest, text=text)
         except UnknownName as e:
             raise ConfigError(str(e), path="$.gateway.strongest") from e
         self.opened = False
         self.began = time.time()
-        self.faces: tuple[Face, ...] = (Chat(),)
+        store = router.store
+        keep_seconds = None
+        if isinstance(store, SQLStore) and store.retention_days is not None:
+            keep_seconds = 86400.0 * store.retention_days
+        kept = Kept(store, retention_seconds=keep_seconds) if text else None
+        self.responses = Responses(kept=kept, most_bytes=settings.max_body_bytes)
+        self.faces: tuple[Face, ...] = (Chat(), self.responses, Embeddings())
         self._edges = {face.path: Edge(self, face) for face in self.faces}
         self.shelf = Shelf(self)
         self._page, self._page_headers = page()
         self._rest = self._routes()
-        store = router.store
-        watch = self.metrics.watch
-        watch("fairlead_learned", "Judged answers learned.", lambda: self.router.learner.learned)
-        watch(
-            "fairlead_quarantined",
-            "Judged answers that did harm and were not learned.",
-            lambda: self.router.learner.quarantined,
-        )
-        watch(
-            "fairlead_learning_failures",
-            "Judged answers that could not be learned when they came.",
-            lambda: self.router.learner.failed,
-        )
-        watch("fairlead_config_reloads", "Configs that took another's place since the start.", lambda: self.reloads)
-        if isinstance(store, SQLStore):
-            watch("fairlead_store_failures", "What the store could not write.", lambda: store.failures)
-            watch("fairlead_store_commits", "Transactions of the store since the start.", lambda: store.commits)
-            watch(
-                "fairlead_store_spooled", "What was kept in a file since the database was gone.", lambda: store.spooled
-            )
-            watch("fairlead_store_spool_bytes", "What waits in that file for the database.", lambda: store.spool_bytes)
+        watched.watch(self)
 
     @classmethod
-    def of(cls, config: Config, *, load: Callable[[], Config] | None = None) -> Gateway:
-        """Make the gateway of a config. `load` reads it again, for a reload."""
+    def of(cls, config: Config, *, load: Callable[[], Config] | None = None, place: Place | None = None) -> Gateway:
+        """Make the gateway of a config. `load` reads it again, for a reload; `place`: which worker this is, among several."""
         return cls(
-            router=config.router(), settings=config.gateway, text=config.file.store.text, config=config, load=load
+            router=config.router(),
+            settings=config.gateway,
+            text=config.file.store.text,
+            config=config,
+            load=load,
+            place=place,
         )
 
     @property
@@ -197,10 +204,15 @@ class Gateway:
 
     async def __aenter__(self) -> Gateway:
         await self.router.start()
+        if self.telemetry is not None:
+            self.telemetry.start()
+        if self.sharing is not None:
+            await self.sharing.start()
         await self.door.keyring.start()
         await self.shelf.batches.start()
         self.stats = await asyncio.to_thread(self._seeded, self.stats)
         self.opened = True
+        logs.life.info("started", extra={"fields": {"version": VERSION, "config": self.config_digest or None}})
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -209,7 +221,12 @@ class Gateway:
             await asyncio.wait(self._retiring)
         await self.shelf.batches.stop()
         await self.door.keyring.stop()
+        if self.sharing is not None:
+            await self.sharing.stop()
         await self.router.stop()
+        if self.telemetry is not None:
+            await asyncio.to_thread(self.telemetry.stop)
+        logs.life.info("stopped", extra={"fields": {"config": self.config_digest or None}})
 
     async def reload(self) -> str:
         """Read the config file again, check it whole, and let it take the place of the live one by one assignment; return its digest.
@@ -246,7 +263,7 @@ class Gateway:
             retiring = asyncio.ensure_future(old.stop(within_seconds=RETIRE_SECONDS, close=False))
             self._retiring.add(retiring)
             retiring.add_done_callback(self._retiring.discard)
-            log.warning("config %s is live", self.config_digest)
+            logs.life.warning("config %s is live", self.config_digest)
             return self.config_digest
 
     def _seeded(self, stats: Stats) -> Stats:
@@ -262,6 +279,7 @@ class Gateway:
                 stats.judge(feedback)
         if traces:
             stats.since = traces[-1].at
+        stats.seeded()
         return stats
 
     # ------------------------------------------------------------------------------------------------ ASGI
@@ -307,8 +325,55 @@ class Gateway:
             overhead=overhead,
             first_byte=exchange.first_byte,
             fallbacks=fallbacks(trace),
+            events=exchange.events,
         )
+        if self.telemetry is not None:
+            self._tell(exchange, status, overhead=overhead)
+        if logs.access.isEnabledFor(logging.INFO):
+            logs.answered(
+                trace,
+                status=status,
+                seconds=seconds,
+                overhead=overhead,
+                config=exchange.config.decode(),
+                fallbacks=fallbacks(trace),
+                dropped=exchange.left_out(trace).decode(),
+            )
         self.stats.add(trace, status=status, overhead_seconds=overhead)
+
+    def note_refused(self, exchange: Exchange, refused: Refused) -> None:
+        """Count a request that no target was asked for."""
+        self.metrics.refused.labels(str(refused.status)).inc()
+        if isinstance(refused, TooMany):
+            self.metrics.rates.labels(refused.what).inc()
+        elif refused.code == "budget_exceeded":
+            self.metrics.rates.labels("budget").inc()
+        if self.telemetry is not None:
+            self._tell(exchange, refused.status, code=refused.code or "refused")
+        if logs.access.isEnabledFor(logging.INFO):
+            seconds = perf_counter() - exchange.start
+            logs.refused(exchange.face.path, status=refused.status, code=refused.code or "refused", seconds=seconds)
+
+    def _tell(self, exchange: Exchange, status: int, *, overhead: float = 0.0, code: str = "") -> None:
+        """Let the collector know of a request that has ended."""
+        assert self.telemetry is not None
+        query: Query | None = getattr(exchange, "query", None)
+        task = exchange.face.task
+        self.telemetry.note(
+            exchange.context or self.telemetry.begin({}),
+            query=query,
+            trace=exchange.trace,
+            status=status,
+            start=exchange.start,
+            overhead=overhead,
+            first_byte=exchange.first_byte,
+            size=exchange.size,
+            config=exchange.config.decode(),
+            path=exchange.face.path,
+            operation=task if query is None else telemetry.operation(query),
+            code=code,
+            stream=exchange.stream,
+        )
 
     def note_refusal(self, trace: Trace) -> None:
         """Count the guards that held where nobody was left."""
@@ -369,6 +434,9 @@ class Gateway:
             ("GET", "/v1/stats", self.show_stats),
             ("GET", "/v1/traces", self.traces),
             ("GET", "/v1/traces/{id}", self.trace),
+            ("GET", "/v1/responses/{id}", self.kept_response),
+            ("DELETE", "/v1/responses/{id}", self.kept_response),
+            ("GET", "/v1/responses/{id}/input_items", self.kept_input),
             ("GET", "/openapi.json", self.openapi),
             *self.shelf.endpoints(),
             *self.admin.endpoints(),
@@ -415,7 +483,8 @@ class Gateway:
 
     async def scrape(self, _: Request) -> Response:
         """Send the metrics."""
-        return Response(await asyncio.to_thread(self.metrics.text), media_type=CONTENT_TYPE.decode())
+        text = self.metrics.text if self.sharing is None else self.sharing.text
+        return Response(await asyncio.to_thread(text), media_type=CONTENT_TYPE.decode())
 
     async def models(self, request: Request) -> Response:
         """List the routes and targets that a caller may ask for, in the shape of OpenAI's list of models."""
@@ -442,7 +511,7 @@ class Gateway:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise Refused(400, f"the body is not valid JSON: {e}", code="invalid_json") from e
         caller: Caller | None = request.scope.get(CALLER)
-        id = judgement.id or judgement.response_id
+        id = query_id(judgement.id or judgement.response_id or "")
         if id and (tenant := _tenant(request)) is not None:
             trace = await self.router.store.get(id)
             if trace is None or trace.query.identity.tenant != tenant:
@@ -460,7 +529,7 @@ class Gateway:
 
     async def _judged(self, judgement: Judgement, *, by: str) -> Feedback:
         """Turn what was sent into a value in [0, 1]."""
-        j, id, value = judgement, judgement.id or judgement.response_id, judgement.value
+        j, id, value = judgement, query_id(judgement.id or judgement.response_id or ""), judgement.value
         if not id:
             raise Refused(
                 400, "id is missing: the id of the answer, as the reply and x-fairlead-id have it", param="id"
@@ -579,7 +648,7 @@ class Gateway:
 
     async def trace(self, request: Request) -> Response:
         """Send one trace with all judgements of it, and its decision explained as a dry run is."""
-        id = request.path_params["id"]
+        id = query_id(request.path_params["id"])
         store = self.router.store
         trace = await store.get(id)
         if trace is None or _tenant(request) not in (None, trace.query.identity.tenant):
@@ -587,6 +656,20 @@ class Gateway:
         shown = {"trace": trace, "feedback": await asyncio.to_thread(store.feedback, id)}
         shown["explanation"] = explain(trace.query, trace.signals, trace.decision)
         return _json(shown)
+
+    async def kept_response(self, request: Request) -> Response:
+        """Send a kept response, or delete it."""
+        id, tenant = request.path_params["id"], _asking(request)
+        if request.method == "DELETE":
+            return _json(await self.responses.delete(id, tenant))
+        if request.query_params.get("stream") == "true":
+            raise Refused(400, "a kept response is not streamed again; read it whole", param="stream")
+        return _json((await self.responses.stored(id, tenant)).body.response)
+
+    async def kept_input(self, request: Request) -> Response:
+        """List what a kept response was asked with."""
+        asked = {k: v for k in ("limit", "order", "after") if (v := request.query_params.get(k)) is not None}
+        return _json(await self.responses.inputs(request.path_params["id"], _asking(request), **asked))
 
     async def body(self, request: Request) -> bytes:
         """Read a request's body. Raises `Refused`."""
@@ -598,7 +681,7 @@ def _unlike(old: Config, new: Config) -> list[str]:
     pairs = [
         (f"{part}.{field}", getattr(getattr(old.file, part), field), getattr(getattr(new.file, part), field))
         for part, fields in (
-            ("gateway", ("host", "port", "workers", "shared")),
+            ("gateway", ("host", "port", "workers", "shared", "log", "telemetry")),
             ("store", StoreConfig.__struct_fields__),
         )
         for field in fields
@@ -648,6 +731,11 @@ def _tenant(request: Request) -> str | None:
     """Return whose traces a request may see; None: everybody's. A key that names no tenant is an operator's."""
     caller: Caller | None = request.scope.get(CALLER)
     return None if caller is None else caller.tenant
+
+
+def _asking(request: Request) -> str | None:
+    """Return the tenant of a request for what it made itself: its key's, or the one that it names."""
+    return _tenant(request) or request.headers.get("x-fairlead-tenant") or None
 
 
 def _no_trace(id: str) -> Refused:

@@ -23,7 +23,7 @@ import msgspec
 
 from fairlead.actions.base import Passage
 from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
-from fairlead.gateway import limits
+from fairlead.gateway import limits, logs
 from fairlead.gateway import read as reading
 from fairlead.gateway.batches import INSIDE
 from fairlead.gateway.faces.base import Face, Read, Writer
@@ -36,6 +36,7 @@ from fairlead.types import Call, Decision, Outcome, Query, Trace
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
+    from fairlead.gateway.telemetry import Context
     from fairlead.router import Router
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,9 @@ class Edge:
         gateway = self.gateway
         if gateway.in_flight >= gateway.settings.max_in_flight:
             refused = Refused(503, "too many requests are under way; try again", code="overloaded", headers=[_SOON])
-            gateway.metrics.refused.labels("503").inc()
-            await Exchange(send, self.face).refuse(refused)
+            exchange = Exchange(send, self.face)
+            gateway.note_refused(exchange, refused)
+            await exchange.refuse(refused)
             return
         gateway.in_flight += 1
         try:
@@ -77,18 +79,22 @@ class Edge:
         exchange.config = gateway.config_digest.encode()
         try:
             headers, caller = await gateway.enter(scope)
+            if gateway.telemetry is not None:
+                exchange.context = gateway.telemetry.begin(headers)
             if scope["method"] != "POST":
                 raise Refused(
                     405, "only POST is answered here", code="method_not_allowed", headers=[(b"allow", b"POST")]
                 )
             body = await reading.read_body(receive, headers, gateway.settings.max_body_bytes)
             exchange.start = perf_counter()
+            exchange.size = len(body)
             exchange.read = read = await face.read(reading.split(body), caller)
             asked = reading.query(
                 read, headers, router.serving, router.pool.by_name, caller, api=face.api, task=face.task
             )
             exchange.query, exchange.stream = asked.query, asked.stream
             face.check(asked.query, read)
+            logs.REQUEST.set(asked.query.id)
             if INSIDE in scope:
                 exchange.query = msgspec.structs.replace(asked.query, batch=scope[INSIDE].batch)
             if caller is not None:
@@ -100,7 +106,7 @@ class Edge:
         except Refused as refused:
             if isinstance(refused, limits.TooMany):
                 refused.headers += face.limits(refused.shown)
-            gateway.metrics.refused.labels(str(refused.status)).inc()
+            gateway.note_refused(exchange, refused)
             await exchange.refuse(refused)
             return
         task = asyncio.current_task()
@@ -133,6 +139,7 @@ class Edge:
                 least = min((usd for usd in asked if usd is not None), default=0.0)
                 refused = limits.broke(router.ledger, exchange.accounts, least) or refused
             if e.trace is not None:
+                exchange.trace = e.trace
                 gateway.note_refusal(e.trace)
                 refused.headers += told(e.trace.decision, query)
         except StoreError as e:
@@ -160,7 +167,7 @@ class Edge:
             finally:
                 gateway.note(trace, exchange, 200 if failure is None else of_failure(failure).status)
             return
-        gateway.metrics.refused.labels(str(refused.status)).inc()
+        gateway.note_refused(exchange, refused)
         await exchange.refuse(refused)
 
     async def _close(self, exchange: Exchange, outcome: Outcome, trace: Trace) -> None:
@@ -171,6 +178,9 @@ class Edge:
             return
         try:
             await face.keep(query, read, outcome, trace)
+        except Refused as refused:
+            await exchange.refuse(refused, trace)
+            return
         except StoreError as e:
             log.error("%s was answered, but its conversation could not be kept: %s", query.id, e)
             message = f"the answer is withheld, since the conversation could not be kept ({e})"
@@ -197,7 +207,9 @@ class Exchange:
         "accounts",
         "admitted",
         "config",
+        "context",
         "dropped",
+        "events",
         "face",
         "first_byte",
         "gone",
@@ -206,6 +218,7 @@ class Exchange:
         "query",
         "read",
         "send",
+        "size",
         "start",
         "stream",
         "streaming",
@@ -223,6 +236,10 @@ class Exchange:
         self.config = b""
         """Digest of the config that answers, also where another has taken its place meanwhile."""
         self.start = perf_counter()
+        self.size = self.events = 0
+        """Bytes of its body; events of its stream that were sent."""
+        self.context: Context | None = None
+        """Where it stands in its client's trace, if somebody collects traces."""
         self.stream = self.streaming = self.gone = self.over = False
         self.passage: Passage | None = None
         self.accounts: tuple[Account, ...] = ()
@@ -247,6 +264,7 @@ class Exchange:
                 self.dropped = said.removeprefix(DROPPED).strip()
             headers = [*_SSE, *self.headers(trace)]
             await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        self.events += events.count(b"\n\n")
         if events := self.writer.feed(events):
             await self.send({"type": "http.response.body", "body": events, "more_body": True})
 
@@ -290,7 +308,7 @@ class Exchange:
             out.append((b"x-fairlead-limited", trace.outcome.limited.encode()))
         if skipped:
             out.append((b"x-fairlead-fallbacks", b"%d" % skipped))
-        dropped = self._dropped(trace)
+        dropped = self.left_out(trace)
         if dropped:
             out.append((b"x-fairlead-dropped", dropped))
         out += self.face.headers(self.query)
@@ -301,7 +319,7 @@ class Exchange:
             out.append((b"x-fairlead-tag-" + name.encode(), clean(value)))
         return out
 
-    def _dropped(self, trace: Trace | None) -> bytes:
+    def left_out(self, trace: Trace | None) -> bytes:
         """Write what the request asked for that was left out, as its face, and the driver that answered, had no place for it."""
         names = self.query.dropped
         if trace is not None:

@@ -69,6 +69,8 @@ class TooMany(Refused):
     """429: a limit has not so much left. `shown`: what the client is told of its limits."""
 
     shown: Sequence[Shown] = ()
+    what: str = "tokens"
+    """Which limit: ``requests``, ``tokens``, ``concurrent``."""
 
 
 class Admitted:
@@ -216,6 +218,7 @@ def _too_many(e: Exhausted, ledger: Ledger, rates: Rates, now: float) -> TooMany
     headers: Headers = [(b"retry-after", b"%d" % seconds)]
     refused = TooMany(429, text, code="rate_limit_exceeded", type=kind, headers=headers)
     refused.shown = shown(ledger, rates, now)
+    refused.what = what
     return refused
 
 

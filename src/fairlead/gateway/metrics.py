@@ -56,6 +56,13 @@ Read: TypeAlias = Callable[[], "float | Iterable[tuple[tuple[str, ...], float]]"
 """Reads a value, or values by those of the labels."""
 
 
+class Place(Struct, frozen=True):
+    """Which worker a process is. `run` names their parent."""
+
+    run: str
+    worker: int
+
+
 class Family(Struct, frozen=True, array_like=True):
     """One metric as it is shown: samples are (suffix of the name, labels as written, value)."""
 
@@ -166,7 +173,9 @@ class Metrics:
         both = ("route", "target")
         self.requests = Counter("fairlead_requests_total", "Requests that were decided.", (*both, "status"))
         self.tokens = Counter(
-            "fairlead_tokens_total", "Tokens of all calls. Kinds are disjoint: their sum is input + output.", (*both, "kind")
+            "fairlead_tokens_total",
+            "Tokens of all calls. Kinds are disjoint: their sum is input + output.",
+            (*both, "kind"),
         )
         self.usd = Counter("fairlead_usd_total", "Spend, by the target that was called.", both)
         self.fallbacks = Counter("fairlead_fallbacks_total", "Plans that failed and were replaced.", ("route",))

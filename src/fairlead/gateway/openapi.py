@@ -179,6 +179,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         gives=Batch,
         errors=(404, 409, *STORE),
     ),
+    Endpoint(method="GET", path="/v1/responses/{id}", says="A kept response.", errors=(400, 404, *STORE)),
+    Endpoint(
+        method="DELETE", path="/v1/responses/{id}", says="Delete a kept response.", errors=(404, *STORE)
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/responses/{id}/input_items",
+        says="What a kept response was asked with.",
+        errors=(400, 404, *STORE),
+    ),
     Admin(method="GET", path="/admin/keys", says="All keys, without themselves.", gives=admin.KeyList, errors=STORE),
     Admin(
         method="POST",

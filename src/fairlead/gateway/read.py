@@ -12,6 +12,7 @@ About 10 µs for 1 kB, 45 µs for 24 kB.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections import Counter
@@ -30,6 +31,8 @@ from fairlead.targets import wire
 from fairlead.types import Constraints, Identity, Message, Query, Task, new_id
 
 HEADER_BYTES: Final = 64 * 1024
+PAUSE_SECONDS: Final = 30.0
+"""How long a client may pause in the middle of a body."""
 _PREFIX: Final = b"x-fairlead-"
 _ROLES: Final = b"x-fairlead-roles"
 _SPARSE: Final = 500
@@ -87,7 +90,8 @@ async def read_body(receive: Any, headers: dict[bytes, bytes], limit: int) -> by
     """Read the whole body.
 
     Raises:
-        Refused: 413 as soon as it is known to be larger than `limit`; 400 if the client leaves before its end.
+        Refused: 413 as soon as it is known to be larger than `limit`; 400 if the client leaves before its end; 408 if nothing of it comes for
+            `PAUSE_SECONDS`.
     """
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
@@ -97,7 +101,12 @@ async def read_body(receive: Any, headers: dict[bytes, bytes], limit: int) -> by
     if message.get("more_body"):
         parts, size = [body], len(body)
         while message.get("more_body"):
-            message = await receive()
+            try:
+                async with asyncio.timeout(PAUSE_SECONDS):
+                    message = await receive()
+            except TimeoutError as e:
+                text = f"nothing of the body came for {PAUSE_SECONDS:g} s"
+                raise Refused(408, text, code="request_timeout", headers=[(b"connection", b"close")]) from e
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > limit:

@@ -19,6 +19,7 @@ from typing import Any, Self
 import uvicorn
 
 from fairlead.errors import ConfigError, FairleadError
+from fairlead.gateway.protocol import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=Protocol,
                 ws="none",
                 # Whoever runs the server opens the application, so that what is wrong with it is raised and not logged.
                 lifespan="off",

@@ -73,6 +73,7 @@ class Stats:
         self._answered: OrderedDict[str, str] = OrderedDict()
         # n, sum c, sum s, sum c^2, sum s^2, sum cs
         self._saved = [0.0] * 6
+        self._before = [0.0] * 6
 
     def add(self, trace: Trace, *, status: int = 200, overhead_seconds: float | None = None) -> None:
         """Count one trace."""
@@ -133,6 +134,14 @@ class Stats:
             }
         )
 
+    def seeded(self) -> None:
+        """What was added until now was counted by a process before."""
+        self._before = list(self._saved)
+
+    def since_start(self) -> tuple[float, float]:
+        """Return (what routed answers cost, what the strongest target's would have) in USD, without what `seeded` left out."""
+        return self._saved[1] - self._before[1], self._saved[2] - self._before[2]
+
     def held(self, trace: Trace) -> None:
         """Count the guards that held, and what nobody may answer."""
         self.refused += not trace.decision.options
@@ -148,7 +157,11 @@ class Stats:
                 tokens = outcome.tokens
                 break
         c = trace.usd
-        s = None if tokens is None or c is None or self.strongest is None else self.pool[self.strongest].profile.usd(tokens)
+        s = (
+            None
+            if tokens is None or c is None or self.strongest is None
+            else self.pool[self.strongest].profile.usd(tokens)
+        )
         if c is None or s is None:
             self.unpriced += 1
             return
@@ -238,7 +251,9 @@ class Stats:
             "savings": self.savings(),
             "minutes": [self.minutes.get(m, 0) for m in range(now - 59, now + 1)],
             # A plan's name takes longer to find than all the rest, so it is found for those that are shown.
-            "recent": [{**r, "chosen": None if r["chosen"] is None else name_of(r["chosen"])} for r in reversed(self.recent)],
+            "recent": [
+                {**r, "chosen": None if r["chosen"] is None else name_of(r["chosen"])} for r in reversed(self.recent)
+            ],
         }
 
 

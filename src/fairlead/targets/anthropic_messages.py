@@ -56,18 +56,9 @@ _FINISH: Final = {
 }
 _TRANSLATED: Final = frozenset(
     {
-        *(
-            "messages",
-            "model",
-            "stream",
-            "stream_options",
-            "max_tokens",
-            "max_completion_tokens",
-            "temperature",
-            "top_p",
-        ),
-        *("top_k", "stop", "tools", "tool_choice", "parallel_tool_calls", "user", "safety_identifier", "metadata"),
-        *("thinking", "reasoning_effort", "response_format", "service_tier", "cache_control"),
+        *("messages", "model", "stream", "stream_options", "tools", "tool_choice", "parallel_tool_calls", "stop"),
+        *("max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "thinking", "reasoning_effort"),
+        *("response_format", "user", "safety_identifier", "metadata", "service_tier", "cache_control"),
     }
 )
 # Values that ask for nothing: leaving these out changes no answer.
@@ -90,7 +81,9 @@ _OTHER: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _SERVED: Final = re.compile(r".+_\d{8}")
 """Types of tools that the provider knows or runs, such as ``web_search_20250305``."""
 _THOUGHTS: Final = ("thinking", "redacted_thinking")
-_ABOUT_THINKING: Final = re.compile(r"signature|thinking.{0,40}block|redacted_thinking", re.IGNORECASE)
+_ABOUT_THINKING: Final = re.compile(
+    r"signature|thinking.{0,40}block|redacted_thinking|reasoning.?content", re.IGNORECASE
+)
 
 
 class MessagesFormat(Driver):
@@ -317,13 +310,14 @@ def translate(
     sampling: bool = True,
     files: Collection[str] = _FILES,
     served: bool = True,
+    unmarked: bool = True,
     bare: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return (Anthropic's request, the names of what it has no place for).
 
-    `max_tokens` holds where the request names none, `most` is the model's limit, `like` names the model whose rules hold, `files` are types of files taken
-    beside text, `served` says whether the provider runs tools of its own. Thinking blocks that
-    `signer` marked, or nobody, are sent; with `bare` none are.
+    `max_tokens` holds where the request names none, `most` is the model's limit, `like` names the model whose rules hold. `sampling`: the version
+    of the API takes sampling parameters. `files` are types of files taken beside text. `served`: the provider runs tools of its own. Thinking
+    that `signer` marked is sent, with `unmarked` also what nobody did; with `bare` none is.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: if the request is not in OpenAI's chat format, or has no counterpart.
@@ -331,7 +325,9 @@ def translate(
     rules = claude.traits(like or model)
     if not sampling:
         rules = msgspec.structs.replace(rules, sampling="none")
-    said = Conversation(fields["messages"], signer=signer, bare=bare, files=files)
+    said = Conversation(
+        fields["messages"], signer=signer, unmarked=unmarked, bare=bare or not rules.thinking, files=files
+    )
     dropped = [k for k, v in fields.items() if k not in _TRANSLATED and v is not None and v != _IDLE.get(k, ...)]
     schema = _schema(fields.get("response_format"), rules, dropped)
     tools, choice, tool_marks = _tools(fields, said, rules, dropped, served=served)
@@ -384,13 +380,19 @@ class Conversation:
     """
 
     __slots__ = (
-        "_bare", "_files", "_open", "_signer", "_taken", "begun", "calls", "dropped", "last", "system", "system_marks", "turn_marks", "turns",
+        "_bare", "_files", "_open", "_signer", "_taken", "_unmarked", "begun", "calls", "dropped", "last", "system", "system_marks", "turn_marks", "turns",
     )  # fmt: skip
 
     def __init__(
-        self, messages: Sequence[dict[str, Any]], *, signer: str, bare: bool, files: Collection[str] = _FILES
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        signer: str,
+        unmarked: bool,
+        bare: bool,
+        files: Collection[str],
     ) -> None:
-        self._signer, self._bare, self._files = signer, bare, files
+        self._signer, self._unmarked, self._bare, self._files = signer, unmarked, bare, files
         self._open: dict[str, str] = {}
         """Calls that have no result yet: their ids -> ids as they are sent."""
         self._taken: set[str] = set()
@@ -474,7 +476,7 @@ class Conversation:
         if self._bare and blocks:
             self.dropped.append(f"{at}.thinking_blocks")
             return []
-        taken = signed.take(blocks, self._signer)
+        taken = signed.take(blocks, self._signer, unmarked=self._unmarked)
         self.dropped += taken.left_out
         return taken.blocks
 

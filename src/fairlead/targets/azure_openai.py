@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import ClassVar, Final, Self
 from urllib.parse import quote
 
+import msgspec
+
 from fairlead.errors import ConfigError, TargetError
 from fairlead.secret import checked, reveal
-from fairlead.targets import openai_chat, providers, upstream
+from fairlead.targets import openai_chat, providers, upstream, vectors
 from fairlead.targets.base import UNKNOWN, Driver
 from fairlead.types import Call, Failure, Outcome, Profile, Query, Sink
 
@@ -92,7 +94,7 @@ class AzureOpenAI(Driver):
             headers["Authorization"] = f"Bearer {token}"
             secrets.append(token)
         opened = await upstream.shared(proxies_from_env=self.proxies_from_env).__aenter__()
-        self._line = openai_chat.Line(opened, self._url(), headers, tuple(secrets), _AZURE)
+        self._line = openai_chat.Line(opened, self._url("chat/completions"), headers, tuple(secrets), _AZURE)
 
     async def stop(self) -> None:
         """Let go of the connection pool."""
@@ -103,15 +105,22 @@ class AzureOpenAI(Driver):
     async def _ask(self, call: Call, query: Query, sink: Sink | None) -> Outcome:
         if self._line is None:
             raise TargetError(Failure(kind="internal", message=f"{self.name} is not started; await start() first"))
+        if query.task == "embeddings":
+            asked = vectors.request(call, query, model=self.model)
+            line = self._line
+            reply = await line.upstream.post(self._url("embeddings"), line.headers, msgspec.json.encode(asked))
+            if reply.status != 200:
+                raise TargetError(openai_chat.refusal(*reply, *line.secrets))
+            return vectors.read(reply.body, count=vectors.inputs(asked), secrets=line.secrets)
         fields, dropped = openai_chat.request(
             call, query, model=self.model, provider=_AZURE, streaming=sink is not None, usage=self.stream_usage
         )
         return await self._line.ask(fields, query, dropped, sink)
 
-    def _url(self) -> str:
+    def _url(self, what: str) -> str:
         # People paste an endpoint in each of the forms that the portal shows.
         base = self.endpoint.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
         if self.api_version is None:
-            return f"{base}/openai/v1/chat/completions"
+            return f"{base}/openai/v1/{what}"
         deployment, version = quote(self.model, safe=""), quote(self.api_version, safe="")
-        return f"{base}/openai/deployments/{deployment}/chat/completions?api-version={version}"
+        return f"{base}/openai/deployments/{deployment}/{what}?api-version={version}"

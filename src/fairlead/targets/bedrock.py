@@ -348,6 +348,7 @@ def translate(
         signer=signer,
         files=tuple(_DOCUMENTS),
         served=False,
+        unmarked=kind == "claude",
         bare=bare,
     )
     dropped = own + dropped

@@ -4,7 +4,7 @@
       vectors: {type: embedder, embedder: hashing}
 
 Texts only; ``dimensions`` must be what the embedding has, if given. Tokens are estimated, at no price unless the profile names one. Texts are
-embedded in a thread where that may take long. Cost: that of the embedding, and about 5 µs a vector for base64 (100 µs as numbers, of 384).
+embedded in a thread where that may take long. Cost: that of the embedding, and for a vector of 128 about 2 µs as base64, 40 µs as numbers.
 """
 
 from __future__ import annotations

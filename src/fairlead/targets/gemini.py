@@ -24,12 +24,13 @@ from typing import Any, ClassVar, Final, Self
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from fairlead.errors import TargetError
 from fairlead.secret import checked, reveal
-from fairlead.targets import signed, sse, upstream, wire
+from fairlead.targets import signed, sse, upstream, vectors, wire
 from fairlead.targets.anthropic_messages import data_url, refusing
 from fairlead.targets.base import UNKNOWN, Driver
 from fairlead.types import Call, Failure, Outcome, Profile, Query, Sink, Tokens
@@ -78,8 +79,10 @@ _IDLE: Final[dict[str, Any]] = {
     "service_tier": "auto",
 }
 _STOPS: Final = 5
+_EMBEDDED: Final = frozenset({"input", "model", "dimensions", "encoding_format"})
 _BUDGET: Final = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
-"""Thinking tokens for an effort, where a model takes budgets only."""
+"""Thinking tokens for an effort, where a model takes budgets only; the last is the most that any but Pro takes."""
+_MOST_OF_PRO: Final = 32768
 
 
 class GeminiFormat(Driver):
@@ -90,6 +93,8 @@ class GeminiFormat(Driver):
     """Who signs the thoughts, in its marks."""
     call_ids: ClassVar[bool] = True
     """Whether the service knows ids of calls; else results are matched by name and order."""
+    embeds: ClassVar[bool] = True
+    """Whether it gives vectors, too."""
     model: str
     _secrets: tuple[str, ...] = ()
     _upstream: upstream.Upstream | None = None
@@ -110,6 +115,8 @@ class GeminiFormat(Driver):
     async def _ask(self, call: Call, query: Query, sink: Sink | None) -> Outcome:
         if self._upstream is None:
             raise TargetError(Failure(kind="internal", message=f"{self.name} is not started; await start() first"))
+        if query.task == "embeddings":
+            return await self._embed(self._upstream, call, query)
         fields = {k: msgspec.json.decode(v) for k, v in wire.fields(call, query).items()}
         with refusing("Gemini's"):
             request, dropped = translate(fields, model=self.model, signer=self.signer, call_ids=self.call_ids)
@@ -143,6 +150,43 @@ class GeminiFormat(Driver):
             if events := reader.close():
                 await sink(first + events)
             return replace(reader.outcome(), dropped=told)
+
+    async def _embed(self, line: upstream.Upstream, call: Call, query: Query) -> Outcome:
+        """Ask for vectors (``batchEmbedContents``). Texts only; what has no place is told."""
+        if not self.embeds:
+            raise TargetError(Failure(kind="bad_request", message=f"{self.name} gives no vectors"))
+        fields = {k: msgspec.json.decode(v) for k, v in vectors.request(call, query, model=self.model).items()}
+        texts = fields.get("input")
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+            message = f"{self.name} takes texts, not token numbers"
+            raise TargetError(Failure(kind="bad_request", message=message))
+        model = "models/" + self.model.removeprefix("models/")
+        size = {} if fields.get("dimensions") is None else {"outputDimensionality": fields["dimensions"]}
+        requests = [{"model": model, "content": {"parts": [{"text": t}]}, **size} for t in texts]
+        url, headers = await self._prepare("batchEmbedContents")
+        reply = await line.post(url, headers, msgspec.json.encode({"requests": requests}))
+        if reply.status != 200:
+            raise TargetError(refusal(*reply, *self._secrets))
+        try:
+            found = msgspec.json.decode(reply.body, type=_Vectors)
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            why = upstream.shorten(str(e), *self._secrets)
+            raise TargetError(
+                Failure(kind="malformed", message=f"the reply holds no vectors: {why}", status=200)
+            ) from e
+        if len(found.embeddings) != len(texts):
+            message = f"the reply holds {len(found.embeddings)} vectors for {len(texts)} inputs"
+            raise TargetError(Failure(kind="malformed", message=message, status=200))
+        tokens = _tokens(found.usage_metadata)
+        written = vectors.written(
+            [np.asarray(e.values, np.float32) for e in found.embeddings],
+            model=self.model,
+            tokens=0 if tokens is None else tokens.input,
+            as_base64=fields.get("encoding_format") == "base64",
+        )
+        told = tuple(k for k in fields if k not in _EMBEDDED and fields[k] is not None)
+        return Outcome(model=self.model, tokens=tokens, finish="stop", reply=written, dropped=told)
 
 
 class Gemini(GeminiFormat):
@@ -255,20 +299,23 @@ def translate(
 class _Conversation:
     """Messages as Gemini's contents: the assistant is ``model``, results of tools are the user's."""
 
-    __slots__ = ("_ids", "_names", "_signer", "_strict", "contents", "dropped", "system")
+    __slots__ = ("_ids", "_names", "_order", "_signer", "_strict", "contents", "dropped", "system")
 
     def __init__(self, messages: Sequence[dict[str, Any]], *, signer: str, call_ids: bool, strict: bool) -> None:
         self._signer, self._ids, self._strict = signer, call_ids, strict
         self._names: dict[str, str] = {}
+        self._order: dict[str, int] = {}
         self.system: list[dict[str, Any]] = []
         self.contents: list[dict[str, Any]] = []
         self.dropped: list[str] = []
         last_user = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=-1)
-        results = False
+        results: dict[int, list[dict[str, Any]]] = {}
         for i, message in enumerate(messages):
             at = f"messages[{i}]"
             if message.get("cache_control") is not None:
                 self.dropped.append(f"{at}.cache_control")
+            if message.get("name") and message["role"] != "tool":
+                self.dropped.append(f"{at}.name")
             match message["role"]:
                 case "system" | "developer":
                     self.system += self._parts(message.get("content"), at)
@@ -277,14 +324,16 @@ class _Conversation:
                 case "assistant":
                     self._add("model", self._answer(message, at, current=i > last_user))
                 case "tool":
+                    # Parallel results are one content, in the order of their calls: without ids that is what they are matched by.
+                    if results:
+                        self.contents.pop()
                     parts = self._result(message, at)
-                    if results:  # parallel results are one content
-                        self.contents[-1]["parts"] += parts
-                    else:
-                        self._add("user", parts)
+                    results.setdefault(self._order[message["tool_call_id"]], []).extend(parts)
+                    self._add("user", [p for _, each in sorted(results.items()) for p in each])
+                    continue
                 case role:
                     raise ValueError(f"there is no role {role!r}")
-            results = message["role"] == "tool"
+            results = {}
 
     def _add(self, role: str, parts: list[dict[str, Any]]) -> None:
         if parts:
@@ -294,6 +343,8 @@ class _Conversation:
         """Return the parts of an answer. `current`: it belongs to the turn that is under way, whose calls Gemini 3 wants signed."""
         taken = signed.take(message.get("thinking_blocks") or (), self._signer, unmarked=False)
         self.dropped += taken.left_out
+        if message.get("reasoning_content") and not message.get("thinking_blocks"):
+            self.dropped.append("reasoning_content")
         places: dict[str, str] = {}
         for block in taken.blocks:
             if (match := _PLACED.fullmatch(block.get("signature") or "")) is not None:
@@ -306,7 +357,7 @@ class _Conversation:
         calls = []
         for j, call in enumerate(message.get("tool_calls") or ()):
             function = call["function"]
-            self._names[call["id"]] = function["name"]
+            self._names[call["id"]], self._order[call["id"]] = function["name"], j
             arguments = msgspec.json.decode(function.get("arguments") or "{}")
             if not isinstance(arguments, dict):
                 raise ValueError(f"{at}.tool_calls[{j}]: arguments must be an object")
@@ -420,7 +471,7 @@ def _thinking(fields: dict[str, Any], model: str, dropped: list[str]) -> dict[st
         return None
     if level is not None and level not in _BUDGET:
         raise ValueError(f"there is no reasoning_effort {level!r}")
-    born, name = generation(model), model.rpartition("/")[2]
+    born, pro = generation(model), "pro" in model.rpartition("/")[2]
     if born and (0, 0) < born < (2, 5):
         dropped += [k for k in ("thinking", "reasoning_effort") if fields.get(k) is not None]
         return None
@@ -431,8 +482,10 @@ def _thinking(fields: dict[str, Any], model: str, dropped: list[str]) -> dict[st
     if wish is not None and kind == "enabled":
         if level is not None:
             dropped.append("reasoning_effort")  # the budget says it
-        return {"thinkingBudget": wish["budget_tokens"], **shown}
-    pro = "pro" in name
+        most = _MOST_OF_PRO if pro else _BUDGET["max"]
+        if wish["budget_tokens"] > most:
+            dropped.append("thinking.budget_tokens")
+        return {"thinkingBudget": min(wish["budget_tokens"], most), **shown}
     if born < (3, 0):
         if level is None:
             return {"thinkingBudget": -1, **shown}
@@ -558,6 +611,15 @@ class _Usage(Struct, rename="camel"):
     prompt_tokens_details: list[_Modal] | None = None
     cache_tokens_details: list[_Modal] | None = None
     candidates_tokens_details: list[_Modal] | None = None
+
+
+class _Vector(Struct):
+    values: list[float]
+
+
+class _Vectors(Struct, rename="camel"):
+    embeddings: list[_Vector] = []
+    usage_metadata: _Usage | None = None
 
 
 class _Feedback(Struct, rename="camel"):

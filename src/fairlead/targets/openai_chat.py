@@ -371,11 +371,6 @@ class _Delta(Struct):
     reasoning_content: Any = None
     reasoning: Any = None
 
-    @property
-    def foreign(self) -> bool:
-        """Whether its thinking is written in another way than ``reasoning_content``."""
-        return isinstance(self.content, list) or (bool(self.reasoning) and not self.reasoning_content)
-
 
 class _ChunkChoice(Struct):
     index: int = 0
@@ -421,9 +416,13 @@ def read(body: bytes, *, id: str, secrets: Sequence[str] = (), cost: str | None 
     fields["id"] = Raw(msgspec.json.encode(id))
     said = choice.message
     content = said.content
-    parts = () if isinstance(content, str) else content or ()
-    text = content if isinstance(content, str) else "\n".join(p.text for p in parts if p.text)
-    if any(p.type == "thinking" for p in parts) or (said.reasoning and not said.reasoning_content):
+    foreign = said.reasoning is not None and not said.reasoning_content
+    if isinstance(content, str) or content is None:
+        text = content or ""
+    else:
+        text = "\n".join(p.text for p in content if p.text)
+        foreign = foreign or any(p.type == "thinking" for p in content)
+    if foreign:
         fields["choices"] = _plain(fields["choices"], "message")
     usage = completion.usage
     logprobs = choice.logprobs.content if choice.logprobs is not None else None
@@ -551,7 +550,9 @@ class StreamReader:
                 raise TargetError(Failure(kind="malformed", message=message)) from e
             if bytes(chunk.error) != b"null":
                 raise TargetError(_reported(bytes(chunk.error), self.secrets))
-            usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
+            usage = chunk.usage
+            if usage is None and chunk.x_groq is not None:
+                usage = chunk.x_groq.usage
             if usage is not None:
                 # Each report is of the whole call: the last one counts, nothing is added up.
                 self._tokens = usage.tokens() or self._tokens
@@ -563,7 +564,8 @@ class StreamReader:
                 self._model = chunk.model
             foreign = False
             for choice in chunk.choices:
-                foreign = self._read(choice) or foreign
+                if self._read(choice):
+                    foreign = True
             if foreign:
                 fields = _fields.decode(data)
                 fields["choices"] = _plain(fields["choices"], "delta")
@@ -588,17 +590,19 @@ class StreamReader:
                 self._finish = choice.finish_reason
         if delta is None:
             return False
-        foreign = delta.foreign
-        if delta.content or delta.tool_calls or delta.refusal or delta.reasoning_content or delta.reasoning:
+        content = delta.content
+        foreign = content.__class__ is list or (delta.reasoning is not None and not delta.reasoning_content)
+        if content or delta.tool_calls or delta.refusal or delta.reasoning_content or delta.reasoning:
             if self._first_seconds is None:
                 self._first_seconds = perf_counter() - self.start
             self._begun = True
         if choice.index != 0:
             return foreign
-        if isinstance(delta.content, list):
-            self._text += [p.text for p in delta.content]
-        elif delta.content:
-            self._text.append(delta.content)
+        if content:
+            if isinstance(content, list):
+                self._text += [p.text for p in content]
+            else:
+                self._text.append(content)
         if delta.refusal:
             self._refusal.append(delta.refusal)
         if choice.logprobs is not None and choice.logprobs.content is not None:

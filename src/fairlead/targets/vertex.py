@@ -150,6 +150,7 @@ class _Gemini(GeminiFormat):
 
     provider: ClassVar[str] = "vertex"
     call_ids: ClassVar[bool] = False
+    embeds: ClassVar[bool] = False
 
     def __init__(self, of: Vertex, url: str, tokens: Tokens, opened: upstream.Upstream) -> None:
         self.name, self.model, self.profile = of.name, of.model, of.profile

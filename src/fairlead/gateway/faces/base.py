@@ -89,7 +89,7 @@ class Face(ABC):
     def writer(self, query: Query, read: Read) -> Writer:
         """Make the writer of one stream."""
 
-    def check(self, query: Query, read: Read) -> None:  # noqa: B027 - most have nothing to check
+    def check(self, query: Query, read: Read) -> None:
         """Look at a request again now that it is known who asks: whether what it refers to is theirs, say. Raises `Refused`."""
 
     def error(self, refused: Refused) -> bytes:
@@ -108,5 +108,5 @@ class Face(ABC):
         """Store what a later request may refer to, before the answer's last byte goes out. Not called for failures.
 
         Raises:
-            StoreError: the answer is then withheld.
+            StoreError, Refused: the answer is then withheld.
         """

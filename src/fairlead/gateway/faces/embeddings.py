@@ -15,7 +15,7 @@ from msgspec import Raw
 from fairlead.gateway.faces.base import Face, Read, Writer
 from fairlead.gateway.refusal import Refused, of_validation
 from fairlead.targets import wire
-from fairlead.types import Message, Outcome, Query
+from fairlead.types import Message, Outcome, Query, Trace
 
 if TYPE_CHECKING:
     from fairlead.gateway.door import Caller
@@ -64,17 +64,22 @@ class Embeddings(Face):
             text = f"input: {len(inputs)} texts; send at most {INPUTS} in one request"
             raise Refused(400, text, code="too_many_inputs", param="input", retry=False)
         texts = tuple(Message(role="user", content=i) for i in inputs if isinstance(i, str))
-        dropped = ("stream",) if wire.is_true(fields.get("stream")) else ()
+        dropped: tuple[str, ...] = ("stream",) if wire.is_true(fields.get("stream")) else ()
         rest = {name: raw for name, raw in fields.items() if name not in ("stream", "messages", "tools", "functions")}
         dropped += tuple(name for name in ("messages", "tools", "functions") if name in fields)
         return Read(fields=rest, messages=texts or (Message(role="user", content=""),), dropped=dropped)
 
     def whole(self, outcome: Outcome, query: Query, read: Read) -> bytes:
         """Return the reply's own bytes."""
-        if not outcome.reply:
-            # An action or a plan that answers by a text of its own has no vectors to give.
-            return Refused(500, "what answered gave no vectors", code="no_vectors").body
         return outcome.reply
+
+    async def keep(self, query: Query, read: Read, outcome: Outcome, trace: Trace) -> None:
+        """Raise `Refused` (500) where an action, or a target that gives none, answered by a text in place of vectors."""
+        if not outcome.reply or not outcome.reply.lstrip().startswith(b"{") or b'"embedding"' not in outcome.reply:
+            whose = outcome.target or "an action"
+            raise Refused(
+                500, f"{whose} answered by a text, and vectors were asked for", code="no_vectors", retry=False
+            )
 
     def writer(self, query: Query, read: Read) -> Writer:
         """Vectors are never streamed."""

@@ -314,4 +314,6 @@ def _logprob(token: dict[str, Any]) -> dict[str, Any]:
 
 def _copy(item: Item) -> Item:
     """Copy an item as it is now: it may grow on before the event is written."""
-    return {k: [_copy(p) if isinstance(p, dict) else p for p in v] if isinstance(v, list) else v for k, v in item.items()}
+    return {
+        k: [_copy(p) if isinstance(p, dict) else p for p in v] if isinstance(v, list) else v for k, v in item.items()
+    }

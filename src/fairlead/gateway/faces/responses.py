@@ -12,7 +12,7 @@ State: `fairlead.gateway.kept`. A response is kept unless ``store`` is false, th
 it was masked: the object then says ``"store": false``, and going on from it is a 404. Tenants see their own only; a key that names no tenant sees
 all, as with traces.
 
-Cost: about 25 µs a request and 12 µs a streamed event.
+Cost: about 35 µs a request, 20 µs a whole answer and 7 µs a streamed event, beside one write of the store for each that is kept.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _REFUSED: Final = {
     "conversation": "conversations are gone on with by previous_response_id here",
     "prompt": "no prompts are kept here; send the text as instructions and input",
 }
-_IDLE: Final = (None, False, [], {}, "")
+_IDLE: Final[tuple[Any, ...]] = (None, False, [], {}, "")
 """Values that ask for nothing."""
 _ECHO: Final[dict[str, Any]] = {
     "background": False,
@@ -126,7 +126,9 @@ class Responses(Face):
         dropped = [name for name, value in given.items() if name not in _READ and value not in _IDLE]
         if given.get("truncation") == "auto":
             dropped.append("truncation")
-        if (given.get("stream_options") or {}) != {} and _typed(given, "stream_options", dict).get("include_obfuscation"):
+        if (given.get("stream_options") or {}) != {} and _typed(given, "stream_options", dict).get(
+            "include_obfuscation"
+        ):
             dropped.append("stream_options.include_obfuscation")
         own = _items(given)
         previous = _typed(given, "previous_response_id", str | None)
@@ -149,7 +151,9 @@ class Responses(Face):
             messages.take(item, "previous_response_id")
         for i, item in enumerate(own):
             messages.take(_resolved(item, referred, i), f"input[{i}]")
-        out = {name: fields[name] for name in _AS_IT_IS if given.get(name, 0) is not None and name in fields}
+        out: dict[str, Raw] = {
+            str(name): fields[name] for name in _AS_IT_IS if given.get(name, 0) is not None and name in fields
+        }
         chat: dict[str, Any] = {"messages": messages.made}
         _options(given, chat, dropped)
         return Read(
@@ -279,7 +283,9 @@ def _wrong(where: str, text: str) -> Refused:
 
 def _not_found(id: str, param: str) -> Refused:
     text = f"no response {id[:200]!r} is kept: it was not stored, was deleted, is too old, or is not yours"
-    return Refused(404, text, code="previous_response_not_found" if param != "response_id" else "not_found", param=param)
+    return Refused(
+        404, text, code="previous_response_not_found" if param != "response_id" else "not_found", param=param
+    )
 
 
 def _items(given: dict[str, Any]) -> list[Item]:
@@ -287,7 +293,9 @@ def _items(given: dict[str, Any]) -> list[Item]:
     if isinstance(found, str):
         return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": found}]}]
     if found is None and not given.get("previous_response_id"):
-        raise Refused(400, "input is missing: a text, or an array of items", code="missing_required_parameter", param="input")
+        raise Refused(
+            400, "input is missing: a text, or an array of items", code="missing_required_parameter", param="input"
+        )
     items: list[Item] = msgspec.convert([] if found is None else _list_of_objects(found, "input"), list[dict[str, Any]])
     if not items and not given.get("previous_response_id"):
         raise Refused(400, "input: at least one item is needed", code="empty_array", param="input")
@@ -370,7 +378,7 @@ class _Messages:
             message["content"] = [*_parts(message["content"]), *_parts(content)]
 
     def _call(self, item: Item, where: str) -> None:
-        call = {"id": _word(item, "call_id", where)}
+        call: dict[str, Any] = {"id": _word(item, "call_id", where)}
         name = _word(item, "name", where)
         if _kind(item) == "function_call":
             call |= {"type": "function", "function": {"name": name, "arguments": _word(item, "arguments", where)}}
@@ -550,7 +558,7 @@ def _named(items: list[Item], id: str) -> list[Item]:
         item = {**item, "type": kind, "id": item["id"] if kind == "item_reference" else f"item_{key}_i{i}"}
         if kind == "message" and isinstance(text := item.get("content"), str):
             part = "output_text" if item.get("role") == "assistant" else "input_text"
-            more = {"annotations": []} if part == "output_text" else {}
+            more: dict[str, Any] = {"annotations": []} if part == "output_text" else {}
             item["content"] = [{"type": part, "text": text, **more}]
         out.append(item)
     return out
