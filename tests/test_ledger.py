@@ -192,6 +192,17 @@ async def test_what_cost_more_than_was_leased_leaves_nothing_reserved(tmp_path: 
         assert not rows[0][0]
 
 
+async def test_one_name_with_several_periods(tmp_path: Path) -> None:
+    """A day's budget beside a month's and one in all: each is held and charged on its own."""
+    periods: list[Any] = ["total", "month", "day"]
+    each = [Account(name="key:ann/usd", period=p, limit=100) for p in periods]
+    async with ledgers(tmp_path) as (ledger,):
+        _, statements = (await ledger.take(each, 30)).charge(20)
+        await ledger.store.transact("charge", lambda c: [c.execute(*s) for s in statements])
+        assert [await asyncio.to_thread(ledger.spent, a) for a in each] == [20, 20, 20]
+        assert [ledger.left(a) for a in each] == [80, 80, 80]
+
+
 def test_windows() -> None:
     at = 1_796_256_000.0 + 3600.0  # 2026-12-03 01:00 UTC
     assert Account(name="a", period="day", limit=1).window(at) == ("2026-12-03", 1_796_256_000.0 + 86400.0)

@@ -241,7 +241,7 @@ class Ledger:
         self.owner = token_hex(8)
         self.reachable = True
         self._leases: dict[tuple[str, str], _Lease] = {}
-        self._latest: dict[str, tuple[str, float]] = {}
+        self._latest: dict[tuple[str, str, float], tuple[str, float]] = {}
         """The last period of each account that was held in, and when it ends."""
         self._until = -math.inf
         """Monotonic time until which the leases stand."""
@@ -329,11 +329,17 @@ class Ledger:
 
     def _lease(self, account: Account, now: float) -> _Lease:
         period, ends = account.window(now)
-        latest = self._latest.get(account.name)
+        kind = (
+            account.name,
+            account.period,
+            account.seconds,
+        )  # one name may have a budget of a day beside one of a month
+        latest = self._latest.get(kind)
         if latest is not None and ends < latest[1] and account.period != "minute":
-            period, ends = latest  # a clock that is set back goes on in the period that it knows: what was spent is not forgotten
+            # A clock that is set back goes on in the period that it knows: what was spent is not forgotten.
+            period, ends = latest
         else:
-            self._latest[account.name] = (period, ends)
+            self._latest[kind] = (period, ends)
         key = (account.name, period)
         lease = self._leases.get(key)
         if lease is None:
@@ -439,8 +445,9 @@ class Ledger:
                     told.append((lease, used, owed, back, short))
                 elif now > lease.ends + 60.0 and not lease.held:
                     del self._leases[key]
-                    if self._latest.get(key[0], ("", 0.0))[0] == key[1]:
-                        del self._latest[key[0]]
+                    kind = (lease.account.name, lease.account.period, lease.account.seconds)
+                    if self._latest.get(kind, ("", 0.0))[0] == key[1]:
+                        del self._latest[kind]
             try:
                 scarce = [le for le in self._leases.values() if le.left + le.room < le.account.limit // 10]
                 until = None if leaving else now + self.lease_seconds

@@ -789,6 +789,8 @@ async def check_target(make: Callable[[], Driver], *, query: Query | None = None
     """Check one driver against whatever it calls, which should answer: whole and streamed, alone and side by side."""
     check_component(make)
     driver = make()
+    if query is None and "chat" not in driver.target.profile.tasks:
+        query = Query(id="q", messages=(), task="embeddings", body={"input": msgspec.Raw(b'"What is 2 + 2?"')})
     query = query or Query.ask("What is 2 + 2?", id="q")
     call = Call(target=driver.name)
     await driver.start()
@@ -815,7 +817,8 @@ async def check_target(make: Callable[[], Driver], *, query: Query | None = None
 def _check_answer(driver: Driver, outcome: Outcome, when: str) -> None:
     _true(outcome.ok, f"the target must answer ({when}), not {outcome.error}")
     _same(outcome.target, driver.name, f"the outcome must name its target ({when})")
-    _true(outcome.text or outcome.tool_calls, f"an answer has text or tool calls ({when})")
+    said = outcome.text or outcome.tool_calls or b'"embedding"' in outcome.reply
+    _true(said, f"an answer has text, tool calls or vectors ({when})")
     _true(0.0 <= outcome.seconds < inf, f"seconds must be measured ({when})")
     if outcome.tokens is not None:
         counts = msgspec.structs.astuple(outcome.tokens)

@@ -387,6 +387,8 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
     status: int | None = None
     retry_after_seconds: float | None = None
+    sent: bool = False
+    """The request had gone out whole when its target fell silent: it may have been worked on, and may be billed."""
 
     @property
     def elsewhere(self) -> bool:

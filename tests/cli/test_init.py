@@ -289,6 +289,13 @@ def test_known_prices_are_filled_in_and_unknown_ones_told(run, tmp_path, capsys)
     assert "list price" in out
 
 
+def test_what_the_catalogue_prices_is_not_called_unpriced(run, tmp_path, capsys):
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump(litellm(("five", {"model": "openai/gpt-5-mini-2025-08-07"}))))
+    assert run("--from-litellm", "l.yaml") == 0
+    assert "no price is known" not in capsys.readouterr().out
+    assert config.load(tmp_path / "fairlead.yaml").drivers["five"].profile.output_usd_per_mtok == 2.0
+
+
 def test_what_would_not_load_is_not_written(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(discover, "find", lambda: [Found(name="a", type="openai_chat", model="m", base_url="ftp://h")])
     assert run() == 1

@@ -258,12 +258,12 @@ async def test_a_broken_stream_ends_in_an_error_and_a_failed_response(tmp_path: 
 
 
 async def test_a_failure_before_the_first_byte_has_its_status(tmp_path: Path) -> None:
-    reply = Reply(error=Failure(kind="rate_limited", retry_after_seconds=3.0))
+    reply = Reply(error=Failure(kind="context_too_long", message="too long"))
     async with running(tmp_path, scripted(reply)) as run, run.client() as client:
         for stream in (False, True):
             with pytest.raises(openai.APIStatusError) as e:
                 await client.responses.create(model="small", input="hi", stream=stream)
-            assert e.value.status_code in (429, 503)
+            assert (e.value.status_code, e.value.code) == (400, "context_length_exceeded")
 
 
 # ----------------------------------------------------------------------------------------------------------- requests
@@ -482,8 +482,11 @@ async def test_a_loop_of_tools_over_three_turns(tmp_path: Path) -> None:
         # A reference to an item of before stands for it.
         item = first.output[0].id
         assert item is not None
-        await client.responses.create(model="auto", input=[{"type": "item_reference", "id": item}])
-        assert body_of(server)["messages"] == [{"role": "assistant", "content": "let me see"}]
+        made = await client.responses.create(model="auto", input=[{"type": "item_reference", "id": item}])
+        referred = [{"role": "assistant", "content": "let me see"}]
+        assert body_of(server)["messages"] == referred
+        await client.responses.create(model="auto", input="go on", previous_response_id=made.id)
+        assert body_of(server)["messages"][:1] == referred
 
 
 async def test_kept_responses_are_read_listed_and_deleted(tmp_path: Path) -> None:
@@ -586,10 +589,17 @@ async def test_what_was_masked_is_not_kept(tmp_path: Path) -> None:
             assert not any("example.org" in body for _, body in rows)
 
 
-async def test_old_ones_go_and_long_ones_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_old_ones_go_and_long_ones_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, request: pytest.FixtureRequest
+) -> None:
     import fairlead.gateway.kept as module
 
-    gateway = Gateway.of(small(tmp_path))
+    where = {"path": str(tmp_path / "store.sqlite")}
+    if database == "postgres":
+        where = {"url": request.getfixturevalue("postgres_url"), "spool": str(tmp_path / "spool")}
+    route = {"policy": {"type": "fixed", "plan": "small"}}
+    gateway = Gateway.of(make({"targets": {"small": scripted("four")}, "routes": {"auto": route}, "store": where}))
     async with gateway:
         kept = gateway.responses.kept
         assert kept is not None

@@ -141,3 +141,29 @@ def test_workers_that_cannot_start_end_their_parent(tmp_path: Path) -> None:
     ):
         pass
     assert "NOT_SET_HERE" in str(caught.value)
+
+
+def counted(url: str) -> dict[str, int]:
+    """Scrape, and return how many requests each worker has answered."""
+    with urllib.request.urlopen(url + "/metrics", timeout=20) as reply:
+        text = reply.read().decode()
+    out: dict[str, int] = {}
+    for worker, n in re.findall(r'^fairlead_requests_total\{.*worker="(\d)"\} (\d+)', text, re.MULTILINE):
+        out[worker] = out.get(worker, 0) + int(n)
+    return out
+
+
+async def test_whichever_worker_is_scraped_shows_what_all_did(tmp_path: Path) -> None:
+    with served(tmp_path, workers=2) as (process, url):
+        await asyncio.gather(*(asyncio.to_thread(ask, url) for _ in range(40)))
+        until = time.monotonic() + 20
+        while sum((await asyncio.to_thread(counted, url)).values()) < 40:
+            assert time.monotonic() < until, "each writes its metrics every two seconds"
+            await asyncio.sleep(0.1)
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        until = time.monotonic() + 20
+        while len(children(process.pid)) < 2:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.1)
+        found = await asyncio.to_thread(counted, url)
+        assert sum(found.values()) == 40, "what the dead one had counted is still there, once"

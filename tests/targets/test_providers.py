@@ -113,6 +113,30 @@ def test_without_extension_fields_nothing_is_decoded(name, monkeypatch):
     assert fields["messages"] is raw
 
 
+def test_pictures_in_results_follow_as_the_users():
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}}
+    text = {"type": "text", "text": "t"}
+    calls = [{"id": i, "type": "function", "function": {"name": "f", "arguments": "{}"}} for i in ("c1", "c2", "c3")]
+    messages = [
+        {"role": "user", "content": [text, picture]},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "c1", "content": [text, picture]},
+        {"role": "tool", "tool_call_id": "c2", "content": [picture]},
+        {"role": "tool", "tool_call_id": "c3", "content": "plain"},
+        {"role": "assistant", "content": "ok"},
+    ]
+    out, dropped = sent("openai", messages=messages)
+    assert dropped == []
+    assert out["messages"] == [
+        *messages[:2],
+        {"role": "tool", "tool_call_id": "c1", "content": [text]},
+        {"role": "tool", "tool_call_id": "c2", "content": "(attached below)"},
+        messages[4],
+        {"role": "user", "content": [picture, picture]},
+        messages[5],
+    ]
+
+
 def test_nulls_ask_for_nothing():
     message = {"role": "assistant", "content": "x", "reasoning_content": None, "thinking_blocks": [], "is_error": False}
     out, dropped = sent("openai", thinking=None, top_k=None, messages=[message])

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from fairlead import config, discover, import_litellm
+from fairlead import config, discover, import_litellm, profiles
 from fairlead.discover import ROUTE, Found
 from fairlead.errors import ConfigError
 
@@ -118,8 +118,11 @@ def render(found: Sequence[Found], notes: Sequence[str] = ()) -> str:
 
 
 def _priced(f: Found) -> bool:
-    known = f.profile.input_usd_per_mtok is not None and f.profile.output_usd_per_mtok is not None
-    return known or f.type == "local"
+    if f.type == "local" or profiles.priced(f.profile):
+        return True
+    spec = {"type": f.type, "model": f.model, "base_url": f.base_url, **f.options}
+    entry = profiles.entry_of(spec, profiles.shipped())
+    return entry is not None and profiles.priced(entry.profile)
 
 
 def _unpriced(found: Sequence[Found]) -> list[str]:

@@ -114,11 +114,15 @@ _REQUEST: Final[frozenset[str]] = frozenset({"thinking", "top_k", "cache_control
 _INSIDE: Final[tuple[Field, ...]] = ("cache_control", "thinking_blocks", "reasoning_content", "is_error", "file_url")
 """Those that stand in messages; `cache_control` also in tools."""
 # One pass over the bytes; a search for each name takes five times as long.
-_MARK: Final = re.compile(b'"(' + "|".join(_INSIDE).encode() + b')"')
+_MARK: Final = re.compile(b'"(' + "|".join((*_INSIDE, "tool")).encode() + b')"')
+_ELSEWHERE: Final = "(attached below)"
+"""What a tool's result says that was nothing but pictures."""
 
 
 def fit(fields: dict[str, Raw], provider: Provider) -> tuple[str, ...]:
     """Take out of a request, in place, the extension fields that `provider` does not know; return what was left out.
+
+    Pictures in a tool's result, for which OpenAI's format has no place, go into a user's message after the results.
 
     Messages and tools are decoded only where their bytes hold one of the names: about 1 µs for a request without any, and 6 for 20 kB.
 
@@ -143,7 +147,8 @@ def fit(fields: dict[str, Raw], provider: Provider) -> tuple[str, ...]:
         if _MARK.search(data) is not None:
             there = {name.decode() for name in _MARK.findall(data)}
             found = frozenset(f for f in _INSIDE if f in there and (f not in takes or f == "file_url"))
-            if found:
+            pictures = "tool" in there and (b'"image_url"' in data or b'"file"' in data)
+            if found or pictures:
                 fields["messages"] = _messages(data, found, provider, dropped)
     raw = fields.get("tools")
     if raw is not None and "cache_control" not in takes and b'"cache_control"' in bytes(raw):
@@ -176,7 +181,28 @@ def _messages(data: bytes, found: frozenset[Field], provider: Provider, dropped:
             if content and not kept:
                 text = f"messages[{i}] holds nothing but a file by its address, which this target cannot fetch"
                 raise TargetError(Failure(kind="bad_request", message=text))
-    return Raw(msgspec.json.encode(messages))
+    return Raw(msgspec.json.encode(_moved(messages)))
+
+
+def _moved(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages whose tools' results hold text alone; what else was in them follows as the user's."""
+    out: list[dict[str, Any]] = []
+    parts: list[Any] = []
+    for message in messages:
+        content = message.get("content")
+        if message.get("role") != "tool":
+            if parts:
+                out.append({"role": "user", "content": parts})
+                parts = []
+        elif isinstance(content, list):
+            texts = [p for p in content if not isinstance(p, dict) or p.get("type", "text") == "text"]
+            if len(texts) < len(content):
+                parts += [p for p in content if p not in texts]
+                message["content"] = texts or _ELSEWHERE
+        out.append(message)
+    if parts:
+        out.append({"role": "user", "content": parts})
+    return out
 
 
 def _thought(blocks: Any) -> list[str]:

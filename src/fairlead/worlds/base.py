@@ -78,7 +78,7 @@ def may_cost(outcome: Outcome) -> bool:
     if error is None:
         return True
     refused = error.status is not None and error.status >= 400 and not outcome.streamed
-    return error.kind in _ABANDONED and not refused
+    return (error.kind in _ABANDONED or error.sent) and not refused
 
 
 def add_tokens(counts: list[Tokens]) -> Tokens:

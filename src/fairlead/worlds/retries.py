@@ -52,6 +52,8 @@ class Retries(Struct, kw_only=True):
         error = outcome.error
         if error is None or outcome.streamed or tried >= self.most or self.earned.get(name, 0.0) < 1.0:
             return None
+        if error.sent:
+            return None
         if error.kind == "unavailable" and error.status is None and error.retry_after_seconds is None:
             seconds = _QUICK_SECONDS * (0.2 + self.draw()) * 4.0**tried  # it was never reached
         elif error.kind in ("rate_limited", "unavailable") and last:

@@ -150,7 +150,8 @@ class Responses(Face):
         for item in before:
             messages.take(item, "previous_response_id")
         for i, item in enumerate(own):
-            messages.take(_resolved(item, referred, i), f"input[{i}]")
+            own[i] = _resolved(item, referred, i)  # so that it is kept as what it stood for
+            messages.take(own[i], f"input[{i}]")
         out: dict[str, Raw] = {
             str(name): fields[name] for name in _AS_IT_IS if given.get(name, 0) is not None and name in fields
         }
@@ -555,7 +556,7 @@ def _named(items: list[Item], id: str) -> list[Item]:
     key, out = id.removeprefix(PREFIX), []
     for i, item in enumerate(items):
         kind = _kind(item)
-        item = {**item, "type": kind, "id": item["id"] if kind == "item_reference" else f"item_{key}_i{i}"}
+        item = {**item, "type": kind, "id": f"item_{key}_i{i}"}
         if kind == "message" and isinstance(text := item.get("content"), str):
             part = "output_text" if item.get("role") == "assistant" else "input_text"
             more: dict[str, Any] = {"annotations": []} if part == "output_text" else {}
