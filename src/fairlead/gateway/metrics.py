@@ -323,6 +323,16 @@ class Metrics:
         return rendered(self.families())
 
 
+    def described(self) -> list[tuple[str, Kind, tuple[str, ...], str]]:
+        """Say which metrics there are: name, kind, labels (but ``worker`` and ``le``) and help."""
+        found: list[tuple[str, Kind, tuple[str, ...], str]] = [
+            (self._build.name, "gauge", ("version", "python"), self._build.help)
+        ]
+        found += [(f.name, f.kind, labels, f.help) for f, labels, _ in self._watched]
+        found += [(c.name, c.family().kind, c.names, c.text) for c in self._own]
+        return [*found, (AGE.name, "gauge", ("worker",), AGE.help)]
+
+
 class Sharing:
     """Lets whichever worker is scraped show the metrics of all.
 
@@ -413,8 +423,7 @@ class Sharing:
                     found[f.name] = msgspec.structs.replace(f, samples=list(samples))
                 else:
                     there.samples.extend(samples)
-        told = "Age of what is shown of a worker."
-        return rendered([*found.values(), Family("fairlead_worker_age_seconds", "gauge", told, age)])
+        return rendered([*found.values(), msgspec.structs.replace(AGE, samples=age)])
 
 
 def added(family: Family, before: Family) -> Family:
@@ -462,6 +471,7 @@ def _cpu() -> float:
     return times.user + times.system
 
 
+AGE: Final = Family("fairlead_worker_age_seconds", "gauge", "Age of what is shown of a worker.", [])
 _families: Final = msgspec.json.Decoder(list[Family])
 _BEGAN: Final = time.time()
 _PROCESS: Final[tuple[tuple[str, str, Read, Kind], ...]] = (
