@@ -5,6 +5,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -340,3 +341,28 @@ def test_it_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in telemetry.ENDPOINTS:
         monkeypatch.delenv(name, raising=False)
     assert telemetry.of(None, driver=lambda name: None) is None
+
+
+async def test_a_request_that_a_guard_holds_back_tells_of_its_decision(tmp_path: Path, collector: Collector) -> None:
+    guards = [{"name": "nobody", "when": {"length": {"ge": 0}}, "never": ["cheap", "dear"]}]
+    async with told(tmp_path, collector, guards=guards) as client:
+        assert (await client.ask())[0] == 403
+    found = attributes(of_request(collector))
+    assert (found["error.type"], found["http.response.status_code"]) == ("blocked", 403)
+    assert (found["fairlead.guards"], found["fairlead.options"]) == (["nobody"], 0)
+    assert set(found) <= set(SPAN)
+    assert of_calls(collector) == []
+
+
+async def test_what_cannot_start_leaves_no_thread(tmp_path: Path, collector: Collector) -> None:
+    before = {t.name for t in threading.enumerate()}
+    with pytest.raises(ConfigError, match="NOT_SET_HERE"):
+        async with told(tmp_path, collector, more={"headers": {"x-api-key": "${NOT_SET_HERE}"}}):
+            pass
+    targets = {"cheap": {"type": "openai_chat", "model": "m", "base_url": collector.url, "api_key": "${NOT_SET_HERE}"}}
+    with pytest.raises(ConfigError, match="NOT_SET_HERE"):
+        async with told(tmp_path, collector, targets=targets):
+            pass
+    assert not [
+        t.name for t in threading.enumerate() if t.name.startswith(("Otel", "fairlead")) and t.name not in before
+    ]

@@ -67,6 +67,33 @@ async def test_connections_are_used_again() -> None:
         assert served.connections <= 100
 
 
+async def test_nobody_gets_the_reply_of_another() -> None:
+    """Many at once, one after the other: a connection is given on only when its reply has been read."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            writer.close()
+
+    async def ask(upstream: Upstream, url: str, who: int) -> None:
+        for i in range(30):
+            body = b"%d of %d" % (i, who)
+            if i % 2:
+                assert (await upstream.post(url, {}, body)).body == body
+                continue
+            async with upstream.stream(url, {}, body) as streaming:
+                assert b"".join([c async for c in streaming.chunks()]) == body
+                await streaming.drain()
+
+    async with serving(echo) as (upstream, url):
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(ask(upstream, url, n) for n in range(20)))
+
+
 async def test_a_connection_that_the_server_closed_is_not_used() -> None:
     served = Server(close=True)
     async with serving(served) as (upstream, url):

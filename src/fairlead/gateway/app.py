@@ -203,9 +203,14 @@ class Gateway:
     # ------------------------------------------------------------------------------------------------ its life
 
     async def __aenter__(self) -> Gateway:
-        await self.router.start()
         if self.telemetry is not None:
             self.telemetry.start()
+        try:
+            await self.router.start()
+        except BaseException:
+            if self.telemetry is not None:
+                await asyncio.to_thread(self.telemetry.stop)
+            raise
         if self.sharing is not None:
             await self.sharing.start()
         await self.door.keyring.start()

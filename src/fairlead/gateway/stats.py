@@ -8,7 +8,7 @@ spent, c. The share saved is 1 - sum(c) / sum(s); its standard error is that of 
 and the 95% interval is normal, 1 - r -+ 1.96 se. A stronger model may answer at another length: the estimate does not know. Requests
 for a target by its own name were not routed and do not count. Quality is the mean judgement with a Wilson interval.
 
-Memory is bounded: `RECENT` rows, `JUDGED` judgements, 60 minutes. 5 µs a request.
+Memory is bounded: `RECENT` rows, `JUDGED` judgements, 60 minutes. 3 µs a request.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def watch(gateway: Gateway) -> None:
         pool = gateway.router.pool
         return (((t.name,), pool.health.resting(t.name)) for t in pool)
 
-    show("fairlead_breaker_state", "0 closed, 1 half open, 2 open.", breakers, labels=("target",))
-    show("fairlead_resting_seconds", "How long a target rests yet.", resting, labels=("target",))
+    show("fairlead_breaker_state", "Breaker of a target: 0 closed, 1 half open, 2 open.", breakers, labels=("target",))
+    show("fairlead_resting_seconds", "How long a target will rest yet.", resting, labels=("target",))
 
     def line(which: int) -> list[tuple[tuple[str, ...], float]]:
         router = gateway.router
@@ -45,10 +45,14 @@ def watch(gateway: Gateway) -> None:
         return [((name,), float(lanes.under_way(name)[which])) for name in limited] if lanes is not None else []
 
     show("fairlead_queue_busy", "Calls under way, of targets with a limit.", lambda: line(0), labels=("target",))
-    show("fairlead_queue_waiting", "Calls that wait for their turn.", lambda: line(1), labels=("target",))
+    show(
+        "fairlead_queue_waiting",
+        "Calls that wait for their turn at a target with a limit.",
+        lambda: line(1),
+        labels=("target",),
+    )
 
-    learner = "judged answers"
-    show("fairlead_learned_total", f"Learned {learner}.", lambda: gateway.router.learner.learned, kind="counter")
+    show("fairlead_learned_total", "Judged answers learned.", lambda: gateway.router.learner.learned, kind="counter")
     show(
         "fairlead_quarantined_total",
         "Judged answers that did harm and were not learned.",
@@ -76,11 +80,15 @@ def watch(gateway: Gateway) -> None:
     show("fairlead_config_reloads_total", "Configs that took another's place.", lambda: gateway.reloads, kind="counter")
 
     show(
-        "fairlead_budget_spent_usd", "Spent in the present period.", lambda: _spent(gateway), labels=_BUDGET, alone=True
+        "fairlead_budget_spent_usd",
+        "Spend of the present period, of routes and teams.",
+        lambda: _spent(gateway),
+        labels=_BUDGET,
+        alone=True,
     )
     show(
         "fairlead_budget_limit_usd",
-        "Limit of the present period.",
+        "Budget of the present period.",
         lambda: [(labels, limit) for labels, limit, _ in _budgets(gateway)],
         labels=_BUDGET,
         alone=True,
@@ -93,7 +101,7 @@ def watch(gateway: Gateway) -> None:
     )
     show(
         "fairlead_strongest_usd_total",
-        "What the strongest target would have cost for them.",
+        "What the strongest target would have cost for the same answers.",
         lambda: gateway.stats.since_start()[1],
         kind="counter",
     )
@@ -109,11 +117,11 @@ def watch(gateway: Gateway) -> None:
         show("fairlead_store_commits_total", "Transactions of the store.", lambda: store.commits, kind="counter")
         show(
             "fairlead_store_spooled_total",
-            "What was kept in a file since the database was gone.",
+            "What was kept in a file while the database was gone.",
             lambda: store.spooled,
             kind="counter",
         )
-        show("fairlead_store_spool_bytes", "What waits in that file.", lambda: store.spool_bytes)
+        show("fairlead_store_spool_bytes", "Bytes that wait in files for the database.", lambda: store.spool_bytes)
 
     telemetry = gateway.telemetry
     if telemetry is not None:
@@ -125,7 +133,7 @@ def watch(gateway: Gateway) -> None:
         )
         show(
             "fairlead_telemetry_dropped_total",
-            "Requests that it was not told of: too many waited, or it did not take them.",
+            "Requests that the collector was not told of: too many waited, or it did not take them.",
             lambda: telemetry.dropped + telemetry.failed,
             kind="counter",
         )

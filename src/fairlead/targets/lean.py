@@ -155,6 +155,8 @@ class Connection(asyncio.Protocol):
         "_done",
         "_failure",
         "_head_bytes",
+        "_keep",
+        "_left",
         "_length",
         "_news",
         "_pairs",
@@ -192,6 +194,7 @@ class Connection(asyncio.Protocol):
         self._bytes = self._waiting = self._head_bytes = 0
         self._coding: Any = None
         self._length = self._chunked = self._started = self._done = self._paused = self._whole = False
+        self._keep = self._left = False
         self._failure: Failure | None = None
 
     # ------------------------------------------------------------------------------------------------ asyncio's side
@@ -303,12 +306,8 @@ class Connection(asyncio.Protocol):
             self._pairs = []
             self._head_bytes = 0
             return
-        keep = self._parser.should_keep_alive()
+        self._keep = self._parser.should_keep_alive()
         self._finish()
-        if keep and self.open:
-            self._client.release(self)
-        else:
-            self.close()
 
     def _finish(self) -> None:
         self._done = True
@@ -345,8 +344,9 @@ class Connection(asyncio.Protocol):
             await self._wait()
         if self._failure is not None:
             raise TargetError(self._failure)
-        body = self._body
-        return self.status, self.headers, body[0] if len(body) == 1 else b"".join(body)
+        found = self.status, self.headers, self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self.leave()
+        return found
 
     async def started(self) -> None:
         """Wait for the head. Raises `TargetError` (``unavailable``)."""
@@ -397,10 +397,14 @@ class Connection(asyncio.Protocol):
         return b"".join(parts)
 
     def leave(self) -> None:
-        """Let go of the reply: a connection whose reply is not whole is closed."""
-        if not self._done:
+        """Let go of the reply. A connection whose reply is whole, and read, is kept for the next request; any other is closed."""
+        if self._done and self._keep and self.open:
+            self._keep = False
+            self._client.release(self)
+        elif self.open and not self._left:
             self._done = True
             self.close()
+        self._left = True
 
 
 class _Wrong(Exception):
