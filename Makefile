@@ -9,7 +9,7 @@ COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
   --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format lock docs sbom deploy-tools manifests lab lab-card clean
+.PHONY: peers help demo serve test check format lock docs clients sbom deploy-tools manifests lab lab-card clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,10 +53,13 @@ lock: ## resolve the pinned dependencies again
 	@# What is served from is what was tested: the image and the tool that builds it take the versions of dev.lock.
 	@$(COMPILE) -c requirements/dev.lock $(addprefix --extra ,$(IMAGE)) pyproject.toml -o requirements/gateway.lock
 	@$(COMPILE) -c requirements/dev.lock requirements/build.in -o requirements/build.lock
-	@for set in deploy docs sbom; do $(COMPILE) requirements/$$set.in -o requirements/$$set.lock || exit 1; done
+	@for set in clients deploy docs sbom; do $(COMPILE) requirements/$$set.in -o requirements/$$set.lock || exit 1; done
 
 docs: $(VENV)-docs/.done ## the docs site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet --clean
+
+clients: $(VENV)/.dev $(VENV)-clients/.done ## the clients of others against a served gateway (300 MB)
+	@$(BIN)/python benchmarks/clients.py --check
 
 sbom: $(VENV)-sbom/.done ## what the image is made of, as CycloneDX in build/sbom.cdx.json
 	@mkdir -p $(dir $(SBOM))
@@ -76,6 +79,10 @@ $(VENV)-%/.done: requirements/%.lock
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+peers: ## other gateways, to measure beside ours: into .venv-peers
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check 'sglang-router==0.3.2' 'litellm[proxy]'
+
 lab: ## train the tiny models and their crew again (about three hours; resumable)
 	@test -x .venv-lab/bin/python || ($(PYTHON) -m venv .venv-lab && .venv-lab/bin/pip install --quiet 'torch==2.13.0' numpy msgspec pyyaml tqdm pyarrow)
 	@PYTHONPATH=src .venv-lab/bin/python -m fairlead.lab.train
@@ -85,4 +92,4 @@ lab: ## train the tiny models and their crew again (about three hours; resumable
 	@PYTHONPATH=src .venv-lab/bin/python -m fairlead.lab.crew_card
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) .venv-lock .venv-lab .venv-docs .venv-sbom .venv-deploy build .mypy_cache .ruff_cache .pytest_cache run
+	rm -rf $(VENV) .venv-lock .venv-lab .venv-docs .venv-sbom .venv-deploy .venv-clients build .mypy_cache .ruff_cache .pytest_cache run

@@ -38,8 +38,8 @@ typedef struct {
 
 static Connection *connections[FDS];
 static int waiting[FDS], waiting_count; /* descriptors of connections with something due */
-static char whole[2048], event[512], last[512], usage[512], end[64], head[256];
-static int whole_n, event_n, last_n, usage_n, end_n, head_n;
+static char whole[2048], event[512], last[512], usage[512], end[64], head[256], about[1024];
+static int whole_n, event_n, last_n, usage_n, end_n, head_n, about_n;
 
 static uint64_t now(void) {
     struct timespec t;
@@ -151,7 +151,8 @@ static int serve(Connection *c) {
         if (c->length < total) return 0;
         char kept = c->buffer[total];
         c->buffer[total] = 0;
-        int failed = begin(c, blank + 4);
+        /* What a gateway may want to know of a server before it sends anything: is it well, what does it serve. */
+        int failed = strncmp(c->buffer, "GET ", 4) ? begin(c, blank + 4) : send_all(c->fd, about, about_n);
         c->buffer[total] = kept;
         memmove(c->buffer, c->buffer + total, c->length - total);
         c->length -= total;
@@ -189,6 +190,12 @@ static void can(void) {
     usage_n = chunk(usage, sizeof usage, body);
     end_n = chunk(end, sizeof end, "data: [DONE]\n\n");
     end_n += snprintf(end + end_n, sizeof end - end_n, "0\r\n\r\n");
+}
+
+static void describe(void) {
+    const char *body = "{\"status\":\"ok\",\"model_path\":\"canned\",\"served_model_name\":\"canned\",\"is_generation\":true,\"tp_size\":1,"
+                       "\"dp_size\":1,\"version\":\"0\",\"object\":\"list\",\"data\":[{\"id\":\"canned\",\"object\":\"model\",\"owned_by\":\"bench\"}]}";
+    about_n = snprintf(about, sizeof about, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
 }
 
 static void watch(int epoll, int fd) {
@@ -236,6 +243,7 @@ int main(int argc, char **argv) {
     prctl(PR_SET_PDEATHSIG, 15); /* ends with whoever started it */
     prctl(PR_SET_TIMERSLACK, 1000);
     can();
+    describe();
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), epoll = epoll_create1(0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -43,6 +43,8 @@ GENEROUS: Final = 16
 """A lease is for so many times what was asked for, or for what was leased of late, while that is at most a quarter of what is left."""
 AGAIN_SECONDS: Final = 0.1
 """For so long the store is not asked again for what it has just said is not there."""
+KNOWN: Final = 4096
+"""Accounts whose present period is remembered."""
 FOREVER: Final = 1e15
 """When a period ends that never does, as a store can hold it."""
 
@@ -243,6 +245,8 @@ class Ledger:
         self._leases: dict[tuple[str, str], _Lease] = {}
         self._latest: dict[tuple[str, str, float], tuple[str, float]] = {}
         """The last period of each account that was held in, and when it ends."""
+        self._known: dict[int, tuple[Account, float, _Lease]] = {}
+        """Where an account was held last, and since when: within one period that is not worked out again."""
         self._until = -math.inf
         """Monotonic time until which the leases stand."""
         self._late: list[Statement] = []
@@ -328,6 +332,18 @@ class Ledger:
         return max(0, lease.left + lease.room)
 
     def _lease(self, account: Account, now: float) -> _Lease:
+        known = self._known.get(id(account))
+        if known is not None and known[0] is account and known[1] <= now < known[2].ends:
+            lease = known[2]
+            if self._leases.get(lease.key) is lease and lease.account is account:
+                return lease
+        lease = self._find(account, now)
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[id(account)] = (account, now, lease)
+        return lease
+
+    def _find(self, account: Account, now: float) -> _Lease:
         period, ends = account.window(now)
         kind = (
             account.name,
@@ -344,8 +360,8 @@ class Ledger:
         lease = self._leases.get(key)
         if lease is None:
             lease = self._leases[key] = _Lease(account, period, ends)
-        elif lease.account != account:  # an admin has changed the limit
-            lease.left += account.limit - lease.account.limit
+        elif lease.account is not account:
+            lease.left += account.limit - lease.account.limit  # an admin may have changed it
             lease.account = account
         return lease
 

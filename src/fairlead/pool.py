@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -117,6 +117,8 @@ class Pool:
         self.targets = tuple(targets)
         self.health = health or Health()
         self._by_name = {t.name: t for t in self.targets}
+        self._sizes: dict[str, _Sizes] = {}
+        """What was counted of queries under way: each is asked about for every target, before its plan and before each call."""
         if len(self._by_name) != len(self.targets):
             twice = sorted({t.name for t in self.targets if [u.name for u in self.targets].count(t.name) > 1})
             raise ConfigError(f"two targets share a name: {', '.join(twice)}", path="$.targets")
@@ -155,6 +157,7 @@ class Pool:
         budget, usd = query.constraints.max_usd, None
         modalities = query.modalities
         sizes: dict[str, int] = {}
+        size = _NO_SIZE if budget is None and left_usd is None else self._size(Call(target=""), query)
         good: list[Target] = []
         excluded: dict[str, str] = {}
         kinds: dict[str, Kind] = {}
@@ -172,11 +175,11 @@ class Pool:
                 kind, why = "fit", "cannot take " + ", ".join(sorted(modalities - p.modalities))
             elif p.answers and query.tools and not p.tools:
                 kind, why = "fit", "cannot use tools"
-            elif budget is not None and (usd := _usd(p, Call(target=t.name), query, sizes)) is None:
+            elif budget is not None and (usd := _usd(p, size, query)) is None:
                 kind, why = "budget", "has no known price, and the query has a budget"
             elif budget is not None and usd is not None and usd > budget:
                 kind, why = "budget", f"may cost {usd:.6f} USD, more than the query's budget of {budget:.6f}"
-            elif left_usd is not None and (usd := _usd(p, Call(target=t.name), query, sizes)) is None:
+            elif left_usd is not None and (usd := _usd(p, size, query)) is None:
                 kind, why = "budget", "budget: has no known price, and the route has a budget; give its profile prices"
             elif left_usd is not None and usd is not None and usd > left_usd:
                 left = max(0.0, left_usd)
@@ -221,45 +224,79 @@ class Pool:
         A tokenizer that is worse than that can still cost more.
         """
         target = self._by_name.get(call.target)
-        if target is None:
-            return None
-        return _usd(target.profile, call, query, {})
+        return None if target is None else _usd(target.profile, self._size(call, query), query)
+
+    def _size(self, call: Call, query: Query) -> _Sizes:
+        """Count a call's sizes, or remember them if it sends the query as it is."""
+        if call.messages is not None or call.params or call.alone:
+            return _measured(call, query)
+        known = self._sizes.get(query.id)
+        if known is None or known.messages is not query.messages or known.body is not query.body:
+            if len(self._sizes) >= _SIZES:
+                self._sizes.clear()
+            known = self._sizes[query.id] = _measured(call, query)
+        return known
 
 
 _OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_tokens")
 _UNSAID: Final = 1024
+_SIZES: Final = 1024
 _PICTURE: Final = 1600
 """Tokens of a picture, at the providers' own largest sizes."""
 _MOST: Final = 10**9
 
 
-def _usd(profile: Profile, call: Call, query: Query, sizes: dict[str, int]) -> float | None:
-    """Estimate a call, see `Pool.estimate_usd`. `sizes` keeps what is the same for all targets; one for calls that differ in their target alone."""
+class _Sizes(NamedTuple):
+    """What a call's estimate rests on, the same for all targets."""
+
+    messages: tuple[Message, ...]
+    body: dict[str, msgspec.Raw]
+    entry: int
+    """Tokens that go in."""
+    characters: int
+    asked: int
+    """Tokens that may come out, as the request says; 0: it does not."""
+    n: int
+    """Answers asked for."""
+
+
+_NO_SIZE: Final = _Sizes(messages=(), body={}, entry=0, characters=0, asked=0, n=0)
+
+
+def _measured(call: Call, query: Query) -> _Sizes:
     fields: dict[str, Any] = {**({} if call.alone else query.body), **call.params}
     fields.pop("messages", None)
-    if "entry" not in sizes:
-        messages = query.messages if call.messages is None else call.messages
-        text = "".join(m.text for m in messages)
-        plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
-        size = sum(map(_bytes, fields.values())) + sum(_bytes(m.tool_calls) for m in messages if m.tool_calls)
-        sizes["entry"] = math.ceil(plain / 3 + (len(text) - plain) * 1.5 + size / 3) + 8 * len(messages)
-        sizes["entry"] += _of_other_parts(messages, query)
-        sizes["characters"] = len(text)
-    most = profile.max_output_tokens
-    # A target may heed either field, so the larger one bounds what it writes.
-    asked = max(_count(fields, k) or 0 for k in _OUTPUT_LIMITS) or most or _UNSAID
-    # Nobody writes beyond the context, of which the input takes at least a token for eight characters.
-    room = asked if profile.context_tokens is None else max(1, profile.context_tokens - sizes["characters"] // 8)
+    messages = query.messages if call.messages is None else call.messages
+    text = "".join(m.text for m in messages)
+    plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+    size = sum(map(_bytes, fields.values())) + sum(_bytes(m.tool_calls) for m in messages if m.tool_calls)
+    entry = math.ceil(plain / 3 + (len(text) - plain) * 1.5 + size / 3) + 8 * len(messages)
+    return _Sizes(
+        messages=query.messages,
+        body=query.body,
+        entry=entry + _of_other_parts(messages, query),
+        characters=len(text),
+        # A target may heed either field, so the larger one bounds what it writes.
+        asked=max(_count(fields, k) or 0 for k in _OUTPUT_LIMITS),
+        n=_count(fields, "n") or 1,
+    )
+
+
+def _usd(profile: Profile, size: _Sizes, query: Query) -> float | None:
+    """Estimate a call, see `Pool.estimate_usd`."""
     if query.task == "embeddings":
-        return profile.usd(Tokens(input=sizes["entry"]))
+        return profile.usd(Tokens(input=size.entry))
     # Either may turn out to be of a dearer kind: what is written to a prompt cache, a sound, or reasoning.
     entry, output = profile.input_usd_per_mtok, profile.output_usd_per_mtok
     if entry is None or output is None:
         return None
     entry = max(entry, profile.cache_write_usd_per_mtok or 0.0, profile.audio_input_usd_per_mtok or 0.0)
     output = max(output, profile.reasoning_usd_per_mtok or 0.0, profile.audio_output_usd_per_mtok or 0.0)
-    written = (_count(fields, "n") or 1) * min(asked, most or asked, room)
-    return (sizes["entry"] * entry + written * output) / 1e6
+    most = profile.max_output_tokens
+    asked = size.asked or most or _UNSAID
+    # Nobody writes beyond the context, of which the input takes at least a token for eight characters.
+    room = asked if profile.context_tokens is None else max(1, profile.context_tokens - size.characters // 8)
+    return (size.entry * entry + size.n * min(asked, most or asked, room) * output) / 1e6
 
 
 def _of_other_parts(messages: Iterable[Message], query: Query) -> int:

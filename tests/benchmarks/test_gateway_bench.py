@@ -61,7 +61,7 @@ def shot(gateway: ModuleType, **values: Any) -> Any:
     return gateway.Shot(**{**usual, "first_p50_us": 50.0, "events": 2000, **values})
 
 
-def result(gateway: ModuleType, cpu: float = 0.5, errors: int = 0, last_mb: float = 80.0) -> dict[str, Any]:
+def result(gateway: ModuleType, cpu: float = 0.3, errors: int = 0, last_mb: float = 80.0) -> dict[str, Any]:
     shots = {
         "direct": {load: [shot(gateway, p50_us=p) for p in (10.0, 20.0, 40.0)] for load in gateway.LOADS},
         "fairlead": {load: [shot(gateway, cpu_seconds=cpu, errors=errors)] * 3 for load in gateway.LOADS},
@@ -105,13 +105,18 @@ def test_report_says_what_is_missing(gateway: ModuleType) -> None:
     text = "\n".join(gateway.report(result(gateway)))
     assert "nginx is not installed" in text
     assert "busy" in text
-    assert "0.500 (0.500 to 0.500)" in text
+    assert "0.300 (0.300 to 0.300)" in text
 
 
 @pytest.mark.parametrize("policy", ["lin_ucb", "thompson"])
 def test_config_is_valid_and_everything_is_on(gateway: ModuleType, policy: str, tmp_path: Path) -> None:
     read = config.make(gateway.config(4000, 4001, policy, "sk-test", tmp_path))
-    assert "embedding" in read.policies["auto"].needs
+    assert "embedding" in read.policies["rich"].needs
+    assert read.policies["auto"].needs
+    (key,) = read.gateway.keys.values()
+    assert not isinstance(key, str)
+    assert key.budgets
+    assert key.limits.tokens_per_minute
     assert read.gateway.keys
     assert not read.file.store.relaxed
     assert read.file.store.text

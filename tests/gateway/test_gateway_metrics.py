@@ -15,7 +15,9 @@ from fairlead.errors import StoreError
 from fairlead.gateway.door import hashed
 from fairlead.gateway.metrics import Counter, Histogram, Metrics, Sharing, added, rendered, written
 from fairlead.plans.single import Single
+from fairlead.spending import Limit
 from fairlead.sqlite import SQLiteStore
+from fairlead.sqlstore import kept_at
 from fairlead.types import Act, Call, Decision, Failure, Option, Outcome, Query, Signals, Step, Tokens, Trace
 
 PRICE = {"input_usd_per_mtok": 100.0, "output_usd_per_mtok": 100.0, "max_output_tokens": 1}
@@ -167,6 +169,18 @@ async def test_what_others_keep_is_shown(tmp_path: Path) -> None:
     assert "ann" not in str(found.keys()) + str([k for v in found.values() for k in v]), "no label holds a key's name"
 
 
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_routes_budget_is_shown_wherever_it_is_kept(tmp_path: Path, shared: bool) -> None:
+    async with serving(made(tmp_path, gateway={"shared": shared})) as client:
+        client.gateway.router.spending.limits["auto"] = Limit(usd=2.0, seconds=86400.0)
+        assert (await client.ask())[0] == 200
+        found = read(await asyncio.to_thread(client.gateway.metrics.text))
+    at = {"account": "route:auto", "period": "86400s"}
+    assert of(found, "fairlead_budget_limit_usd", **at) == 2.0
+    spent = of(found, "fairlead_usd_total", route="auto", target="cheap")
+    assert of(found, "fairlead_budget_spent_usd", **at) == pytest.approx(spent, abs=1e-6) != 0
+
+
 async def test_names_and_labels_follow_the_rules(tmp_path: Path) -> None:
     """Base units, `_total` on counters and on nothing else, labels of a known, bounded set."""
     async with serving(made(tmp_path)) as client:
@@ -197,8 +211,12 @@ async def test_a_restart_does_not_count_old_savings_again(tmp_path: Path) -> Non
 # ---------------------------------------------------------------------------------------------------------- workers
 
 
-async def test_workers_are_shown_as_one_and_the_dead_keep_their_counters(tmp_path: Path) -> None:
-    store = SQLiteStore(tmp_path / "s.sqlite")
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_workers_are_shown_as_one_and_the_dead_keep_their_counters(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    where = str(tmp_path / "s.sqlite") if kind == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    store = kept_at(where, outage="refuse")
     every = [Metrics() for _ in range(3)]
     sharing = [Sharing(one, store, run="r", worker=i, seconds=60) for i, one in enumerate(every)]
     other = Sharing(Metrics(), store, run="another parent", worker=7, seconds=60)

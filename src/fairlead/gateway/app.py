@@ -38,7 +38,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from fairlead import rewards
+from fairlead import rewards, tokens
 from fairlead.actions.mask import Mask, masked_later
 from fairlead.config import Config, GatewayConfig, StoreConfig
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
@@ -51,7 +51,9 @@ from fairlead.gateway.door import Caller, Door
 from fairlead.gateway.edge import Edge, Exchange, header_map
 from fairlead.gateway.faces.base import Face, query_id
 from fairlead.gateway.faces.chat import Chat
+from fairlead.gateway.faces.completions import Completions
 from fairlead.gateway.faces.embeddings import Embeddings
+from fairlead.gateway.faces.messages import COUNT, Messages, estimated, models
 from fairlead.gateway.faces.responses import Responses
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.kept import Kept
@@ -171,7 +173,8 @@ class Gateway:
             keep_seconds = 86400.0 * store.retention_days
         kept = Kept(store, retention_seconds=keep_seconds) if text else None
         self.responses = Responses(kept=kept, most_bytes=settings.max_body_bytes)
-        self.faces: tuple[Face, ...] = (Chat(), self.responses, Embeddings())
+        self.messages = Messages()
+        self.faces: tuple[Face, ...] = (Chat(), self.responses, self.messages, Completions(), Embeddings())
         self._edges = {face.path: Edge(self, face) for face in self.faces}
         self.shelf = Shelf(self)
         self._page, self._page_headers = page()
@@ -302,7 +305,8 @@ class Gateway:
                 else:
                     scope[CALLER] = (await self.enter(scope))[1]
             except Refused as refused:
-                await respond(send, refused.status, refused.body, refused.headers, head=scope["method"] == "HEAD")
+                body = self.messages.error(refused) if scope["path"] == COUNT else refused.body
+                await respond(send, refused.status, body, refused.headers, head=scope["method"] == "HEAD")
                 return
         await self._rest(scope, receive, send)
 
@@ -434,6 +438,7 @@ class Gateway:
             ("GET", "/readyz", self.ready),
             ("GET", "/metrics", self.scrape),
             ("GET", "/v1/models", self.models),
+            ("POST", COUNT, self.count_tokens),
             ("POST", "/v1/feedback", self.feedback),
             ("POST", "/v1/route", self.dry_run),
             ("GET", "/v1/stats", self.show_stats),
@@ -492,7 +497,7 @@ class Gateway:
         return Response(await asyncio.to_thread(text), media_type=CONTENT_TYPE.decode())
 
     async def models(self, request: Request) -> Response:
-        """List the routes and targets that a caller may ask for, in the shape of OpenAI's list of models."""
+        """List the routes and targets that a caller may ask for, in OpenAI's shape, or in Anthropic's for clients that name its version."""
         made = int(self.began)
         caller: Caller | None = request.scope.get(CALLER)
         routes = [
@@ -504,7 +509,35 @@ class Gateway:
             for t in self.router.pool
         ]
         listed = [m for m in routes + targets if caller is None or caller.may_ask(str(m["id"]), self.targets)]
+        if "anthropic-version" in request.headers:
+            return _json(models([str(m["id"]) for m in listed], made=made))
         return _json({"object": "list", "data": listed})
+
+    async def count_tokens(self, request: Request) -> Response:
+        """Count the tokens of a request in Anthropic's format: by the tokenizer of the target that it names, or that all targets share; else
+        by estimate. The header ``x-fairlead-tokens`` says which."""
+        caller: Caller | None = request.scope.get(CALLER)
+        try:
+            read = self.messages.turned(reading.split(await self.body(request)), counting=True)
+            asked = reading.query(
+                read, header_map(request.scope), self.router.serving, self.targets, caller, api=self.messages.api
+            )
+        except Refused as refused:
+            return Response(
+                self.messages.error(refused),
+                status_code=refused.status,
+                media_type="application/json",
+                headers={k.decode(): v.decode() for k, v in refused.headers},
+            )
+        query = asked.query
+        named = self.targets.get(query.route)
+        files = {t.profile.tokenizer for t in ([named] if named is not None else self.targets.values())}
+        file = files.pop() if len(files) == 1 else None
+        if file is None:
+            how, n = "estimated", estimated(query)
+        else:
+            how, n = "counted", await asyncio.to_thread(lambda: tokens.load(file).prompt(query))
+        return _json({"input_tokens": n}, headers={"x-fairlead-tokens": how})
 
     async def feedback(self, request: Request) -> Response:
         """Take a judgement."""
@@ -747,8 +780,8 @@ def _no_trace(id: str) -> Refused:
     return Refused(404, f"no trace has the id {id[:200]!r}", code="trace_not_found", param="id")
 
 
-def _json(data: Any, *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(data), status_code=status, media_type="application/json")
+def _json(data: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(data), status_code=status, media_type="application/json", headers=headers)
 
 
 def _refusal(refused: Refused, headers: dict[str, str] | None = None) -> Response:

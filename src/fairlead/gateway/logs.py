@@ -6,7 +6,7 @@ for each request, under the logger ``fairlead.access``: figures and names, never
 Secrets are kept out where they arise. This is the second wall: `Redactor` takes the values that the config refers to, and whatever looks like a key, out of
 every line. It cannot know a client's wrong key; nothing logs one.
 
-Cost: nothing for a request that logs nothing but one `ContextVar.set` (50 ns); an access line about 25 µs.
+Cost: nothing for a request that logs nothing but one `ContextVar.set` (50 ns); an access line about 15 µs, and the write.
 """
 
 from __future__ import annotations

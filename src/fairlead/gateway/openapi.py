@@ -109,6 +109,13 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(method="GET", path="/v1/models", says="Routes and targets that the key may ask for."),
     Endpoint(
         method="POST",
+        path="/v1/messages/count_tokens",
+        says="Count the tokens of a request in Anthropic's format.",
+        takes=Loose,
+        errors=(*BODY, 403, 404),
+    ),
+    Endpoint(
+        method="POST",
         path="/v1/feedback",
         says="Judge an answer.",
         takes=Judgement,

@@ -55,6 +55,9 @@ _OF_KIND: Final[dict[str, tuple[int, str, str, bool]]] = {
 class Refused(FairleadError):
     """A request that gets an error for an answer."""
 
+    id: str = ""
+    """The query's, once there is one: some faces write it into the error."""
+
     def __init__(
         self,
         status: int,

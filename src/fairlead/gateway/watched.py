@@ -41,8 +41,10 @@ def watch(gateway: Gateway) -> None:
     def line(which: int) -> list[tuple[tuple[str, ...], float]]:
         router = gateway.router
         lanes = router.world.lanes
-        limited = [] if lanes is None else [t.name for t in router.pool if t.profile.concurrent is not None]
-        return [((name,), float(lanes.under_way(name)[which])) for name in limited] if lanes is not None else []
+        if lanes is None:
+            return []
+        limited = [t.name for t in router.pool if t.profile.concurrent is not None]
+        return [((name,), float(lanes.under_way(name)[which])) for name in limited]
 
     show("fairlead_queue_busy", "Calls under way, of targets with a limit.", lambda: line(0), labels=("target",))
     show(

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from math import log1p
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -41,6 +42,7 @@ COUNT_SCALE: Final = 8.0
 """log(1 + 3,000) is about 8: counts up to some thousands come to lie in [0, 1]."""
 _TINY: Final = 1e-9
 _BEGIN: Final = 128
+_NO_PARTS: Final[dict[str, bool | int | float | str]] = {}
 """Width of the fixed projection of a bag."""
 _WEIGHTS: Final = (1.0, 0.5)
 """What words and trigrams weigh in it, as in `hashing`."""
@@ -219,11 +221,18 @@ class Features(Component):
         """Return the row before centring and scaling, NaN where nothing is known, shape (C + vectors,)."""
         readings = signals.readings
         row: list[float] = []
+        last, reading, parts = None, None, _NO_PARTS
         for name, part, kind, categories in self.layout_:
-            reading = readings.get(name)
-            value = None if reading is None else reading.parts.get(part) if part else reading.value
+            if name is not last:  # columns stand signal by signal
+                last, reading = name, readings.get(name)
+                parts = _NO_PARTS if reading is None else reading.parts
+            value = parts.get(part) if part else None if reading is None else reading.value
             if kind == "category":
                 row += [math.nan] * len(categories) if reading is None else [float(value == c) for c in categories]
+            elif value.__class__ is int and 0 <= value < 10**300:  # most are counts
+                row.append(log1p(value) if kind != "flag" else float(bool(value)))
+            elif value.__class__ is bool:
+                row.append(float(value) if kind == "flag" else log1p(value))
             else:
                 row.append(_number(value, kind))
         if not self.vectors_:
