@@ -39,7 +39,7 @@ from fairlead.targets import openai_chat
 from fairlead.types import Limits, Query, Reward, Target, Trace, new_id
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from gateway import POLICIES, SKILLS, TARGETS, Load, bodies
+from gateway import POLICIES, ROUTES, SKILLS, TARGETS, Load, bodies
 
 BATCH_SECONDS: Final = 0.01
 PREFIX: Final = "  "
@@ -69,7 +69,7 @@ def config(folder: Path) -> Config:
     return make(
         {
             "targets": targets,
-            "routes": {"auto": {"policy": {"type": "lin_ucb", **POLICIES["lin_ucb"]}}},
+            "routes": {"auto": {"policy": {"type": "lin_ucb", "features": ROUTES["rich"], **POLICIES["lin_ucb"]}}},
             "store": {"path": str(folder / "traces.sqlite")},
         }
     )

@@ -1,5 +1,6 @@
 """OpenAI's Python client: chat, responses, embeddings, files, batches, models, errors."""
 
+# ruff: noqa: D103 - the name of a case says what it is.
 from __future__ import annotations
 
 import base64

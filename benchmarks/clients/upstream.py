@@ -291,6 +291,8 @@ def read_chat(body: dict[str, Any]) -> Asked:
         raise Refusal(
             400, "invalid_request_error", f"Unrecognized request arguments supplied: {', '.join(sorted(unknown))}"
         )
+    if not isinstance(body.get("temperature", 0), int | float):
+        raise Refusal(400, "invalid_request_error", "Invalid type for 'temperature'")
     said: list[tuple[str, str]] = []
     counts = dict.fromkeys(("image_url", "file", "input_audio"), 0)
     open_calls: dict[str, str] = {}

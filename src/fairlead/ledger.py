@@ -185,7 +185,8 @@ class Hold:
         for i, (lease, amount) in enumerate(self.amounts):
             if wanted > amount:
                 lease.held += wanted - amount
-                lease.floating = max(lease.floating, lease.held)
+                if lease.held > lease.floating:
+                    lease.floating = lease.held
                 self.amounts[i] = (lease, wanted)
         return True
 
@@ -304,7 +305,8 @@ class Ledger:
                 if amount > lease.room or not self.valid:
                     await self._extend(lease, amount, now)
                 lease.held += amount
-                lease.floating = max(lease.floating, lease.held)
+                if lease.held > lease.floating:
+                    lease.floating = lease.held
                 hold.amounts.append((lease, amount))
         except BaseException:
             hold.release()
@@ -322,7 +324,8 @@ class Ledger:
                 hold.release()
                 return None
             lease.held += amount
-            lease.floating = max(lease.floating, lease.held)
+            if lease.held > lease.floating:
+                lease.floating = lease.held
             hold.amounts.append((lease, amount))
         return hold
 

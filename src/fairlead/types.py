@@ -346,6 +346,12 @@ class Tokens(Struct, frozen=True, kw_only=True, omit_defaults=True):
         Where parts claim more than the whole (a provider that counts a cached picture as both), later kinds get what is left.
         """
         found: dict[str, int] = {}
+        if self.simple and not self.cached_input:
+            if self.input > 0:
+                found["input"] = self.input
+            if self.output > 0:
+                found["output"] = self.output
+            return found
         for whole, rest, parts in (
             ("input", self.input, ("cached_input", "cache_write", "audio_input", "image_input")),
             ("output", self.output, ("reasoning", "audio_output")),

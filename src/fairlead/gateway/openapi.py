@@ -187,9 +187,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         errors=(404, 409, *STORE),
     ),
     Endpoint(method="GET", path="/v1/responses/{id}", says="A kept response.", errors=(400, 404, *STORE)),
-    Endpoint(
-        method="DELETE", path="/v1/responses/{id}", says="Delete a kept response.", errors=(404, *STORE)
-    ),
+    Endpoint(method="DELETE", path="/v1/responses/{id}", says="Delete a kept response.", errors=(404, *STORE)),
     Endpoint(
         method="GET",
         path="/v1/responses/{id}/input_items",

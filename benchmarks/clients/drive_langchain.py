@@ -1,0 +1,162 @@
+"""LangChain's standard integration tests, over its clients of OpenAI (chat and responses) and of Anthropic.
+
+    python drive_langchain.py chat|responses|messages TARGET …
+
+The classes say of the models what LangChain's own packages say of theirs. Its tests download a picture and a PDF; here they get others, made in place.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from typing import Any, Literal
+
+import httpx
+import pytest
+from cases import KEY, URL, tell
+from langchain_anthropic import ChatAnthropic
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_openai import ChatOpenAI
+from langchain_tests.integration_tests import ChatModelIntegrationTests, chat_models
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+WHY = {"failed": "", "skipped": ""}
+
+
+def downloaded(url: str, **_: Any) -> httpx.Response:
+    """What would have been downloaded."""
+    return httpx.Response(200, content=b"%PDF-1.4 tiny" if url.endswith(".pdf") else PNG)
+
+
+class Standard(ChatModelIntegrationTests):
+    """What all three have in common. `behind` is the target's name."""
+
+    behind: str
+    details: Any
+    supports_image_inputs = True  # type: ignore[assignment]
+    supports_image_urls = True  # type: ignore[assignment]
+    supports_pdf_inputs = True  # type: ignore[assignment]
+    supports_anthropic_inputs = True  # type: ignore[assignment]
+    model_override_value = "lab"  # type: ignore[assignment]
+
+    @property
+    def supported_usage_metadata_details(self) -> Any:
+        """Which counts are told apart."""
+        return self.details
+
+    def told(self, stream: bool, text: str, times: int = 1, **more: Any) -> AIMessage:
+        """Ask something and give the last answer."""
+        model = self.chat_model_class(**{**self.chat_model_params, **more})
+        content: Any = [{"type": "text", "text": text * 40, "cache_control": {"type": "ephemeral"}}]
+        if not isinstance(model, ChatAnthropic):
+            content = text * 40
+        full: Any = None
+        for _ in range(times):
+            if not stream:
+                full = model.invoke([("user", content)])
+                continue
+            full = None
+            for chunk in model.stream([("user", content)]):
+                full = chunk if full is None else full + chunk
+        assert isinstance(full, AIMessage)
+        return full
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
+        """Ask twice."""
+        return self.told(stream, "Long and known. ", times=2)
+
+    def invoke_with_cache_creation_input(self, *, stream: bool = False) -> AIMessage:
+        """Ask what was not asked before."""
+        return self.told(stream, f"Long and new over {self.behind}. ")
+
+    def invoke_with_reasoning_output(self, *, stream: bool = False) -> AIMessage:
+        """Have it think."""
+        return self.told(stream, "Why? ", reasoning_effort="medium")
+
+
+class Chat(Standard):
+    """`ChatOpenAI` over chat completions."""
+
+    chat_model_class = ChatOpenAI  # type: ignore[assignment]
+    details: Any = {"invoke": ["reasoning_output", "cache_read_input"], "stream": []}
+    supports_json_mode = True  # type: ignore[assignment]
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        """How it is made."""
+        return {"model": self.behind, "base_url": f"{URL}/v1", "api_key": KEY, "max_retries": 0, "timeout": 20}
+
+
+class Responses(Chat):
+    """`ChatOpenAI` over responses."""
+
+    supports_image_tool_message = True  # type: ignore[assignment]
+    supports_pdf_tool_message = True  # type: ignore[assignment]
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        """How it is made."""
+        return {**super().chat_model_params, "use_responses_api": True}
+
+    @pytest.mark.skip(reason="the Responses API has no stop sequences")
+    def test_stop_sequence(self, model: BaseChatModel) -> None:
+        """As in LangChain's own tests of it."""
+
+
+class Messages(Standard):
+    """`ChatAnthropic`."""
+
+    chat_model_class = ChatAnthropic  # type: ignore[assignment]
+    supports_image_tool_message = True  # type: ignore[assignment]
+    supports_pdf_tool_message = True  # type: ignore[assignment]
+    details: Any = {
+        "invoke": ["cache_read_input", "cache_creation_input"],
+        "stream": ["cache_read_input", "cache_creation_input"],
+    }
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        """How it is made."""
+        return {"model": self.behind, "base_url": URL, "api_key": KEY, "max_retries": 0, "timeout": 20, "max_tokens": 500}
+
+
+class MessagesOfSchema(Messages):
+    """`ChatAnthropic` with its native structured output."""
+
+    structured_output_kwargs = {"method": "json_schema"}  # type: ignore[assignment] # noqa: RUF012
+
+
+class Told:
+    """A plug-in of pytest that tells each test as a case."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Tell one test when it is known how it went."""
+        if report.when != "call" and report.outcome == "passed":
+            return
+        where, _, name = report.nodeid.partition("::")[2].partition("::")
+        kind, behind = where.split("Over")
+        outcome: Literal["passed", "failed", "skipped"] = report.outcome
+        why = ""
+        if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
+            why = report.longrepr[2].removeprefix("Skipped: ")
+        elif report.outcome == "failed":
+            crash = getattr(report.longrepr, "reprcrash", None)
+            why = " ".join(str(crash.message if crash else report.longrepr).split())
+        if hasattr(report, "wasxfail"):
+            why = f"expected to fail: {report.wasxfail}"
+        schema = " (json_schema)" if "OfSchema" in kind else ""
+        tell(name.removeprefix("test_").replace("_", " ") + schema, f"over-{behind.lower()}", outcome, why)
+
+
+def made(base: type[Standard], behind: str) -> type[Standard]:
+    """Make the class of tests over one target."""
+    name = f"{base.__name__}Over{behind.removeprefix('over-').capitalize()}"
+    return type(f"Test{name}", (base,), {"behind": behind, "__module__": __name__})
+
+
+if __name__ == "__main__":
+    kinds = {"chat": [Chat], "responses": [Responses], "messages": [Messages]}[sys.argv[1]]
+    chat_models.httpx = type("Httpx", (), {"get": staticmethod(downloaded)})  # type: ignore[assignment]
