@@ -42,6 +42,7 @@ KEYS: Final[dict[str, dict[str, Any]]] = {
     "clients": {},
     "narrow": {"targets": ["lab"]},
     "limited": {"limits": {"requests_per_minute": 1}},
+    "limited-too": {"limits": {"requests_per_minute": 1}},
 }
 """Keys of the gateway, by name, and what they may do."""
 BEHIND: Final = ("over-openai", "over-anthropic")

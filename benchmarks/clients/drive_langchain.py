@@ -8,6 +8,7 @@ The classes say of the models what LangChain's own packages say of theirs. Its t
 from __future__ import annotations
 
 import base64
+import os
 import sys
 from typing import Any, Literal
 
@@ -23,7 +24,6 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests, chat_mo
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-WHY = {"failed": "", "skipped": ""}
 
 
 def downloaded(url: str, **_: Any) -> httpx.Response:
@@ -157,6 +157,14 @@ def made(base: type[Standard], behind: str) -> type[Standard]:
     return type(f"Test{name}", (base,), {"behind": behind, "__module__": __name__})
 
 
-if __name__ == "__main__":
-    kinds = {"chat": [Chat], "responses": [Responses], "messages": [Messages]}[sys.argv[1]]
+KINDS = {"chat": [Chat], "responses": [Responses], "messages": [Messages, MessagesOfSchema]}
+if len(sys.argv) > 2 and sys.argv[1] in KINDS:
+    # pytest reads this file a second time, with the same arguments.
     chat_models.httpx = type("Httpx", (), {"get": staticmethod(downloaded)})  # type: ignore[assignment]
+    globals().update({f"Test{k.__name__}{b}": made(k, b) for k in KINDS[sys.argv[1]] for b in sys.argv[2:]})
+
+if __name__ == "__main__":
+    options = ["-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-c", os.devnull]
+    options += ["--rootdir", os.path.dirname(__file__), "--import-mode", "importlib"]
+    if pytest.main([*options, __file__], plugins=[Told()]) > pytest.ExitCode.TESTS_FAILED:
+        sys.exit("pytest could not run; without `-p no:terminal` it says why")

@@ -61,7 +61,7 @@ def shot(gateway: ModuleType, **values: Any) -> Any:
     return gateway.Shot(**{**usual, "first_p50_us": 50.0, "events": 2000, **values})
 
 
-def result(gateway: ModuleType, cpu: float = 0.3, errors: int = 0, last_mb: float = 80.0) -> dict[str, Any]:
+def result(gateway: ModuleType, cpu: float = 0.5, errors: int = 0, last_mb: float = 80.0) -> dict[str, Any]:
     shots = {
         "direct": {load: [shot(gateway, p50_us=p) for p in (10.0, 20.0, 40.0)] for load in gateway.LOADS},
         "fairlead": {load: [shot(gateway, cpu_seconds=cpu, errors=errors)] * 3 for load in gateway.LOADS},
@@ -87,7 +87,7 @@ def result(gateway: ModuleType, cpu: float = 0.3, errors: int = 0, last_mb: floa
 
 def test_figures(gateway: ModuleType) -> None:
     found = result(gateway)["figures"]["fairlead"]
-    assert found["cpu_ms"].median == pytest.approx(0.3)
+    assert found["cpu_ms"].median == pytest.approx(0.5)
     assert found["cpu_us_per_event"].median == pytest.approx(250.0)
     assert found["requests_per_s"].median == pytest.approx(500.0)
     # Round by round: 90, 80, 60.
@@ -95,17 +95,17 @@ def test_figures(gateway: ModuleType) -> None:
 
 
 def test_check_says_what_is_wrong(gateway: ModuleType) -> None:
-    assert gateway.failures(result(gateway)) == []
+    assert gateway.failures(result(gateway, cpu=0.3)) == []
     assert "0.700 ms" in gateway.failures(result(gateway, cpu=0.7))[0]
-    assert "12 errors" in gateway.failures(result(gateway, errors=1))[0]
-    assert "not flat" in gateway.failures(result(gateway, last_mb=90.0))[0]
+    assert "12 errors" in gateway.failures(result(gateway, cpu=0.3, errors=1))[0]
+    assert "not flat" in gateway.failures(result(gateway, cpu=0.3, last_mb=90.0))[0]
 
 
 def test_report_says_what_is_missing(gateway: ModuleType) -> None:
     text = "\n".join(gateway.report(result(gateway)))
     assert "nginx is not installed" in text
     assert "busy" in text
-    assert "0.300 (0.300 to 0.300)" in text
+    assert "0.500 (0.500 to 0.500)" in text
 
 
 @pytest.mark.parametrize("policy", ["lin_ucb", "thompson"])
