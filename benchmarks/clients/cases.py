@@ -8,6 +8,7 @@ targets to ask for. Each function under `@case` is called with each of these nam
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import os
@@ -31,6 +32,19 @@ def case(function: Callable[..., Any]) -> Callable[..., Any]:
     """Run it with each target's name. Its name is the case's, its docstring is for readers."""
     _cases.append((function, True))
     return function
+
+
+def over(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Run it with each target's name and each of these kinds, such as formats that the client speaks."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for kind in kinds:
+            made = functools.partial(function, kind=kind)
+            made.__name__ = f"{kind}: {function.__name__}"  # type: ignore[attr-defined]
+            _cases.append((made, True))
+        return function
+
+    return register
 
 
 def once(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -165,7 +165,10 @@ def thinking_and_tools(model: str) -> None:
     )
     check(text(raw.parse()) == "The tools say: sunny", raw.text())
     if "anthropic" in model:
-        check("x-fairlead-dropped" not in raw.headers, f"its own thinking did not go back: {raw.headers.get('x-fairlead-dropped')}")
+        check(
+            "x-fairlead-dropped" not in raw.headers,
+            f"its own thinking did not go back: {raw.headers.get('x-fairlead-dropped')}",
+        )
 
 
 @case
@@ -241,7 +244,10 @@ def cache_marks(model: str) -> None:
     check(then.cache_read_input_tokens, then)
     if "anthropic" in model:
         check(first.cache_creation_input_tokens, first)
-        total = [u.input_tokens + (u.cache_read_input_tokens or 0) + (u.cache_creation_input_tokens or 0) for u in (first, then)]
+        total = [
+            u.input_tokens + (u.cache_read_input_tokens or 0) + (u.cache_creation_input_tokens or 0)
+            for u in (first, then)
+        ]
         check(total[0] == total[1], (first, then))
 
 

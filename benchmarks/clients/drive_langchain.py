@@ -120,7 +120,14 @@ class Messages(Standard):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         """How it is made."""
-        return {"model": self.behind, "base_url": URL, "api_key": KEY, "max_retries": 0, "timeout": 20, "max_tokens": 500}
+        return {
+            "model": self.behind,
+            "base_url": URL,
+            "api_key": KEY,
+            "max_retries": 0,
+            "timeout": 20,
+            "max_tokens": 500,
+        }
 
 
 class MessagesOfSchema(Messages):

@@ -38,7 +38,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from fairlead import rewards, tokens
+from fairlead import rewards
 from fairlead.actions.mask import Mask, masked_later
 from fairlead.config import Config, GatewayConfig, StoreConfig
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
@@ -49,11 +49,11 @@ from fairlead.gateway.admin import ADMIN, Admin
 from fairlead.gateway.batches import INSIDE
 from fairlead.gateway.door import Caller, Door
 from fairlead.gateway.edge import Edge, Exchange, header_map
+from fairlead.gateway.faces import messages
 from fairlead.gateway.faces.base import Face, query_id
 from fairlead.gateway.faces.chat import Chat
 from fairlead.gateway.faces.completions import Completions
 from fairlead.gateway.faces.embeddings import Embeddings
-from fairlead.gateway.faces.messages import COUNT, Messages, estimated, models
 from fairlead.gateway.faces.responses import Responses
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.kept import Kept
@@ -173,8 +173,7 @@ class Gateway:
             keep_seconds = 86400.0 * store.retention_days
         kept = Kept(store, retention_seconds=keep_seconds) if text else None
         self.responses = Responses(kept=kept, most_bytes=settings.max_body_bytes)
-        self.messages = Messages()
-        self.faces: tuple[Face, ...] = (Chat(), self.responses, self.messages, Completions(), Embeddings())
+        self.faces: tuple[Face, ...] = (Chat(), self.responses, messages.Messages(), Completions(), Embeddings())
         self._edges = {face.path: Edge(self, face) for face in self.faces}
         self.shelf = Shelf(self)
         self._page, self._page_headers = page()
@@ -305,7 +304,7 @@ class Gateway:
                 else:
                     scope[CALLER] = (await self.enter(scope))[1]
             except Refused as refused:
-                body = self.messages.error(refused) if scope["path"] == COUNT else refused.body
+                body = messages.error(refused) if scope["path"] == messages.COUNT else refused.body
                 await respond(send, refused.status, body, refused.headers, head=scope["method"] == "HEAD")
                 return
         await self._rest(scope, receive, send)
@@ -438,7 +437,7 @@ class Gateway:
             ("GET", "/readyz", self.ready),
             ("GET", "/metrics", self.scrape),
             ("GET", "/v1/models", self.models),
-            ("POST", COUNT, self.count_tokens),
+            ("POST", messages.COUNT, self.count_tokens),
             ("POST", "/v1/feedback", self.feedback),
             ("POST", "/v1/route", self.dry_run),
             ("GET", "/v1/stats", self.show_stats),
@@ -510,34 +509,22 @@ class Gateway:
         ]
         listed = [m for m in routes + targets if caller is None or caller.may_ask(str(m["id"]), self.targets)]
         if "anthropic-version" in request.headers:
-            return _json(models([str(m["id"]) for m in listed], made=made))
+            profiles = {name: target.profile for name, target in self.targets.items()}
+            names = [str(m["id"]) for m in listed]
+            try:
+                return _json(messages.model_list(names, profiles, made, request.query_params))
+            except Refused as refused:
+                return Response(messages.error(refused), status_code=refused.status, media_type="application/json")
         return _json({"object": "list", "data": listed})
 
     async def count_tokens(self, request: Request) -> Response:
-        """Count the tokens of a request in Anthropic's format: by the tokenizer of the target that it names, or that all targets share; else
-        by estimate. The header ``x-fairlead-tokens`` says which."""
-        caller: Caller | None = request.scope.get(CALLER)
+        """Count the tokens of a request in Anthropic's format."""
         try:
-            read = self.messages.turned(reading.split(await self.body(request)), counting=True)
-            asked = reading.query(
-                read, header_map(request.scope), self.router.serving, self.targets, caller, api=self.messages.api
-            )
+            return await messages.count_tokens(self, request)
         except Refused as refused:
-            return Response(
-                self.messages.error(refused),
-                status_code=refused.status,
-                media_type="application/json",
-                headers={k.decode(): v.decode() for k, v in refused.headers},
-            )
-        query = asked.query
-        named = self.targets.get(query.route)
-        files = {t.profile.tokenizer for t in ([named] if named is not None else self.targets.values())}
-        file = files.pop() if len(files) == 1 else None
-        if file is None:
-            how, n = "estimated", estimated(query)
-        else:
-            how, n = "counted", await asyncio.to_thread(lambda: tokens.load(file).prompt(query))
-        return _json({"input_tokens": n}, headers={"x-fairlead-tokens": how})
+            headers = {k.decode(): v.decode() for k, v in refused.headers}
+            body = messages.error(refused)
+            return Response(body, status_code=refused.status, media_type="application/json", headers=headers)
 
     async def feedback(self, request: Request) -> Response:
         """Take a judgement."""
@@ -780,8 +767,8 @@ def _no_trace(id: str) -> Refused:
     return Refused(404, f"no trace has the id {id[:200]!r}", code="trace_not_found", param="id")
 
 
-def _json(data: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(data), status_code=status, media_type="application/json", headers=headers)
+def _json(data: Any, *, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(data), status_code=status, media_type="application/json")
 
 
 def _refusal(refused: Refused, headers: dict[str, str] | None = None) -> Response:

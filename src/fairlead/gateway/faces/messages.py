@@ -17,6 +17,7 @@ Cost: about 20 µs a request, 15 µs a whole answer and 5 µs a streamed event.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "msg_"
 PATH: Final = "/v1/messages"
+COUNT: Final = "/v1/messages/count_tokens"
 COUNTED: Final = "x-fairlead-tokens"
 _AS_IT_IS: Final = ("model", "stream", "fairlead", "max_tokens", "temperature", "top_p", "top_k", "thinking", "cache_control")  # fmt: skip
 _READ: Final = frozenset(
@@ -114,9 +116,9 @@ class Messages(Face):
         """Make the writer of one stream."""
         return _Events(query, read)
 
-    def error(self, refused: Refused, id: str = "") -> bytes:
+    def error(self, refused: Refused) -> bytes:
         """Write an error in Anthropic's shape."""
-        return error(refused, id)
+        return error(refused)
 
     def headers(self, query: Query) -> Headers:
         """Return the header that Anthropic's clients show in their errors."""
@@ -127,14 +129,14 @@ class Messages(Face):
         return limits.anthropic(shown)
 
 
-def error(refused: Refused, id: str = "") -> bytes:
-    """Write an error in Anthropic's shape. `id`: the query's, if there is one yet."""
+def error(refused: Refused) -> bytes:
+    """Write an error in Anthropic's shape."""
     kind = _ERRORS.get(refused.status, "invalid_request_error" if refused.status < 500 else "api_error")
     message = refused.message
     if refused.code == "context_length_exceeded" and _TOO_LONG not in message.lower():
         message = f"{_TOO_LONG}: {message}"
     said = {"type": "error", "error": {"type": kind, "message": message}}
-    return msgspec.json.encode({**said, "request_id": renamed(id, "req_") if id else None})
+    return msgspec.json.encode({**said, "request_id": renamed(refused.id, "req_") if refused.id else None})
 
 
 # ------------------------------------------------------------------------------------------------------------ requests
@@ -506,7 +508,7 @@ class _Events(Writer):
         return begun + _written(end)
 
     def broken(self, refused: Refused) -> bytes:
-        return b"event: error\ndata: " + error(refused, self._query.id) + b"\n\n"
+        return b"event: error\ndata: " + error(refused) + b"\n\n"
 
     def _begin(self, model: str) -> bytes:
         if self._begun:
@@ -524,7 +526,7 @@ def _written(events: Sequence[Event]) -> bytes:
 
 
 async def count_tokens(gateway: Gateway, request: Request) -> Response:
-    """Answer ``POST /v1/messages/count_tokens``, and say in `COUNTED` how.
+    """Answer `COUNT`, and say in `COUNTED` how.
 
     ``counted``: by the tokenizers of all whom the model, or the plan that its route would choose now, may ask; the largest number. ``estimated``:
     one of them has none, so it is a quarter of the characters. Calls nobody, keeps nothing. Raises `Refused`.
@@ -543,12 +545,16 @@ async def count_tokens(gateway: Gateway, request: Request) -> Response:
     n = 0
     for file in files:
         if file is not None:
-            n = max(n, await gateway.in_thread(tokens.load(file).prompt, query))
+            n = max(n, await asyncio.to_thread(_prompt, file, query))
     counted = bool(files) and None not in files
     if not counted:
         n = max(n, estimate(query))
     how = "counted" if counted else "estimated"
     return Response(msgspec.json.encode({"input_tokens": n}), media_type="application/json", headers={COUNTED: how})
+
+
+def _prompt(file: str, query: Query) -> int:
+    return tokens.load(file).prompt(query)
 
 
 def estimate(query: Query) -> int:
