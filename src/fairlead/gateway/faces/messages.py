@@ -22,10 +22,10 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -73,6 +73,7 @@ _ERRORS: Final = {
 }
 _TOO_LONG: Final = "prompt is too long"
 """What clients look for in a message before they shorten a conversation by themselves."""
+_Most: TypeAlias = Annotated[int, Meta(ge=1)]
 _MOST_MODELS: Final = 1000
 
 
@@ -93,6 +94,7 @@ class Messages(Face):
         if "max_tokens" not in fields:
             text = "max_tokens is missing: the most tokens that the answer may have"
             raise Refused(400, text, code="missing_required_parameter", param="max_tokens")
+        _as(_Most, _decoded(fields["max_tokens"], "max_tokens"), "max_tokens")
         return translated(fields)
 
     def whole(self, outcome: Outcome, query: Query, read: Read) -> bytes:
@@ -153,7 +155,11 @@ def translated(fields: dict[str, Raw]) -> Read:
     dropped = [name for name, value in given.items() if name not in _READ and value not in _IDLE]
     messages = _Messages(dropped)
     messages.instruct(given.get("system"))
-    for i, message in enumerate(_objects(given.get("messages"), "messages")):
+    turns = _objects(given.get("messages"), "messages")
+    if not turns:
+        text = 'messages: at least one is needed, such as [{"role": "user", "content": "…"}]'
+        raise Refused(400, text, code="missing_required_parameter", param="messages")
+    for i, message in enumerate(turns):
         messages.take(message, f"messages[{i}]")
     out: dict[str, Raw] = {
         name: fields[name] for name in _AS_IT_IS if given.get(name, 0) is not None and name in fields
@@ -268,9 +274,7 @@ class _Messages:
                 if answer.parts and not answer.calls:
                     self.made.append(answer.message())
                     answer = _Answer()
-                field = "data" if kind == "redacted_thinking" else "signature"
-                thought = {} if field == "data" else {"thinking": _word(block, "thinking", where)}
-                answer.thinking.append({"type": kind, **thought, field: _word(block, field, where)})
+                answer.think(block, str(kind), where)
             elif kind == "tool_use":
                 self._left(block, where, "id", "name", "input")
                 arguments = _encoded(_as(dict[str, Any], block.get("input"), f"{where}.input")).decode()
@@ -356,19 +360,30 @@ class _Messages:
 class _Answer:
     """One assistant message under way."""
 
-    __slots__ = ("calls", "mark", "parts", "thinking")
+    __slots__ = ("calls", "mark", "parts", "thinking", "thoughts")
 
     def __init__(self) -> None:
         self.parts: list[dict[str, Any]] = []
         self.thinking: list[dict[str, Any]] = []
+        self.thoughts: list[str] = []
         self.calls: list[dict[str, Any]] = []
         self.mark: dict[str, Any] = {}
+
+    def think(self, block: dict[str, Any], kind: str, at: str) -> None:
+        """Add a block of thinking; what nobody signed is text alone, since nobody takes it back."""
+        if kind == "redacted_thinking":
+            self.thinking.append({"type": kind, "data": _word(block, "data", at)})
+            return
+        thought = _word(block, "thinking", at)
+        self.thoughts.append(thought)
+        if block.get("signature"):
+            self.thinking.append({"type": kind, "thinking": thought, "signature": _word(block, "signature", at)})
 
     def message(self) -> dict[str, Any]:
         out: dict[str, Any] = {"role": "assistant", "content": _joined(self.parts) if self.parts else None}
         if not self.parts and not self.calls and not self.thinking:
             out["content"] = ""
-        if text := "".join(b.get("thinking", "") for b in self.thinking):
+        if text := "".join(self.thoughts):
             out["reasoning_content"] = text
         if self.thinking:
             out["thinking_blocks"] = self.thinking
