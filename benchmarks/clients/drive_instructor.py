@@ -60,7 +60,7 @@ def limit(kind: str) -> dict[str, int]:
 @over(*MODES)
 def an_object(model: str, kind: str) -> None:
     found = client(kind).chat.completions.create(model=model, messages=ASKED, response_model=Person, **limit(kind))
-    check(found == Person(name="Ann", age=41), found)
+    check((found.name, found.age) == ("Ann", 41), found)
 
 
 @over(*MODES)
@@ -126,7 +126,7 @@ async def async_object(model: str, kind: str) -> None:
     else:
         made = instructor.from_openai(openai.AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEY), mode=MODES[kind])
     found = await made.chat.completions.create(model=model, messages=ASKED, response_model=Person, **limit(kind))
-    check(found == Person(name="Ann", age=41), found)
+    check((found.name, found.age) == ("Ann", 41), found)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import httpx
 import pytest
@@ -34,8 +34,8 @@ def downloaded(url: str, **_: Any) -> httpx.Response:
 class Standard(ChatModelIntegrationTests):
     """What all three have in common. `behind` is the target's name."""
 
-    behind: str
-    details: Any
+    behind: ClassVar[str]
+    details: ClassVar[Any]
     supports_image_inputs = True  # type: ignore[assignment]
     supports_image_urls = True  # type: ignore[assignment]
     supports_pdf_inputs = True  # type: ignore[assignment]
@@ -81,13 +81,15 @@ class Chat(Standard):
     """`ChatOpenAI` over chat completions."""
 
     chat_model_class = ChatOpenAI  # type: ignore[assignment]
-    details: Any = {"invoke": ["reasoning_output", "cache_read_input"], "stream": []}
+    details: ClassVar[Any] = {"invoke": ["reasoning_output", "cache_read_input"], "stream": []}
     supports_json_mode = True  # type: ignore[assignment]
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
         """How it is made."""
-        return {"model": self.behind, "base_url": f"{URL}/v1", "api_key": KEY, "max_retries": 0, "timeout": 20}
+        # Of an address that is not OpenAI's it asks for no usage in streams unless told to.
+        made = {"model": self.behind, "base_url": f"{URL}/v1", "api_key": KEY, "max_retries": 0, "timeout": 20}
+        return {**made, "stream_usage": True}
 
 
 class Responses(Chat):
@@ -101,9 +103,10 @@ class Responses(Chat):
         """How it is made."""
         return {**super().chat_model_params, "use_responses_api": True}
 
-    @pytest.mark.skip(reason="the Responses API has no stop sequences")
+    @pytest.mark.xfail(reason="the Responses API has no stop sequences")
     def test_stop_sequence(self, model: BaseChatModel) -> None:
         """As in LangChain's own tests of it."""
+        super().test_stop_sequence(model)
 
 
 class Messages(Standard):
@@ -112,7 +115,7 @@ class Messages(Standard):
     chat_model_class = ChatAnthropic  # type: ignore[assignment]
     supports_image_tool_message = True  # type: ignore[assignment]
     supports_pdf_tool_message = True  # type: ignore[assignment]
-    details: Any = {
+    details: ClassVar[Any] = {
         "invoke": ["cache_read_input", "cache_creation_input"],
         "stream": ["cache_read_input", "cache_creation_input"],
     }
@@ -133,7 +136,7 @@ class Messages(Standard):
 class MessagesOfSchema(Messages):
     """`ChatAnthropic` with its native structured output."""
 
-    structured_output_kwargs = {"method": "json_schema"}  # type: ignore[assignment] # noqa: RUF012
+    structured_output_kwargs: ClassVar[Any] = {"method": "json_schema"}
 
 
 class Told:
@@ -143,8 +146,8 @@ class Told:
         """Tell one test when it is known how it went."""
         if report.when != "call" and report.outcome == "passed":
             return
-        where, _, name = report.nodeid.partition("::")[2].partition("::")
-        kind, behind = where.split("Over")
+        *_, where, name = report.nodeid.split("::")
+        kind, _, behind = where.partition("Over")
         outcome: Literal["passed", "failed", "skipped"] = report.outcome
         why = ""
         if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
@@ -168,10 +171,13 @@ KINDS = {"chat": [Chat], "responses": [Responses], "messages": [Messages, Messag
 if len(sys.argv) > 2 and sys.argv[1] in KINDS:
     # pytest reads this file a second time, with the same arguments.
     chat_models.httpx = type("Httpx", (), {"get": staticmethod(downloaded)})  # type: ignore[assignment]
-    globals().update({f"Test{k.__name__}{b}": made(k, b) for k in KINDS[sys.argv[1]] for b in sys.argv[2:]})
+    classes = [made(k, b) for k in KINDS[sys.argv[1]] for b in sys.argv[2:]]
+    globals().update({c.__name__: c for c in classes})
 
 if __name__ == "__main__":
     options = ["-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-c", os.devnull]
+    # The packages keep one connection pool for all models: it must not outlive its loop.
+    options += ["-o", "asyncio_default_test_loop_scope=session"]
     options += ["--rootdir", os.path.dirname(__file__), "--import-mode", "importlib"]
     if pytest.main([*options, __file__], plugins=[Told()]) > pytest.ExitCode.TESTS_FAILED:
         sys.exit("pytest could not run; without `-p no:terminal` it says why")

@@ -134,9 +134,9 @@ async def a_picture(model: str, kind: str) -> None:
 @over(*FORMATS)
 async def an_error(model: str, kind: str) -> None:
     try:
-        await Agent(made("none", kind)).run("Hello")
+        await Agent(made(model.replace("over", "long"), kind)).run("Hello")
     except ModelHTTPError as e:
-        check(e.status_code == 404, e)
+        check(e.status_code == 400, e)
         return
     raise AssertionError("no ModelHTTPError")
 

@@ -122,7 +122,7 @@ def answer(asked: Asked) -> Answer:
 
 def write(asked: Asked) -> str:
     """Write the text of an answer."""
-    if asked.schema is not None:
+    if asked.schema is not None or "JSON" in asked.prompt:
         schema = asked.schema or _schema_of_words(asked)
         return json.dumps(fill(schema, asked.prompt, schema), ensure_ascii=False)
     if asked.results:
@@ -249,10 +249,10 @@ def fill(schema: dict[str, Any], prompt: str, root: dict[str, Any], name: str = 
 def _words(prompt: str, name: str) -> str:
     if name in ("city", "location") and (places := _places(prompt)):
         return places[0]
-    if "name" in name and (
-        found := re.search(r"['\"]([^'\"]+)['\"]|(?:named|called|name is) ([A-Z]\w+)|^([A-Z]\w+)\b", prompt)
-    ):
-        return next(g for g in found.groups() if g)
+    if "name" in name:
+        for pattern in (r"['\"]([^'\"]+)['\"]", r"(?:named|called|name is) (\w+)", r"^([A-Z]\w+)\b"):
+            if found := re.search(pattern, prompt):
+                return found[1]
     return f"{name or 'text'} for: {prompt[:40]}"
 
 

@@ -22,7 +22,7 @@ from fairlead import chain, rewards
 from fairlead.actions.base import Action, Passage
 from fairlead.build import build
 from fairlead.component import digest, pack
-from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
+from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, UnknownName
 from fairlead.guards import Guard, Guarded, Guards
 from fairlead.learner import Learner
 from fairlead.ledger import Account, Exhausted, Hold, Ledger, Unknown, micros
@@ -175,7 +175,11 @@ class Router:
             gone = Outcome(
                 cancelled=True, error=Failure(kind="client_gone", message="cancelled before the answer was whole")
             )
-            self.store.append(*self.charged(self.trace(passage, gone, at, start), passage.hold))
+            self.hand_over(*self.charged(self.trace(passage, gone, at, start), passage.hold))
+            raise
+        except BaseException:
+            if passage.hold is not None:
+                passage.hold.release()
             raise
         finally:
             self.under_way.discard(ended)
@@ -427,15 +431,21 @@ class Router:
     async def keep(self, trace: Trace, also: Sequence[Statement] = ()) -> None:
         """Hand a trace to the store, with what is to be written beside it, and wait until the operating system has both (unless the store
         is relaxed)."""
-        written = self.store.append(trace, also)
-        if written is None:
-            return
-        try:
+        written = self.hand_over(trace, also)
+        if written is not None:
             await written
-        except StoreError:
-            if self.ledger is not None and also:
-                self.ledger.later(also)  # the money is spent, whether the story of it is kept or not
-            raise
+
+    def hand_over(self, trace: Trace, also: Sequence[Statement] = ()) -> asyncio.Future[None] | None:
+        """Hand a trace to the store as `keep` does, and wait for nobody."""
+        written = self.store.append(trace, also)
+        if written is not None and also:
+            written.add_done_callback(lambda done: self._charge_alone(done, also))
+        return written
+
+    def _charge_alone(self, written: asyncio.Future[None], charges: Sequence[Statement]) -> None:
+        """Charge what a trace that could not be written would have charged: the money is spent, whether the story of it is kept or not."""
+        if not written.cancelled() and written.exception() is not None and self.ledger is not None:
+            self.ledger.later(charges)
 
     def trace(self, passage: Passage, outcome: Outcome, at: float, start: float) -> Trace:
         """Write the story of one query: as its plan saw it and answered it, or with `outcome` if no plan ran to its end.

@@ -94,7 +94,7 @@ async def read(body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
 async def test_a_whole_answer_with_the_official_client(tmp_path: Path) -> None:
     tokens = Tokens(input=20, cached_input=5, cache_write=3, output=4)
     async with running(tmp_path, scripted(Reply(text="four", tokens=tokens))) as run, run.client() as client:
-        raw = await client.messages.with_raw_response.create(**ASK, temperature=0.5)
+        raw = await client.messages.with_raw_response.create(**ASK)
         reply = await raw.parse()
         Message.model_validate(json.loads(await raw.read()))
         assert (reply.type, reply.role, reply.model, reply.stop_reason) == ("message", "assistant", "small", "end_turn")
@@ -124,30 +124,32 @@ async def test_a_stream_with_the_official_client(tmp_path: Path) -> None:
 
 async def test_tool_calls_whole_and_streamed_are_the_same(tmp_path: Path) -> None:
     reply = Reply(text="", tool_calls=(call(1), call(2, '{"what": "y"}')), finish="tool_calls")
-    async with running(tmp_path, scripted(reply)) as run, run.client() as client:
-        whole = await client.messages.create(**ASK, tools=[TOOL])
-        async with client.messages.stream(**ASK, tools=[TOOL]) as stream:
-            streamed = await stream.get_final_message()
-        for message in (whole, streamed):
+    async with (
+        ScriptedServer(replies=(reply,)) as server,
+        running(tmp_path, {"type": "openai_chat", "model": "theirs", "base_url": server.url}) as run,
+        run.client() as client,
+    ):
+        for message in (await client.messages.create(**ASK, tools=[TOOL]), await streamed(client, tools=[TOOL])):
             assert message.stop_reason == "tool_use"
-            uses = [(b.id, b.name, b.input) for b in message.content if b.type == "tool_use"]
-            assert uses == [("call_1", "look", {"what": "x"}), ("call_2", "look", {"what": "y"})]
-            assert len(message.content) == 2
+            blocks: list[Any] = list(message.content)
+            uses = [(b.type, b.id, b.name, b.input) for b in blocks]
+            assert uses == [
+                ("tool_use", "call_1", "look", {"what": "x"}),
+                ("tool_use", "call_2", "look", {"what": "y"}),
+            ]
 
 
 async def test_an_empty_answer_has_no_blocks(tmp_path: Path) -> None:
     async with running(tmp_path, scripted(Reply(text=""))) as run, run.client() as client:
         assert (await client.messages.create(**ASK)).content == []
-        async with client.messages.stream(**ASK) as stream:
-            assert (await stream.get_final_message()).content == []
+        assert (await streamed(client)).content == []
 
 
 @pytest.mark.parametrize(("finish", "reason"), [("length", "max_tokens"), ("content_filter", "refusal")])
 async def test_why_an_answer_stopped(tmp_path: Path, finish: str, reason: str) -> None:
     async with running(tmp_path, scripted(Reply(text="a", finish=finish))) as run, run.client() as client:
         assert (await client.messages.create(**ASK)).stop_reason == reason
-        async with client.messages.stream(**ASK) as stream:
-            assert (await stream.get_final_message()).stop_reason == reason
+        assert (await streamed(client)).stop_reason == reason
 
 
 async def test_an_answer_that_was_not_streamed_is_sent_as_events(tmp_path: Path) -> None:
@@ -254,7 +256,7 @@ async def test_a_broken_stream_ends_with_an_error_event(tmp_path: Path) -> None:
 
 
 async def test_limits_are_told_under_anthropic_s_names(tmp_path: Path) -> None:
-    keys = {"ann": {"key": hashed("k"), "limits": {"requests_per_minute": 1}}}
+    keys = {"ann": {"hash": hashed("k"), "limits": {"requests_per_minute": 1}}}
     async with running(tmp_path, gateway={"keys": keys}) as run, run.client("k") as client:
         raw = await client.messages.with_raw_response.create(**ASK)
         assert raw.headers["anthropic-ratelimit-requests-limit"] == "1"
@@ -343,6 +345,20 @@ async def test_pictures_and_documents() -> None:
         {"type": "file", "file": {"file_id": "file_1"}},
         {"type": "file", "file": {"file_data": "data:text/plain;base64,w6k="}},
     ]
+
+
+async def test_what_a_provider_ran_by_itself_is_left_out_and_told() -> None:
+    said = [
+        {"type": "text", "text": "I searched."},
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+    ]
+    fields, dropped = await read({"messages": [*ASK["messages"], {"role": "assistant", "content": said}]})
+    assert fields["messages"][1] == {"role": "assistant", "content": "I searched."}
+    assert dropped == (
+        "messages[1].content[1] (server_tool_use)",
+        "messages[1].content[2] (web_search_tool_result)",
+    )
 
 
 async def test_options_and_tools() -> None:
@@ -533,7 +549,8 @@ def accumulated(stream: bytes) -> Message:
         assert event["index"] == n
     assert here is None
 
-    grown, inputs = None, {}
+    grown: Any = None
+    inputs: dict[int, bytes] = {}
     for event in events:
         grown = accumulate_event(
             event=EVENT.validate_python(event),
@@ -541,7 +558,7 @@ def accumulated(stream: bytes) -> Message:
             json_bufs=inputs,
             output_format=anthropic.NOT_GIVEN,
         )
-    assert grown is not None
+    assert isinstance(grown, Message)
     return grown
 
 
@@ -607,7 +624,7 @@ def test_any_chunks_make_events_that_add_up_to_the_whole_reply(data: st.DataObje
     order = data.draw(st.permutations([i for i, q in enumerate(queues) for _ in q]))
     if data.draw(st.booleans()):
         order = sorted(order)
-    first = {}
+    first: dict[int, int] = {}
     for i in order:
         first.setdefault(i, len(first))
         deltas.append({"tool_calls": [queues[i].pop(0)]})
@@ -721,6 +738,10 @@ async def test_models_are_listed_in_the_shape_of_who_asks(tmp_path: Path) -> Non
             listed = [model async for model in client.models.list()]
             assert [m.id for m in listed] == ["auto", "small"]
             assert {m.type for m in listed} == {"model"}
+            page = await client.models.list(limit=1)
+            assert [m.id async for m in page] == ["auto", "small"], "page after page"
+            with pytest.raises(anthropic.BadRequestError, match="after_id"):
+                await client.models.list(after_id="nobody")
         async with openai.AsyncOpenAI(base_url=f"{run.server.url}/v1", api_key="x") as theirs:
             assert [m.id async for m in theirs.models.list()] == ["auto", "small"]
 

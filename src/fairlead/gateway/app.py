@@ -171,7 +171,8 @@ class Gateway:
         keep_seconds = None
         if isinstance(store, SQLStore) and store.retention_days is not None:
             keep_seconds = 86400.0 * store.retention_days
-        kept = Kept(store, retention_seconds=keep_seconds) if text else None
+        self.kept = kept = Kept(store, retention_seconds=keep_seconds) if text else None
+        self.keep_seconds = keep_seconds
         self.responses = Responses(kept=kept, most_bytes=settings.max_body_bytes)
         self.faces: tuple[Face, ...] = (Chat(), self.responses, messages.Messages(), Completions(), Embeddings())
         self._edges = {face.path: Edge(self, face) for face in self.faces}

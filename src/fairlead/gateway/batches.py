@@ -282,6 +282,9 @@ class Batches:
                 if time.monotonic() >= self._tidied + TIDY_SECONDS:
                     self._tidied = time.monotonic()
                     await self.files.expire(time.time())
+                    kept, seconds = self.gateway.kept, self.gateway.keep_seconds
+                    if kept is not None and seconds is not None:
+                        await kept.forget(before=time.time() - seconds)
                 pause = LOOK_SECONDS
             except FairleadError as e:
                 log.error("batches cannot be worked on now: %s", e)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from fairlead.types import Tokens
 

@@ -195,13 +195,17 @@ def _as(kind: Any, value: Any, at: str) -> Any:
 
 
 def _objects(value: Any, at: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = _as(list[dict[str, Any]], [] if value is None else value, at)
+    if value is None:
+        return []
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):  # `_as` takes 7 µs for this type
+        return value
+    found: list[dict[str, Any]] = _as(list[dict[str, Any]], value, at)
     return found
 
 
 def _word(block: dict[str, Any], name: str, at: str) -> str:
-    found: str = _as(str, block.get(name), f"{at}.{name}")
-    return found
+    value = block.get(name)
+    return value if isinstance(value, str) else str(_as(str, value, f"{at}.{name}"))
 
 
 def _wrong(at: str, text: str) -> Refused:
@@ -426,7 +430,7 @@ def _options(given: dict[str, Any], chat: dict[str, Any], dropped: list[str]) ->
         chat["tools"] = tools
     if choice := _as(dict[str, Any] | None, given.get("tool_choice"), "tool_choice"):
         kind = choice.get("type")
-        if kind != "tool" and kind not in _CHOICE:
+        if not isinstance(kind, str) or (kind != "tool" and kind not in _CHOICE):
             raise _wrong("tool_choice.type", "must be auto, any, tool or none")
         if tools:
             named = (
