@@ -122,7 +122,7 @@ def errors(model: str, kind: str) -> None:
         (litellm.AuthenticationError, {"api_key": "wrong"}),
         (litellm.NotFoundError, {"model": f"{kind}/none"}),
         (litellm.ContextWindowExceededError, {"model": f"{kind}/long-{name}"}),
-        (litellm.RateLimitError, {"model": f"{kind}/flaky-{name}", "messages": user(f"for {kind}")}),
+        (litellm.RateLimitError, {"model": f"{kind}/flaky-{name}", "messages": user(f"{kind} {name}")}),
     ):
         try:
             litellm.completion(**{"messages": user("Hello"), "max_tokens": 50, **where(model, kind), **more})
@@ -133,8 +133,9 @@ def errors(model: str, kind: str) -> None:
 
 @over(*FORMATS)
 def retries(model: str, kind: str) -> None:
-    asked = where(f"flaky-{model.removeprefix('over-')}", kind, num_retries=2)
-    reply: Any = litellm.completion(**asked, messages=user(f"Hello for {kind}"), max_tokens=50)
+    name = model.removeprefix("over-")
+    asked = where(f"flaky-{name}", kind, num_retries=2, retry_strategy="exponential_backoff_retry")
+    reply: Any = litellm.completion(**asked, messages=user(f"Hello from {kind} to {name}"), max_tokens=50)
     check(reply.choices[0].message.content, reply)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import time
@@ -38,6 +39,7 @@ class Person(BaseModel):
     age: int
 
 
+@functools.cache
 def client(**more: Any) -> openai.OpenAI:
     """A client as anybody makes it, but that it does not try again."""
     return openai.OpenAI(**{"base_url": f"{URL}/v1", "api_key": KEY, "max_retries": 0, "timeout": 20, **more})
@@ -115,7 +117,7 @@ def chat_stream_helper(model: str) -> None:
 def chat_tool_and_its_result(model: str) -> None:
     c, messages = client(), user("What is the weather in Paris?")
     reply = c.chat.completions.create(model=model, messages=messages, tools=[WEATHER])
-    message = reply.choices[0].message
+    message: Any = reply.choices[0].message
     check(reply.choices[0].finish_reason == "tool_calls" and message.tool_calls, reply)
     check(json.loads(message.tool_calls[0].function.arguments) == {"city": "Paris"}, message)
     messages += [message, {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "sunny"}]
@@ -153,6 +155,7 @@ def chat_parallel_tools_forbidden(model: str) -> None:
 @case
 def chat_tool_choice(model: str) -> None:
     c = client()
+    choice: Any
     for choice, called in (
         ("required", True),
         ("none", False),
@@ -359,6 +362,12 @@ def models() -> None:
 @once
 def model_by_name() -> None:
     check(client().models.retrieve("over-openai").id == "over-openai")
+    try:
+        client().models.retrieve("none")
+    except openai.NotFoundError as e:
+        check(e.code == "model_not_found", e)
+        return
+    raise AssertionError("no NotFoundError")
 
 
 @once
@@ -423,20 +432,22 @@ def batch_of_responses_and_of_embeddings() -> None:
     check(out[0]["response"]["body"]["data"][0]["embedding"], out)
 
 
-def _raises(kind: type[openai.APIError], code: str | None = None, key: str = KEY, **body: Any) -> None:
+def _raises(kind: type[openai.APIError], code: str | None = None, key: str = KEY, words: str = "", **body: Any) -> None:
     body = {"model": "over-openai", "messages": user("Hello"), **body}
     try:
         client(api_key=key).chat.completions.create(**body)
     except kind as e:
         check(type(e) is kind, f"{type(e).__name__} in place of {kind.__name__}")
         check(code is None or e.code == code, f"code {e.code!r}, not {code!r}")
+        check(words in str(e), e)
         return
     raise AssertionError(f"no {kind.__name__}")
 
 
 @once
 def error_of_a_wrong_key() -> None:
-    _raises(openai.AuthenticationError, "invalid_api_key", key="wrong")
+    # Wrappers such as LiteLLM know the error by these words.
+    _raises(openai.AuthenticationError, "invalid_api_key", key="wrong", words="Incorrect API key provided")
 
 
 @once
@@ -457,8 +468,10 @@ def error_of_a_wrong_body() -> None:
 
 @once
 def error_of_a_long_prompt() -> None:
-    _raises(openai.BadRequestError, "context_length_exceeded", model="long-openai")
-    _raises(openai.BadRequestError, "context_length_exceeded", model="long-anthropic")
+    for model in ("long-openai", "long-anthropic"):
+        _raises(
+            openai.BadRequestError, "context_length_exceeded", model=model, words="model's maximum context length is"
+        )
 
 
 @once

@@ -2,9 +2,9 @@
 
     python upstream.py PORT
 
-``POST /v1/chat/completions`` is OpenAI's format, ``POST /v1/messages`` (and ``/count_tokens``) Anthropic's. It answers by reading the request,
-with rules in place of a model: a tool that fits the prompt is called, with arguments found there; a result is told back; a schema is filled; a
-greeting is greeted. What one format says and the other does too gives the same answer, so that a difference is the gateway's.
+``POST /v1/chat/completions`` is OpenAI's format (and vLLM's ``top_k``), ``POST /v1/messages`` (and ``/count_tokens``) Anthropic's. It answers by
+reading the request, with rules in place of a model: a tool that fits the prompt is called, with arguments found there; a result is told back; a
+schema is filled; a greeting is greeted. What one format says and the other does too gives the same answer, so that a difference is the gateway's.
 
 It is as strict as its models are, since a wrong translation shows as their 400: fields must be known; every tool call needs its result and every result
 its call; Anthropic's turns alternate, signatures of thinking must be its own, and a tool loop with thinking must begin with it. It counts what it
@@ -31,7 +31,16 @@ SEEN: set[str] = set()
 CHAT_FIELDS: Final = frozenset(
     {"model", "messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "stream", "stream_options"}
     | {"stop", "max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "seed", "logprobs", "top_logprobs"}
-    | {"presence_penalty", "frequency_penalty", "logit_bias", "user", "reasoning_effort", "service_tier", "metadata"}
+    | {
+        "top_k",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "user",
+        "reasoning_effort",
+        "service_tier",
+        "metadata",
+    }
     | {"store", "modalities", "verbosity", "prompt_cache_key", "safety_identifier", "functions", "function_call"}
 )
 MESSAGES_FIELDS: Final = frozenset(
@@ -125,8 +134,6 @@ def write(asked: Asked) -> str:
     if asked.schema is not None or "JSON" in asked.prompt:
         schema = asked.schema or _schema_of_words(asked)
         return json.dumps(fill(schema, asked.prompt, schema), ensure_ascii=False)
-    if asked.results:
-        return "The tools say: " + " and ".join(r.text for r in asked.results)
     prompt = asked.prompt
     if "what is my name" in prompt.lower():
         for _, text in reversed(asked.said):
@@ -135,8 +142,12 @@ def write(asked: Asked) -> str:
     seen = [
         f"{n} {what}" for n, what in ((asked.pictures, "picture"), (asked.files, "file"), (asked.sounds, "sound")) if n
     ]
-    if seen:
-        return "I was given " + ", ".join(seen) + "."
+    given = f"I was given {', '.join(seen)}." if seen else ""
+    if asked.results:
+        said = "The tools say: " + " and ".join(r.text for r in asked.results)
+        return f"{said}. {given}" if given else said
+    if given:
+        return given
     if re.match(r"(hello|hi)\b", prompt.lower()):
         return "Hello! How are you today?"
     system = next((text for role, text in asked.said if role == "system"), "")
@@ -271,12 +282,12 @@ def tokens(value: Any) -> int:
     return len(json.dumps(value)) // 4 + 1
 
 
-def misbehave(model: str, prompt: str) -> None:
-    """Fail as the model's name says."""
+def misbehave(model: str, prompt: str, long: str) -> None:
+    """Fail as the model's name says. `long` is how the format's owner says that a prompt is too long."""
     if model.startswith("down"):
         raise Refusal(500, "api_error", "the model is down, as its name says")
     if model.startswith("long"):
-        raise Refusal(400, "context_length_exceeded", "prompt is too long: 300000 tokens > 200000 maximum")
+        raise Refusal(400, "context_length_exceeded", long)
     if model.startswith("flaky") and (key := f"{model} {prompt}") not in SEEN:
         SEEN.add(key)
         raise Refusal(429, "rate_limit_error", "slow down", **{"retry-after": "0.1"})
@@ -299,8 +310,9 @@ def read_chat(body: dict[str, Any]) -> Asked:
     results: list[Result] = []
     called: list[str] = []
     for i, m in enumerate(body["messages"]):
-        role, content = m["role"], m.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+        role: str = m["role"]
+        content: Any = m.get("content")
+        parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
         if role == "assistant" and not parts and not m.get("tool_calls"):
             raise Refusal(400, "invalid_request_error", f"messages[{i}]: content or tool_calls is needed")
         text = ""
@@ -325,7 +337,8 @@ def read_chat(body: dict[str, Any]) -> Asked:
             )
         if role not in ("system", "developer", "user", "assistant"):
             raise Refusal(400, "invalid_request_error", f"messages[{i}]: no role {role!r}")
-        results = []
+        if role != "user" or not any(p["type"] != "text" for p in parts):
+            results = []  # a picture among them cannot stand in a tool message: it follows as the user's
         for c in m.get("tool_calls") or ():
             json.loads(c["function"]["arguments"])
             open_calls[c["id"]] = c["function"]["name"]
@@ -449,7 +462,8 @@ async def chat(request: web.Request) -> web.StreamResponse:
     try:
         body = await request.json()
         asked = read_chat(body)
-        misbehave(body["model"], asked.prompt)
+        long = "This model's maximum context length is 200000 tokens. However, your messages resulted in 300000 tokens."
+        misbehave(body["model"], asked.prompt, long)
     except Refusal as e:
         error = {"message": str(e), "type": e.kind, "param": None, "code": e.kind}
         return web.json_response({"error": error}, status=e.status, headers=e.headers)
@@ -662,7 +676,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     try:
         body = await request.json()
         asked = read_messages({"max_tokens": 2048, **body} if counting else body)
-        misbehave(body["model"], asked.prompt)
+        misbehave(body["model"], asked.prompt, "prompt is too long: 300000 tokens > 200000 maximum")
     except Refusal as e:
         kind = "invalid_request_error" if e.status == 400 else e.kind
         return web.json_response(

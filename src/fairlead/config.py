@@ -172,6 +172,18 @@ class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A moment without a time zone is in UTC."""
 
 
+Host = Annotated[
+    str, Meta(pattern=r"^(?i:((https?|gs|s3)://)?(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[0-9]{1,5})?)$", max_length=300)
+]
+
+
+class UrlsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Addresses that requests name for targets to fetch."""
+
+    allow: list[Host] = []
+    """Hosts: ``images.example.org``, ``*.example.org``, ``http://…``, ``*``; see `fairlead.gateway.urls`."""
+
+
 class FilesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Files and batches that clients keep here."""
 
@@ -232,6 +244,8 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whether other gateways serve on the same store: one of them learns, and budgets are kept for all together. None: if there are several
     workers, or the store is a PostgreSQL database."""
     files: FilesConfig = FilesConfig()
+    urls: UrlsConfig = UrlsConfig()
+    """Which addresses of pictures and files are passed on to targets."""
     log: LogConfig = LogConfig()
     telemetry: TelemetryConfig | None = None
     """None: only if the environment names a collector."""

@@ -27,7 +27,7 @@ from fairlead.gateway.refusal import Refused
 from fairlead.gateway.server import Server
 from fairlead.targets import anthropic_messages, wire
 from fairlead.targets.scripted import Reply
-from fairlead.targets.scripted_server import ScriptedServer
+from fairlead.targets.scripted_server import Bytes, ScriptedServer
 from fairlead.types import Failure, Outcome, Query, Tokens
 
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
@@ -78,7 +78,7 @@ async def running(tmp_path: Path, target: dict[str, Any] | None = None, **more: 
 
 
 async def streamed(client: anthropic.AsyncAnthropic, **more: Any) -> Message:
-    async with client.messages.stream(**ASK, **more) as stream:
+    async with client.messages.stream(**{**ASK, **more}) as stream:
         return await stream.get_final_message()
 
 
@@ -191,6 +191,67 @@ async def test_a_session_of_claude_code_s_kind_with_its_own_headers_and_fields(t
         assert trace is not None
         assert (trace.query.identity.session, trace.query.identity.user) == ("s1", "ann")
         assert (trace.query.api, trace.query.route) == ("messages", "auto")
+
+
+def of_claude(*events: dict[str, Any]) -> Bytes:
+    lines = [b"event: %b\ndata: %b\n\n" % (e["type"].encode(), msgspec.json.encode(e)) for e in events]
+    return Bytes(pieces=tuple(lines), headers={"content-type": "text/event-stream"})
+
+
+async def test_thinking_goes_out_with_its_driver_s_mark_and_comes_back_without(tmp_path: Path) -> None:
+    start = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "claude-x"}
+    usage = {"input_tokens": 5, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 1, "output_tokens": 1}
+
+    def block(index: int, begun: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {"type": "content_block_start", "index": index, "content_block": begun},
+            *({"type": "content_block_delta", "index": index, "delta": d} for d in deltas),
+            {"type": "content_block_stop", "index": index},
+        ]
+
+    reply = of_claude(
+        {"type": "message_start", "message": {**start, "usage": usage}},
+        *block(
+            0,
+            {"type": "thinking", "thinking": "", "signature": ""},
+            {"type": "thinking_delta", "thinking": "so "},
+            {"type": "thinking_delta", "thinking": "hm"},
+            {"type": "signature_delta", "signature": "c2ln"},
+        ),
+        *block(1, {"type": "redacted_thinking", "data": "xyz"}),
+        *block(2, {"type": "text", "text": ""}, {"type": "text_delta", "text": "I look."}),
+        *block(
+            3,
+            {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}},
+            {"type": "input_json_delta", "partial_json": '{"what": '},
+            {"type": "input_json_delta", "partial_json": '"x"}'},
+        ),
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    )
+    async with (
+        ScriptedServer(replies=(reply,)) as server,
+        running(
+            tmp_path, {"type": "anthropic_messages", "model": "claude-x", "base_url": server.url.removesuffix("/v1")}
+        ) as run,
+        run.client() as client,
+    ):
+        message = await streamed(client, tools=[TOOL])
+        said: list[Any] = [b.model_dump(exclude_unset=True) for b in message.content]
+        assert said[0] == {"type": "thinking", "thinking": "so hm", "signature": "fl1:anthropic/claude-x:c2ln"}
+        assert said[1] == {"type": "redacted_thinking", "data": "fl1:anthropic/claude-x:xyz"}
+        assert said[2] == {"type": "text", "text": "I look."}
+        assert (said[3]["id"], said[3]["input"]) == ("toolu_1", {"what": "x"})
+        assert (message.model, message.stop_reason) == ("claude-x", "tool_use")
+        counted = message.usage
+        assert (counted.input_tokens, counted.cache_read_input_tokens, counted.output_tokens) == (5, 7, 9)
+        result: Any = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "nothing"}
+        turns = [*ASK["messages"], {"role": "assistant", "content": said}, {"role": "user", "content": [result]}]
+        await streamed(client, **{"messages": turns, "tools": [TOOL]})
+        back = json.loads(server.requests[1].body)["messages"][1]["content"]
+        assert back[0] == {"type": "thinking", "thinking": "so hm", "signature": "c2ln"}
+        assert back[1] == {"type": "redacted_thinking", "data": "xyz"}
+        assert [b["type"] for b in back[2:]] == ["text", "tool_use"]
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
@@ -411,6 +472,7 @@ async def test_options_and_tools() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, r"content\[0\].text"),
         ({"messages": [{"role": "judge", "content": "x"}]}, r"messages\[0\].role"),
         ({"messages": [{"role": "user", "content": 5}]}, r"messages\[0\].content"),
+        ({"messages": [{"role": "user"}]}, r"messages\[0\].content: is missing"),
         ({"messages": []}, "at least one"),
         ({"max_tokens": "many"}, "max_tokens"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -504,6 +566,14 @@ async def test_a_conversation_comes_out_at_anthropic_s_end_as_it_went_in() -> No
     out, left = anthropic_messages.translate(fields, model=body["model"], max_tokens=100, signer="anthropic/x")
     assert left == []
     assert out == body
+
+
+async def test_only_the_last_call_s_mark_for_the_cache_is_kept() -> None:
+    mark = {"type": "ephemeral"}
+    uses = [{"type": "tool_use", "id": str(i), "name": "look", "input": {}, "cache_control": mark} for i in range(2)]
+    fields, dropped = await read({"messages": [*ASK["messages"], {"role": "assistant", "content": uses}]})
+    assert fields["messages"][1]["cache_control"] == mark
+    assert dropped == ("messages[1].content[0].cache_control",)
 
 
 async def test_thinking_without_a_signature_is_text_alone() -> None:

@@ -206,3 +206,69 @@ async def test_page_asks_for_the_key(tmp_path: Path) -> None:
         await tab.until("document.getElementById('state').textContent === 'live'")
         assert await tab.js("sessionStorage.getItem('fairlead-key')") == "fl-test-key"
         assert await tab.js("localStorage.length") == 0
+
+
+async def test_page_views_by_keyboard(tmp_path: Path) -> None:
+    """Each view opens from the keyboard, fits a phone, shows hostile words as text; a new key is shown once, the admin key stays in the tab."""
+    evil = "<img src=x onerror=alert(2)>"
+    guarded = config(tmp_path, keys={"me": hashed("fl-test-key")}, admin_keys={"root": hashed("fl-admin-key")})
+    async with (
+        Gateway.of(guarded) as gateway,
+        Server(gateway, host="127.0.0.1", port=0) as server,
+        browser(tmp_path / "profile") as tab,
+    ):
+        await tab.do("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
+        await tab.open(server.url)
+        await tab.until("document.getElementById('lock').open")
+        await tab.js("document.getElementById('key').value = 'fl-test-key'")
+        await tab.js("document.querySelector('#lock-form button').click()")
+        await tab.until("document.getElementById('state').textContent === 'live'")
+        tab.problems.clear()  # the console tells of the 401 that asked for the key
+        await tab.js(f"document.getElementById('prompt').value = {evil!r}")
+        await tab.js("document.getElementById('ask').click()")
+        await tab.until("!document.getElementById('thumbs').hidden")
+        await tab.js("document.getElementById('up').click()")
+        await tab.until("document.getElementById('plane').children.length > 0")
+        views = ["traffic", "targets", "decisions", "rules", "money", "learning", "admin"]
+        await tab.js("document.querySelector('#nav a').focus()")
+        for i, view in enumerate(views):
+            if i:
+                await tab.do("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+                await tab.do("Input.dispatchKeyEvent", type="keyUp", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+            for kind, more in (("keyDown", {"text": "\r"}), ("keyUp", {})):
+                await tab.do(
+                    "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, **more
+                )
+            await tab.until(f"document.querySelector('#nav [aria-current]')?.hash === '#{view}'")
+            shown = await tab.js("[...document.querySelectorAll('main > section:not([hidden])')].length")
+            assert shown > 0
+            assert await tab.js("document.documentElement.scrollWidth") <= 360, view
+            if view == "decisions":
+                assert await tab.until("document.querySelector('#found .prompt')?.textContent") == evil
+                await tab.js("document.getElementById('word').value = 'nowhere to be found'")
+                await tab.js("document.getElementById('search').requestSubmit()")
+                await tab.until("document.getElementById('found-note').textContent === '0 of 1'")
+                await tab.js("document.querySelector('#nav [aria-current]').focus()")
+            if view == "money":
+                await tab.until("!document.getElementById('gate').hidden")
+                await tab.until("document.getElementById('problem').textContent")
+                # The refusal that was asked for here is the one thing that the console may tell of.
+                assert all("401" in p for p in tab.problems)
+                tab.problems.clear()
+                await tab.js("document.getElementById('admin-key').value = 'fl-admin-key'")
+                await tab.js("document.getElementById('gate-form').requestSubmit()")
+                await tab.until("document.getElementById('spend').textContent.includes('no key')")
+                await tab.js("document.querySelector('#nav [aria-current]').focus()")
+        await tab.until("document.getElementById('config').textContent.startsWith('Config')")
+        await tab.js("document.getElementById('key-name').value = 'ann'")
+        await tab.js(f"document.getElementById('key-tenant').value = {evil!r}")
+        await tab.js("document.getElementById('new-key').requestSubmit()")
+        await tab.until("document.getElementById('issued').textContent.startsWith('ann: ')")
+        await tab.until(f"document.getElementById('keys').textContent.includes({evil!r})")
+        await tab.js("location.hash = 'rules'")
+        await tab.until("document.getElementById('issued').textContent === ''")
+        assert await tab.js("document.querySelectorAll('main img').length") == 0
+        assert await tab.js("sessionStorage.getItem('fairlead-admin-key')") == "fl-admin-key"
+        assert await tab.js("localStorage.length + document.cookie.length") == 0
+        assert await tab.js("performance.getEntriesByType('resource').every(r => r.name.startsWith(location.origin))")
+        assert tab.problems == []

@@ -54,7 +54,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def add_store(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the store."""
     default = os.environ.get("FAIRLEAD_STORE", STORE)
-    parser.add_argument("--store", default=default, metavar="PATH", help="the store's file or postgresql:// URL (default: %(default)s)")
+    parser.add_argument(
+        "--store", default=default, metavar="PATH", help="the store's file or postgresql:// URL (default: %(default)s)"
+    )
 
 
 def open_store(args: argparse.Namespace, *, write: bool = False) -> SQLStore:

@@ -438,6 +438,7 @@ class Gateway:
             ("GET", "/readyz", self.ready),
             ("GET", "/metrics", self.scrape),
             ("GET", "/v1/models", self.models),
+            ("GET", "/v1/models/{id}", self.model),
             ("POST", messages.COUNT, self.count_tokens),
             ("POST", "/v1/feedback", self.feedback),
             ("POST", "/v1/route", self.dry_run),
@@ -498,6 +499,26 @@ class Gateway:
 
     async def models(self, request: Request) -> Response:
         """List the routes and targets that a caller may ask for, in OpenAI's shape, or in Anthropic's for clients that name its version."""
+        listed = self._models(request)
+        if "anthropic-version" in request.headers:
+            try:
+                return _json(self._pages(listed, request.query_params))
+            except Refused as refused:
+                return Response(messages.error(refused), status_code=refused.status, media_type="application/json")
+        return _json({"object": "list", "data": listed})
+
+    async def model(self, request: Request) -> Response:
+        """Tell of one of them, in the same shapes."""
+        name = request.path_params["id"]
+        found = [m for m in self._models(request) if m["id"] == name]
+        theirs = "anthropic-version" in request.headers
+        if found:
+            return _json(self._pages(found, {})["data"][0] if theirs else found[0])
+        refused = Refused(404, f"no model is called {name!r}; GET /v1/models lists them", code="model_not_found")
+        return Response(messages.error(refused), 404, media_type="application/json") if theirs else _refusal(refused)
+
+    def _models(self, request: Request) -> list[dict[str, Any]]:
+        """List what a caller may ask for, in OpenAI's shape."""
         made = int(self.began)
         caller: Caller | None = request.scope.get(CALLER)
         routes = [
@@ -508,15 +529,12 @@ class Gateway:
             {"id": t.name, "object": "model", "created": made, "owned_by": "fairlead", "kind": t.kind}
             for t in self.router.pool
         ]
-        listed = [m for m in routes + targets if caller is None or caller.may_ask(str(m["id"]), self.targets)]
-        if "anthropic-version" in request.headers:
-            profiles = {name: target.profile for name, target in self.targets.items()}
-            names = [str(m["id"]) for m in listed]
-            try:
-                return _json(messages.model_list(names, profiles, made, request.query_params))
-            except Refused as refused:
-                return Response(messages.error(refused), status_code=refused.status, media_type="application/json")
-        return _json({"object": "list", "data": listed})
+        return [m for m in routes + targets if caller is None or caller.may_ask(str(m["id"]), self.targets)]
+
+    def _pages(self, listed: list[dict[str, Any]], asked: Mapping[str, str]) -> dict[str, Any]:
+        """Put models in Anthropic's shape. Raises `Refused` for a wrong page."""
+        profiles = {name: target.profile for name, target in self.targets.items()}
+        return messages.model_list([m["id"] for m in listed], profiles, int(self.began), asked)
 
     async def count_tokens(self, request: Request) -> Response:
         """Count the tokens of a request in Anthropic's format."""
@@ -624,7 +642,8 @@ class Gateway:
         """Decide, without calling anybody or keeping anything."""
         headers = header_map(request.scope)
         caller = request.scope.get(CALLER)
-        asked = reading.read(await self.body(request), headers, self.router.serving, self.targets, caller)
+        body, allow = await self.body(request), self.settings.urls.allow
+        asked = reading.read(body, headers, self.router.serving, self.targets, caller, urls=allow)
         try:
             query, signals, decision = await self.router.consider(asked.query)
         except NoEligibleTarget as e:

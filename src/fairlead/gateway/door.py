@@ -100,7 +100,8 @@ class Door:
         if caller is None and path not in OPEN:
             raise Refused(
                 401,
-                "a valid API key is needed: send it as `Authorization: Bearer …` or `x-api-key`",
+                # Some clients (LiteLLM) know a wrong key by these first words, which are OpenAI's.
+                "Incorrect API key provided, or none: send a valid one as `Authorization: Bearer …` or `x-api-key`",
                 code="invalid_api_key",
                 headers=[(b"www-authenticate", b"Bearer")],
             )

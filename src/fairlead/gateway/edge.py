@@ -91,7 +91,14 @@ class Edge:
             exchange.size = len(body)
             exchange.read = read = await face.read(reading.split(body), caller)
             asked = reading.query(
-                read, headers, router.serving, router.pool.by_name, caller, api=face.api, task=face.task
+                read,
+                headers,
+                router.serving,
+                router.pool.by_name,
+                caller,
+                api=face.api,
+                task=face.task,
+                urls=gateway.settings.urls.allow,
             )
             exchange.query, exchange.stream = asked.query, asked.stream
             face.check(asked.query, read)

@@ -107,6 +107,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(method="GET", path="/openapi.json", says="This document.", key=""),
     Endpoint(method="GET", path="/metrics", says="Metrics for Prometheus.", gives=Text("text/plain")),
     Endpoint(method="GET", path="/v1/models", says="Routes and targets that the key may ask for."),
+    Endpoint(method="GET", path="/v1/models/{id}", says="One of them.", errors=(404,)),
     Endpoint(
         method="POST",
         path="/v1/messages/count_tokens",

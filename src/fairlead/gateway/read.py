@@ -16,7 +16,7 @@ import asyncio
 import json
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from msgspec import Meta, Raw, Struct
 
 from fairlead import preferences
 from fairlead.errors import ConfigError, UnknownName, suggest
+from fairlead.gateway import urls as addresses
 from fairlead.gateway.door import Caller
 from fairlead.gateway.faces.base import Read
 from fairlead.gateway.refusal import Refused, of_validation
@@ -125,9 +126,11 @@ def read(
     known: Collection[str],
     targets: Collection[str],
     caller: Caller | None = None,
+    *,
+    urls: Sequence[str] | None = None,
 ) -> Asked:
     """Read a chat request as it came. Arguments and errors as `query`."""
-    return query(Read(fields=split(body)), headers, known, targets, caller)
+    return query(Read(fields=split(body)), headers, known, targets, caller, urls=urls)
 
 
 def query(
@@ -139,6 +142,7 @@ def query(
     *,
     api: str = "chat",
     task: Task = "chat",
+    urls: Sequence[str] | None = None,
 ) -> Asked:
     """Make the query of a request that its face has read.
 
@@ -150,6 +154,7 @@ def query(
         caller: whose key it came with.
         api: the face's name.
         task: what is asked for.
+        urls: hosts whose addresses it may name; None: all, for what is sent to nobody.
 
     Raises:
         Refused: 400 with the path of what is wrong; 404 for an unknown model; 403 for what the key does not allow.
@@ -181,6 +186,8 @@ def query(
         raise of_validation(e, field) from e
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise Refused(400, f"{field}: not valid JSON: {e}", code="invalid_json", param=field) from e
+    if urls is not None:
+        addresses.check(fields, urls)
     identity, constraints = _NOBODY, _NOTHING
     own = fields.pop("fairlead", None)
     if own is not None or any(k.startswith(_PREFIX) for k in headers):

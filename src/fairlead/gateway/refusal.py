@@ -31,6 +31,8 @@ from fairlead.errors import FairleadError
 from fairlead.types import Failure
 
 Headers = list[tuple[bytes, bytes]]
+LONGEST: Final = 2000
+"""Characters of a message: what it repeats of a request may be as long as that."""
 
 _OF_KIND: Final[dict[str, tuple[int, str, str, bool]]] = {
     # kind: status, type, code, whether a repeat may help
@@ -71,9 +73,9 @@ class Refused(FairleadError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
         self.code = code
-        self.param = param
+        self.param = param if param is None or len(param) <= LONGEST else param[: LONGEST - 1] + "…"
         self.type = type or ("invalid_request_error" if status < 500 else "server_error")
         self.headers = [*(headers or ()), *([] if retry else [(b"x-should-retry", b"false")])]
 
@@ -95,7 +97,11 @@ def of_failure(failure: Failure) -> Refused:
         return Refused(503, failure.message, code="ledger_unavailable", headers=headers)
     if failure.kind == "unavailable" and (failure.status == 503 or after is not None):
         status = 503
-    return Refused(status, failure.message or failure.kind, code=code, type=type, retry=retry, headers=headers)
+    message = failure.message or failure.kind
+    if failure.kind == "context_too_long" and "maximum context length" not in message:
+        # Clients (LiteLLM) know this error by OpenAI's words for it, not by its code.
+        message = f"this model's maximum context length is exceeded: {message}"
+    return Refused(status, message, code=code, type=type, retry=retry, headers=headers)
 
 
 def of_validation(e: msgspec.ValidationError, field: str = "") -> Refused:

@@ -92,7 +92,9 @@ class Workers:
                 return 1
             if self.stopping:
                 if all(w.process.poll() is not None for w in self.workers):
-                    return max((abs(w.process.returncode) for w in self.workers), default=0)
+                    # One that was only starting is ended by the signal itself: it had nothing to drain.
+                    codes = [w.process.returncode for w in self.workers]
+                    return max((abs(c) for c in codes if -c not in (signal.SIGTERM, signal.SIGINT)), default=0)
                 deadline = deadline or time.monotonic() + self.grace_seconds
                 if time.monotonic() > deadline:
                     log.error("a worker did not end in %g s and is killed", self.grace_seconds)

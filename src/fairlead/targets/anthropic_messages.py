@@ -817,6 +817,7 @@ class _Message(Struct):
     content: list[_Block]
     model: str = ""
     stop_reason: str | None = None
+    stop_sequence: str | None = None
     usage: _Usage | None = None
 
 
@@ -827,6 +828,7 @@ class _Delta(Struct):
     signature: str = ""
     partial_json: str = ""
     stop_reason: str | None = None
+    stop_sequence: str | None = None
 
 
 class _Head(Struct):
@@ -881,6 +883,7 @@ def read(body: bytes, *, id: str, signer: str = "", secrets: Sequence[str] = ())
         thinking_blocks=tuple(t for b in message.content if (t := _thought(b, signer)) is not None),
         tool_calls=Raw(msgspec.json.encode(calls)) if calls else None,
         finish=_finish(message.stop_reason),
+        stop=message.stop_sequence,
     )
     tokens = _tokens(message.usage)
     return Outcome(
@@ -966,6 +969,7 @@ class StreamReader:
         """What a call's block began with, for upstreams that send its input at once."""
         self._usage = _Usage()
         self._reason: str | None = None
+        self._stop: str | None = None
         self._first_seconds: float | None = None
 
     def feed(self, read: bytes) -> bytes:
@@ -1011,10 +1015,10 @@ class StreamReader:
             case "message_delta":
                 self._count(event.usage)
                 if event.delta is not None and event.delta.stop_reason is not None:
-                    self._reason = event.delta.stop_reason
+                    self._reason, self._stop = event.delta.stop_reason, event.delta.stop_sequence
             case "message_stop":
                 self.done = True
-                out = self._chunks.delta(self._begin({}), finish=_finish(self._reason))
+                out = self._chunks.delta(self._begin({}), finish=_finish(self._reason), stop=self._stop)
                 tokens = _tokens(self._usage)
                 return out + self._chunks.usage(wire.usage(tokens)) if self.pass_usage and tokens else out
             case "error":

@@ -1,39 +1,36 @@
-"""HTTP to upstreams: one small interface, `post` and `stream`, over a lean client of our own for plain HTTP and aiohttp for TLS and proxies.
+"""HTTP to upstreams: one small interface, `post` and `stream`, over a client of our own (`lean.py`), or aiohttp where proxies are to be heeded.
 
-All drivers of one event loop share one session, so they share its connections too. Cancelling a call closes its connection, which
+All drivers of one event loop share one client, so they share its connections too. Cancelling a call closes its connection, which
 tells the upstream to stop. Nothing is retried here: a second POST may be billed twice, and plans know better where to go next.
-
-Cost: see `lean.py`; over aiohttp about 70 µs of CPU a call.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import math
 import re
-from abc import ABC, abstractmethod
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 from weakref import WeakKeyDictionary
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from fairlead.errors import ConfigError, TargetError
 from fairlead.secret import checked, redact, reveal
 from fairlead.targets import lean
 from fairlead.types import Failure, FailureKind
 
-CONNECT_SECONDS: Final = 10.0
-KEEPALIVE_SECONDS: Final = 15.0
-DRAIN_SECONDS: Final = 0.05
+if TYPE_CHECKING:
+    from yarl import URL
+
+    from fairlead.targets import proxied
+
 MESSAGE_CHARACTERS: Final = 500
 ERROR_BYTES: Final = 64 * 1024
 _SECRET_HEADER: Final = re.compile(r"key|token|auth|secret|password|cookie", re.IGNORECASE)
@@ -62,96 +59,39 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Streaming(ABC):
+class Streaming(Protocol):
     """A reply that is still coming in. `headers` is case-insensitive."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Any
 
-    @abstractmethod
     def chunks(self) -> AsyncIterator[bytes]:
-        """Yield each read as it comes. Raises `TargetError` (``broken_stream``) if the connection breaks."""
+        """Yield what has come, as it comes. Raises `TargetError` (``broken_stream``) if the connection breaks."""
 
-    @abstractmethod
     async def whole(self) -> bytes:
         """Read the rest. Raises `TargetError` (``unavailable``) if the connection breaks."""
 
-    @abstractmethod
     async def drain(self) -> None:
         """Read the end of a reply whose content is all here, so that its connection can be used again; give up soon."""
 
     async def head(self, size: int = ERROR_BYTES) -> bytes:
         """Read up to `size` bytes, for an error's message."""
-        parts: list[bytes] = []
-        async for chunk in self.chunks():
-            parts.append(chunk)
-            size -= len(chunk)
-            if size <= 0:
-                break
-        return b"".join(parts)
-
-
-Streaming.register(lean.Connection)
-
-
-class _Streaming(Streaming):
-    """aiohttp's."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers = response.headers
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield each read as it comes. Raises `TargetError` (``broken_stream``) if the connection breaks."""
-        readany = self._response.content.readany
-        try:
-            while chunk := await readany():
-                yield chunk
-        except (aiohttp.ClientError, ConnectionError) as e:
-            raise TargetError(Failure(kind="broken_stream", message=f"the stream broke: {type(e).__name__}")) from e
-
-    async def whole(self) -> bytes:
-        """Read the rest. Raises `TargetError` (``unavailable``) if the connection breaks."""
-        try:
-            return await self._response.read()
-        except (aiohttp.ClientError, ConnectionError) as e:
-            message = f"the reply broke off: {type(e).__name__}"
-            raise TargetError(Failure(kind="unavailable", message=message, sent=True)) from e
-
-    async def drain(self) -> None:
-        """Read the end of a reply whose content is all here, so that its connection can be used again; give up soon."""
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                while not self._response.content.at_eof():
-                    await self._response.content.readany()
-        except (TimeoutError, aiohttp.ClientError, ConnectionError):
-            # The answer is whole; all that is lost is the connection, which the caller closes.
-            return
 
 
 class Upstream:
-    """A session, shared by its users in one event loop and closed by the last."""
+    """Connections, shared by their users in one event loop and closed by the last. `context`: how TLS is verified; None: by the system's
+    authorities. With `proxies_from_env` everything goes over aiohttp."""
 
-    def __init__(self, *, proxies_from_env: bool = False) -> None:
+    def __init__(self, *, proxies_from_env: bool = False, context: ssl.SSLContext | None = None) -> None:
         self.proxies_from_env = proxies_from_env
-        self._session: aiohttp.ClientSession | None = None
-        self._lean = lean.Client()
+        self.context = context
+        self._client: lean.Client | proxied.Session | None = None
         self._users = 0
 
     async def __aenter__(self) -> Self:
         self._users += 1
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
-                # Plans and drivers keep the time of a whole call.
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # Without this header upstreams send plain bytes; those that compress all the same are still understood.
-                skip_auto_headers=("Accept-Encoding",),
-                headers={"User-Agent": "fairlead"},
-                trust_env=self.proxies_from_env,
-            )
+        if self._client is None:
+            self._client = self._made()
         return self
 
     async def __aexit__(
@@ -161,10 +101,9 @@ class Upstream:
         tb: TracebackType | None = None,
     ) -> None:
         self._users -= 1
-        if self._users == 0 and self._session is not None:
-            session, self._session = self._session, None
-            await self._lean.close()
-            await session.close()
+        if self._users == 0 and self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
 
     async def post(self, url: str | URL, headers: Mapping[str, str], body: bytes) -> Reply:
         """Send `body`, wait for the whole reply. A `URL` made with ``encoded=True`` goes out as it is, for whom its spelling is signed.
@@ -172,14 +111,7 @@ class Upstream:
         Raises:
             TargetError: ``unavailable`` if the upstream cannot be reached or hangs up.
         """
-        if self._is_plain(url):
-            connection = await self._lean.send(str(url), self._traced(headers), body)
-            return Reply(*(await connection.reply()))
-        response = await self._send(url, headers, body)
-        try:
-            return Reply(response.status, response.headers, await _Streaming(response).whole())
-        finally:
-            response.close()
+        return Reply(*await self._opened().post(url, headers, body, traceparent=TRACEPARENT.get()))
 
     @asynccontextmanager
     async def stream(self, url: str | URL, headers: Mapping[str, str], body: bytes) -> AsyncIterator[Streaming]:
@@ -188,55 +120,24 @@ class Upstream:
         Raises:
             TargetError: ``unavailable`` if the upstream cannot be reached or hangs up.
         """
-        if self._is_plain(url):
-            connection = await self._lean.send(str(url), self._traced(headers), body)
-            try:
-                await connection.started()
-                yield connection  # type: ignore[misc] # registered
-            finally:
-                connection.leave()
-            return
-        response = await self._send(url, headers, body)
+        reply = await self._opened().send(url, headers, body, traceparent=TRACEPARENT.get())
         try:
-            yield _Streaming(response)
+            await reply.started()
+            yield reply
         finally:
-            # Gives the connection back if the reply was read to its end (it is then detached), and closes it if not.
-            response.close()
+            reply.leave()
 
-    def _is_plain(self, url: str | URL) -> bool:
-        """Whether the lean client takes it: plain HTTP, and no proxy to look for. Raises `TargetError` if nothing is open."""
-        if self._session is None:
+    def _made(self) -> lean.Client | proxied.Session:
+        if not self.proxies_from_env:
+            return lean.Client(context=self.context)
+        from fairlead.targets import proxied  # aiohttp takes a while to import, and most need none
+
+        return proxied.Session()
+
+    def _opened(self) -> lean.Client | proxied.Session:
+        if self._client is None:
             raise TargetError(Failure(kind="internal", message="the driver is not started; await start() first"))
-        return not self.proxies_from_env and (
-            url.startswith("http://") if isinstance(url, str) else url.scheme == "http"
-        )
-
-    def _traced(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        above = TRACEPARENT.get()
-        return headers if above is None else {**headers, "traceparent": above}
-
-    async def _send(self, url: str | URL, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
-        """Send `body`; return the reply once its head is here."""
-        assert self._session is not None
-        try:
-            return await self._session.post(
-                url, data=_payload(body), headers=self._traced(headers), allow_redirects=False
-            )
-        except (aiohttp.ServerTimeoutError, aiohttp.ConnectionTimeoutError) as e:
-            message = f"no connection within {CONNECT_SECONDS:g} s"
-            raise TargetError(Failure(kind="unavailable", message=message)) from e
-        except aiohttp.ClientConnectorError as e:
-            why = e.os_error.strerror or type(e.os_error).__name__
-            message = f"cannot connect to {e.host}:{e.port}: {why}"
-            raise TargetError(Failure(kind="unavailable", message=message)) from e
-        except (aiohttp.ClientError, ConnectionError) as e:
-            message = f"the upstream hung up: {type(e).__name__}"
-            raise TargetError(Failure(kind="unavailable", message=message, sent=True)) from e
-
-
-def _payload(body: bytes) -> bytes | io.BytesIO:
-    """Let aiohttp send a large body in pieces; in one it would hold up everybody else."""
-    return body if len(body) < 2**20 else io.BytesIO(body)
+        return self._client
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, Upstream]] = WeakKeyDictionary()

@@ -105,6 +105,8 @@ class Choice(Struct, frozen=True, kw_only=True):
     """Signed thinking, each block with its driver's mark (see `fairlead.targets.signed`)."""
     tool_calls: Raw | None = None
     finish: str = "stop"
+    stop: str | None = None
+    """The stop sequence that ended it, where a server says which. Written as vLLM does."""
     logprobs: tuple[dict[str, Any], ...] | None = None
 
 
@@ -170,7 +172,8 @@ def _choice(index: int, choice: Choice) -> dict[str, Any]:
     if choice.tool_calls is not None:
         message["tool_calls"] = choice.tool_calls
     logprobs = None if choice.logprobs is None else {"content": choice.logprobs}
-    return {"index": index, "message": message, "finish_reason": choice.finish, "logprobs": logprobs}
+    out = {"index": index, "message": message, "finish_reason": choice.finish, "logprobs": logprobs}
+    return out if choice.stop is None else {**out, "stop_reason": choice.stop}
 
 
 def chunks(outcome: Outcome, *, id: str, created: int, include_usage: bool = False) -> bytes:
@@ -189,7 +192,8 @@ def chunks(outcome: Outcome, *, id: str, created: int, include_usage: bool = Fal
             if not calls:
                 del delta["tool_calls"]
         events.append(chunk.delta(delta, index=i, logprobs=choice.logprobs))
-        events.append(chunk.delta({}, index=i, finish=choice.finish_reason or "stop"))
+        stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None
+        events.append(chunk.delta({}, index=i, finish=choice.finish_reason or "stop", stop=stop))
     if include_usage:
         if bytes(reply.usage) != b"null":
             events.append(chunk.usage(reply.usage))
@@ -206,9 +210,19 @@ class Chunks:
     def __init__(self, *, id: str, created: int, model: str) -> None:
         self.id, self.created, self.model = id, created, model
 
-    def delta(self, delta: dict[str, Any], *, index: int = 0, finish: str | None = None, logprobs: Any = None) -> bytes:
-        """Write one piece of choice `index`."""
+    def delta(
+        self,
+        delta: dict[str, Any],
+        *,
+        index: int = 0,
+        finish: str | None = None,
+        stop: str | None = None,
+        logprobs: Any = None,
+    ) -> bytes:
+        """Write one piece of choice `index`. `stop` is the stop sequence that ended it, where that is known."""
         choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
+        if stop is not None:
+            choice["stop_reason"] = stop
         return self._event({"choices": [choice]})
 
     def usage(self, usage: Any) -> bytes:
@@ -223,6 +237,7 @@ class Chunks:
 class _ReplyChoice(Struct):
     message: dict[str, Raw]
     finish_reason: str | None = None
+    stop_reason: Any = None
     logprobs: Raw = NULL
 
 

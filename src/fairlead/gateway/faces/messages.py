@@ -12,7 +12,7 @@ Replies: `message_blocks` grows the content; here it becomes the whole message, 
 beginning (``msg_``, and ``req_`` in ``request-id``), and `base.query_id` leads back, so feedback takes either. Token counts come with the last
 event but one: when the first goes out, nobody knows them, and it says 0.
 
-Cost: about 20 µs a request, 15 µs a whole answer and 5 µs a streamed event.
+Cost: about 20 µs a short request and 4 µs a message more, 5 µs a whole answer, 4 µs a streamed event.
 """
 
 from __future__ import annotations
@@ -197,9 +197,16 @@ def _as(kind: Any, value: Any, at: str) -> Any:
 def _objects(value: Any, at: str) -> list[dict[str, Any]]:
     if value is None:
         return []
-    if isinstance(value, list) and all(isinstance(item, dict) for item in value):  # `_as` takes 7 µs for this type
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):  # `_as` takes 3 µs for such types
         return value
     found: list[dict[str, Any]] = _as(list[dict[str, Any]], value, at)
+    return found
+
+
+def _object(value: Any, at: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    found: dict[str, Any] = _as(dict[str, Any], value, at)
     return found
 
 
@@ -227,6 +234,8 @@ class _Messages:
         """Add one turn."""
         self._left(message, at, "role", "content")
         content = message.get("content")
+        if content is None:
+            raise _wrong(f"{at}.content", "is missing: a text, or an array of blocks")
         if not isinstance(content, str):
             content = _objects(content, f"{at}.content")
         match message.get("role"):
@@ -281,11 +290,12 @@ class _Messages:
                 answer.think(block, str(kind), where)
             elif kind == "tool_use":
                 self._left(block, where, "id", "name", "input")
-                arguments = _encoded(_as(dict[str, Any], block.get("input"), f"{where}.input")).decode()
+                arguments = _encoded(_object(block.get("input"), f"{where}.input")).decode()
                 function = {"name": _word(block, "name", where), "arguments": arguments}
-                if answer.mark and answer.calls:
-                    self._dropped.append(f"{at}[{j - 1}].cache_control")
-                answer.mark = _mark(block)
+                # A call has no place for a mark; the message has, and it stands for its last block.
+                if answer.mark:
+                    self._dropped.append(f"{answer.marked}.cache_control")
+                answer.mark, answer.marked = _mark(block), where
                 answer.calls.append({"id": _word(block, "id", where), "type": "function", "function": function})
             else:
                 answer.parts += self._part(block, where, answer=True)
@@ -313,7 +323,7 @@ class _Messages:
                 out = [{"type": "text", "text": _word(block, "text", at)}]
             case "image" if not answer:
                 self._left(block, at, "source")
-                out = [_image(_as(dict[str, Any], block.get("source"), f"{at}.source"), f"{at}.source")]
+                out = [_image(_object(block.get("source"), f"{at}.source"), f"{at}.source")]
             case "document" if not answer:
                 out = self._document(block, at)
             case "search_result" if not answer:
@@ -330,7 +340,7 @@ class _Messages:
 
     def _document(self, block: dict[str, Any], at: str) -> list[dict[str, Any]]:
         self._left(block, at, "source", "title")
-        source = _as(dict[str, Any], block.get("source"), f"{at}.source")
+        source = _object(block.get("source"), f"{at}.source")
         where = f"{at}.source"
         title = {} if block.get("title") is None else {"filename": _word(block, "title", at)}
         match source.get("type"):
@@ -364,7 +374,7 @@ class _Messages:
 class _Answer:
     """One assistant message under way."""
 
-    __slots__ = ("calls", "mark", "parts", "thinking", "thoughts")
+    __slots__ = ("calls", "mark", "marked", "parts", "thinking", "thoughts")
 
     def __init__(self) -> None:
         self.parts: list[dict[str, Any]] = []
@@ -372,6 +382,8 @@ class _Answer:
         self.thoughts: list[str] = []
         self.calls: list[dict[str, Any]] = []
         self.mark: dict[str, Any] = {}
+        self.marked = ""
+        """Where the mark stood."""
 
     def think(self, block: dict[str, Any], kind: str, at: str) -> None:
         """Add a block of thinking; what nobody signed is text alone, since nobody takes it back."""
@@ -428,7 +440,7 @@ def _options(given: dict[str, Any], chat: dict[str, Any], dropped: list[str]) ->
     tools = [_tool(t, f"tools[{i}]", dropped) for i, t in enumerate(_objects(given.get("tools"), "tools"))]
     if tools:
         chat["tools"] = tools
-    if choice := _as(dict[str, Any] | None, given.get("tool_choice"), "tool_choice"):
+    if choice := _object(given.get("tool_choice") or {}, "tool_choice"):
         kind = choice.get("type")
         if not isinstance(kind, str) or (kind != "tool" and kind not in _CHOICE):
             raise _wrong("tool_choice.type", "must be auto, any, tool or none")
@@ -443,14 +455,14 @@ def _options(given: dict[str, Any], chat: dict[str, Any], dropped: list[str]) ->
                 chat["parallel_tool_calls"] = False
         elif kind not in ("auto", "none"):
             dropped.append("tool_choice")
-    config = _as(dict[str, Any] | None, given.get("output_config"), "output_config") or {}
+    config = _object(given.get("output_config") or {}, "output_config")
     format, at = config.get("format"), "output_config.format"
     if format is None:
         format, at = given.get("output_format"), "output_format"
-    if format := _as(dict[str, Any] | None, format, at):
+    if format := _object(format or {}, at):
         if format.get("type") != "json_schema":
             raise _wrong(f"{at}.type", "must be json_schema")
-        schema = _as(dict[str, Any], format.get("schema"), f"{at}.schema")
+        schema = _object(format.get("schema"), f"{at}.schema")
         chat["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "answer", "strict": True, "schema": schema},
@@ -458,7 +470,7 @@ def _options(given: dict[str, Any], chat: dict[str, Any], dropped: list[str]) ->
     if config.get("effort") is not None:
         chat["reasoning_effort"] = _word(config, "effort", "output_config")
     dropped += [f"output_config.{k}" for k, v in config.items() if k not in ("format", "effort") and v not in _IDLE]
-    metadata = _as(dict[str, Any] | None, given.get("metadata"), "metadata") or {}
+    metadata = _object(given.get("metadata") or {}, "metadata")
     if metadata.get("user_id") is not None:
         chat["user"] = _word(metadata, "user_id", "metadata")
     dropped += [f"metadata.{k}" for k, v in metadata.items() if k != "user_id" and v not in _IDLE]
@@ -475,9 +487,9 @@ def _tool(tool: dict[str, Any], at: str, dropped: list[str]) -> dict[str, Any]:
         return tool  # one that the provider knows, or runs: who does not know it says so
     known = ("type", "name", "description", "input_schema", "strict", "cache_control")
     dropped += [f"{at}.{k}" for k, v in tool.items() if k not in known and v not in _IDLE]
-    function = {
+    function: dict[str, Any] = {
         "name": _word(tool, "name", at),
-        "parameters": _as(dict[str, Any], tool.get("input_schema"), f"{at}.input_schema"),
+        "parameters": _object(tool.get("input_schema"), f"{at}.input_schema"),
     }
     if tool.get("description"):
         function["description"] = _word(tool, "description", at)

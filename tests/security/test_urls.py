@@ -1,0 +1,189 @@
+"""Addresses in requests: none is passed on to a target unless its host is allowed, wherever it stands and however it is spelt."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from gateways import config, serving
+from msgspec import Raw
+
+from fairlead.config import GatewayConfig
+from fairlead.gateway.refusal import Refused
+from fairlead.gateway.urls import allowed, check
+
+EVIL = "https://evil.example/a.png"
+
+
+def said(content: Any, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content, **more}]}
+
+
+def refused(body: dict[str, Any], *allow: str) -> str | None:
+    """Return where a request is refused."""
+    try:
+        check({k: Raw(msgspec.json.encode(v)) for k, v in body.items()}, allow)
+    except Refused as e:
+        return e.param if (e.status, e.code) == (400, "url_not_allowed") else None
+    return None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        said([{"type": "image_url", "image_url": {"url": EVIL}}]),
+        said([{"type": "image_url", "image_url": EVIL}]),
+        said([{"image_url": {"url": EVIL}}]),
+        said([{"type": "text", "text": "x", "image_url": EVIL}]),
+        said([{"type": "input_image", "image_url": EVIL}]),
+        said([{"type": "file", "file": {"file_url": EVIL}}]),
+        said([{"type": "file", "file": {"file_data": EVIL, "filename": "a"}}]),
+        said([{"type": "video_url", "video_url": {"url": EVIL}}]),
+        said([{"type": "video", "video": [EVIL]}]),
+        said([{"type": "x", "y": {"z": [{"w": EVIL}]}}]),
+        said("x", images=[{"type": "image_url", "image_url": {"url": EVIL}}]),
+        {"tools": [{"type": "mcp", "server_url": EVIL}]},
+        {"mcp_servers": [{"type": "url", "url": EVIL}]},
+        {"input": [{"image": EVIL}]},
+    ],
+)
+def test_an_address_is_found_wherever_it_stands(body: dict[str, Any]) -> None:
+    assert refused(body) is not None
+    assert refused(body, "other.example") is not None
+    assert refused(body, "evil.example") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://evil.example/",
+        "HTTPS://EVIL.example/",
+        " https://evil.example/",
+        "\thttps://evil.example/",
+        "https:evil.example",
+        "https:\\\\evil.example",
+        "//evil.example/x",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "gs://bucket/private",
+        "s3://bucket/private",
+        "ftp://evil.example/",
+        "gopher://evil.example/",
+        "jar:http://evil.example!/",
+        "https://good.example@evil.example/",
+        "https://good.example:443@evil.example/",
+        "https://good.example\\@evil.example/",
+        "https://good.example#@evil.example/\n",
+        "https://evil.example?good.example",
+        "https://good.example.evil.example/",
+        "https://evilgood.example/",
+        "https://good.example./",
+        "https://good.example:22/",
+        "https://\uff47ood.example/",
+        "https://good。example/",
+        "https://good.example%2eevil.example/",
+        "https://[::1]/",
+        "https://127.0.0.1/",
+        "https://2130706433/",
+        "https://0x7f.1/",
+        "https://0177.0.0.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://",
+        "https://good.example\x00.evil.example/",
+    ],
+)
+def test_an_address_is_refused_however_it_is_spelt(url: str) -> None:
+    assert refused(said([{"type": "image_url", "image_url": {"url": url}}]), "good.example", "*.good.example")
+    assert not allowed(url, ["good.example", "*.good.example"])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f000001", "127.1", "0x7f.0.0.1", "[::1]", "1.1.1.0x"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_address_of_numbers_is_never_allowed(scheme: str, host: str) -> None:
+    assert not allowed(f"{scheme}://{host}/", ["*", "http://*", f"{scheme}://{host}", host])
+
+
+@pytest.mark.parametrize(
+    ("url", "pattern", "may"),
+    [
+        ("https://a.example/x?y#z", "a.example", True),
+        ("https://A.Example", "a.EXAMPLE", True),
+        ("https://a.example:443/", "a.example", True),
+        ("https://a.example:8443/", "a.example:8443", True),
+        ("https://a.example/", "a.example:8443", False),
+        ("https://b.a.example/", "*.a.example", True),
+        ("https://c.b.a.example/", "*.a.example", True),
+        ("https://a.example/", "*.a.example", False),
+        ("https://b.a.example/", "a.example", False),
+        ("http://a.example/", "http://a.example", True),
+        ("http://a.example/", "*", False),
+        ("http://a.example/", "http://*", True),
+        ("https://a.example/", "http://*", False),
+        ("https://a.example/", "*", True),
+        ("https://a.example/ä", "*", True),
+        ("gs://bucket/x", "gs://bucket", True),
+        ("gs://other/x", "gs://bucket", False),
+        ("gs://bucket/x", "*", False),
+    ],
+)
+def test_patterns(url: str, pattern: str, may: bool) -> None:
+    assert allowed(url, [pattern]) is may
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        said("see https://evil.example/ and {braces}"),
+        said([{"type": "text", "text": EVIL}]),
+        said([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]),
+        said([{"type": "file", "file": {"file_data": "data:text/plain,x", "filename": "http://x"}}]),
+        said([{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]),
+        said(None, tool_calls=[{"id": "a", "function": {"name": "f", "arguments": '{"url": "http://x"}'}}]),
+        said("x", annotations=[{"type": "url_citation", "url_citation": {"url": EVIL}}]),
+        said("x", reasoning_details=[{"url": EVIL}], name="http://x"),
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"examples": [{"url": EVIL}]}}}]},
+        {"input": [EVIL, EVIL]},
+        {"metadata": {"url": EVIL}},
+    ],
+)
+def test_what_nobody_fetches_passes(body: dict[str, Any]) -> None:
+    assert refused(body) is None
+
+
+def test_escaped_and_huge_numbers_are_seen_through() -> None:
+    number = b"1" + b"0" * 5000
+    for raw in (
+        b'[{"role":"user","content":[{"type":"image_url","image_url":{"\\u0075rl":"http\\u003a\\/\\/evil.example"}}]}]',
+        b'[{"n":%b,"content":[{"type":"image_url","image_url":{"url":"http://evil.example"}}]}]' % number,
+    ):
+        with pytest.raises(Refused, match="not allowed"):
+            check({"messages": Raw(raw)}, ())
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "https://a.example/", "a.example/x", "*a.example", "file://x", "a b", "x@y", "**"]
+)
+def test_patterns_that_are_refused(pattern: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"urls": {"allow": [pattern]}}, GatewayConfig)
+
+
+FACES: dict[str, Any] = {
+    "/v1/chat/completions": said([{"type": "image_url", "image_url": {"url": EVIL}}]),
+    "/v1/route": said([{"type": "image_url", "image_url": {"url": EVIL}}]),
+    "/v1/responses": {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": EVIL}]}]},
+    "/v1/messages": {**said([{"type": "image", "source": {"type": "url", "url": EVIL}}]), "max_tokens": 9},
+}
+
+
+@pytest.mark.parametrize("allow", [[], ["evil.example"]])
+async def test_every_face_refuses_it_unless_it_is_allowed(tmp_path: Path, allow: list[str]) -> None:
+    profile = {"modalities": ["text", "image"]}
+    targets = {"cheap": {"type": "scripted", "replies": ["four"], "profile": profile}}
+    async with serving(config(tmp_path, targets=targets, admin_keys={}, urls={"allow": allow})) as client:
+        for path, body in FACES.items():
+            async with client.http.post(path, json={"model": "auto", **body}) as reply:
+                text = await reply.text()
+                assert reply.status == (200 if allow else 400), text
+                assert ("not allowed" in text) is not bool(allow)
+        assert client.gateway.router.store.count() == (3 if allow else 0)
