@@ -368,4 +368,13 @@ def _count_all(query: Query, limits: Mapping[str, int]) -> None:
 
 def estimate_tokens(query: Query) -> int:
     """Estimate input tokens: a quarter of the characters, plus four a message (OpenAI's rule of thumb)."""
-    return sum(len(m.text) for m in query.messages) // 4 + 4 * len(query.messages)
+    return characters(query) // 4 + 4 * len(query.messages)
+
+
+def characters(query: Query) -> int:
+    """Count the characters of all messages."""
+    n = 0
+    for message in query.messages:
+        content = message.content
+        n += len(content) if content.__class__ is str else len(message.text)  # as its `text` has it
+    return n

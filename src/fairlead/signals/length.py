@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from fairlead.pool import estimate_tokens
+from fairlead.pool import characters, estimate_tokens
 from fairlead.signals.base import COUNT, SHARE, Law, Range, Signal, alike, implies
 from fairlead.types import Query, Reading
 
 READ: Final = 20_000
 _DIGITS: Final = "0123456789"
+_ASCII_DIGITS: Final = b"0123456789"
 
 
 class Length(Signal):
@@ -45,11 +46,19 @@ class Length(Signal):
         return Reading(
             value=len(text),
             parts={
-                "characters_all": sum(len(m.text) for m in query.messages),
+                "characters_all": characters(query),
                 "tokens": estimate_tokens(query),
                 "words": len(words) if len(text) <= READ else round(len(words) * len(text) / READ),
                 "longest_word": max(map(len, words), default=0),
                 "lines": text.count("\n") + 1 if text else 0,
-                "digits": sum(map(head.count, _DIGITS)) / len(head) if head else 0.0,
+                "digits": _digits(head) / len(head) if head else 0.0,
             },
         )
+
+
+def _digits(text: str) -> int:
+    """Count digits 0 to 9."""
+    if text.isascii():  # ten times as fast
+        data = text.encode()
+        return len(data) - len(data.translate(None, _ASCII_DIGITS))
+    return sum(map(text.count, _DIGITS))

@@ -74,7 +74,7 @@ class Marks(Signal):
             text = text[:READ] + "\n" + text[-READ:]
         numbers = _NUMBER.findall(text)
         marks = {
-            "code": any(sign in text for sign in _CODE_SIGNS) and bool(_CODE.search(text)),
+            "code": any(map(text.__contains__, _CODE_SIGNS)) and bool(_CODE.search(text)),
             "maths": _maths(text, bool(numbers)),
             "multiple_choice": bool(_CHOICE_A.search(text) and _CHOICE_B.search(text)),
             "list": "\n" in text and sum(1 for line in text.split("\n") if _ITEM.match(line)) >= 2,
@@ -97,4 +97,4 @@ def _maths(text: str, digits: bool) -> bool:
     if ("\\" in text or "$" in text) and _FORMULA.search(text):
         return True
     lower = text.lower()
-    return (other or any(sign in lower for sign in _MATHS_SIGNS)) and bool(_MATHS.search(text))
+    return (other or any(map(lower.__contains__, _MATHS_SIGNS))) and bool(_MATHS.search(text))
