@@ -173,7 +173,8 @@ class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 Host = Annotated[
-    str, Meta(pattern=r"^(?i:((https?|gs|s3)://)?(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[0-9]{1,5})?)$", max_length=300)
+    str,
+    Meta(pattern=r"^(?i:((https?|gs|s3)://)?(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[0-9]{1,5})?)$", max_length=300),
 ]
 
 

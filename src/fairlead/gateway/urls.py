@@ -44,7 +44,9 @@ _SCHEME: Final = re.compile(r"[\x00-\x20]*(?:(?:https?|ftps?|file|gs|s3):|[a-z][
 _DATA: Final = re.compile(r"data:", re.IGNORECASE)
 _NAMED: Final = ("url", "uri")
 _PORTS: Final = {"https": "443", "http": "80"}
-_WORDS: Final = frozenset({"detail", "text", "refusal", "thinking", "filename", "title", "context", "role", "name", "type"})
+_WORDS: Final = frozenset(
+    {"detail", "text", "refusal", "thinking", "filename", "title", "context", "role", "name", "type"}
+)
 """Members that hold words, whatever these look like."""
 _OURS: Final = frozenset({"tool_calls", "function_call", "annotations", "citations", "cache_control"})
 """Members that hold what a model has said."""
