@@ -104,6 +104,23 @@ async def test_all_accounts_or_none(tmp_path: Path) -> None:
         (await ledger.take([BUDGET], 100)).release()
 
 
+async def test_who_is_always_late_is_not_refused_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others take what was leased for a request as soon as it is there, five times over: it goes on asking while the store has some."""
+    large = Account(name="key:bob/usd", period="total", limit=1_000_000)
+    async with ledgers(tmp_path) as (ledger,):
+        ask, taken = ledger._ask, []
+
+        async def asked(lease: Any) -> None:
+            await ask(lease)
+            if len(taken) < 5:
+                taken.append(ledger.try_take([large], lease.room, now=time.time()))
+
+        monkeypatch.setattr(ledger, "_ask", asked)
+        (await ledger.take([large], 10)).release()
+        assert len(taken) == 5
+        assert None not in taken
+
+
 async def test_the_dead_leave_nothing_reserved(tmp_path: Path) -> None:
     """A process that takes and is killed: its lease lapses, and what it held is free again."""
     async with ledgers(tmp_path, 2, lease_seconds=0.6) as (dead, live):

@@ -43,6 +43,8 @@ GENEROUS: Final = 16
 """A lease is for so many times what was asked for, or for what was leased of late, while that is at most a quarter of what is left."""
 AGAIN_SECONDS: Final = 0.1
 """For so long the store is not asked again for what it has just said is not there."""
+TRIES: Final = 50
+"""How often a request asks while others are quicker to take what was leased for it: only what the store does not have is refused."""
 KNOWN: Final = 4096
 """Accounts whose present period is remembered."""
 FOREVER: Final = 1e15
@@ -376,7 +378,7 @@ class Ledger:
         lease.waiting += amount
         lease.waiters += 1
         try:
-            for _ in range(3):  # others may be quicker to take what was leased for all
+            for _ in range(TRIES):  # others may be quicker to take what was leased for all
                 try:
                     if not self.valid:
                         await self._housekeep()
@@ -389,6 +391,8 @@ class Ledger:
                     raise Unknown(f"what is left of {lease.account.name} cannot be looked up: {e}") from e
                 if lease.room >= amount:
                     return
+                if lease.left + lease.room < amount:
+                    break
         finally:
             lease.waiting -= amount
             lease.waiters -= 1
