@@ -1,6 +1,6 @@
 """What the gateway costs: CPU and time per request, CPU per streamed event, memory over many requests, beside a plain proxy.
 
-    python benchmarks/gateway.py [--rounds 3] [--seconds 3] [--memory-requests 500000] [--json] [--check] [--out FILE]
+    python benchmarks/gateway.py [--rounds 3] [--seconds 3] [--memory-requests 500000] [--python PATH] [--json] [--check] [--out FILE]
 
 Everything runs on 127.0.0.1. A canned upstream and a load generator (C, compiled here with `cc`) share one core; what is measured has the
 other. Rounds are interleaved, so that a slow minute of the machine hits every row; the figures are medians with the least and the most.
@@ -9,7 +9,8 @@ Rows: ``direct`` (no gateway), ``nginx`` (one worker, plain proxy), ``sglang-rou
 if it is not installed (``make peers`` installs the last two into ``.venv-peers``), ``fairlead`` (`fairlead serve`, one worker, everything
 on: a virtual key with rate limits on requests, tokens and concurrency and a monthly budget, so the ledger holds and charges every request; signals of
 length and marks; a learned policy over three targets with exploration; metrics; and each trace hash-chained and handed to the operating
-system before the answer goes out), ``fairlead, embedding`` (the same, and the policy also reads a 128-dimensional embedding of the prompt) and
+system before the answer goes out), the same on another interpreter with ``--python`` (one that was compiled without its profile-guided
+optimisation, as by default from source, is slower), ``fairlead, embedding`` (the same, and the policy also reads a 128-dimensional embedding of the prompt) and
 ``fairlead, by name`` (the same, but the client names the target: no signals, no learned decision).
 
 Loads: ``full`` (64 connections, upstream answers at once: requests/s and CPU at saturation), ``c16`` and ``c64`` (16 and 64 connections,
@@ -39,6 +40,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -163,6 +165,9 @@ def write_bodies(path: Path, lines: list[dict[str, Any]]) -> Path:
 # -------------------------------------------------------------------------------------------------------- the processes
 
 
+_VERSION: Final = "import platform; print(platform.python_version())"
+
+
 class Bench:
     """Compiles, starts, measures and, whatever happens, ends what it started."""
 
@@ -173,7 +178,6 @@ class Bench:
         self.started: list[subprocess.Popen[bytes]] = []
         cores = sorted(os.sched_getaffinity(0))
         self.load_core, self.gateway_core = cores[0], cores[-1]
-        self.config = folder / "fairlead.yaml"
 
     def __enter__(self) -> Bench:
         return self
@@ -244,15 +248,26 @@ class Bench:
         process = self.spawn("nginx", [found, "-c", str(config)], self.gateway_core, port)
         return Row("nginx", port, process.pid, "canned")
 
-    def fairlead(self, upstream: int) -> Row:
-        """Start `fairlead serve` with everything on, and teach it."""
-        port = free_port()
-        self.config.write_text(yaml.safe_dump(config(port, upstream, self.policy, self.key, self.folder)))
-        command = [sys.executable, "-m", "fairlead.cli", "serve", str(self.config)]
-        process = self.spawn("fairlead", command, self.gateway_core, port)
+    def fairlead(self, upstream: int, python: str | None = None) -> Row:
+        """Start `fairlead serve` with everything on, and teach it. `python`: an interpreter to run it, of this one's minor version."""
+        port, name, folder, env = free_port(), "fairlead", self.folder, dict[str, str]()
+        if python is not None:
+            version = subprocess.run(
+                [python, "-c", _VERSION], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            if version.rpartition(".")[0] != platform.python_version().rpartition(".")[0]:
+                sys.exit(f"{python} is {version}: what is installed for {platform.python_version()} does not run on it")
+            name, folder = f"fairlead, {python} ({version})", self.folder / "other"
+            folder.mkdir()
+            own = Path(__file__).resolve().parents[1] / "src"
+            env = {"PYTHONPATH": os.pathsep.join((str(own), sysconfig.get_path("platlib")))}
+        written = folder / "fairlead.yaml"
+        written.write_text(yaml.safe_dump(config(port, upstream, self.policy, self.key, folder)))
+        command = [python or sys.executable, "-m", "fairlead.cli", "serve", str(written)]
+        process = self.spawn("fairlead" if python is None else "other", command, self.gateway_core, port, **env)
         for route in ROUTES:
             teach(Row(route, port, process.pid, route), self.key, WARM_REQUESTS)
-        return Row("fairlead", port, process.pid, "auto")
+        return Row(name, port, process.pid, "auto")
 
     def sglang(self, upstream: int) -> Row | None:
         """Start sglang-router with one route; None if it is not installed."""
@@ -286,7 +301,8 @@ class Bench:
         text = {"model_list": [{"model_name": "canned", "litellm_params": model}], "litellm_settings": settings}
         config.write_text(yaml.safe_dump(text))
         command = [found, "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
-        process = self.spawn("litellm", command, self.gateway_core, port)
+        keyless = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # a key of its would need a database
+        process = self.spawn("litellm", command, self.gateway_core, port, **keyless)
         row = Row("LiteLLM", port, process.pid, "canned")
         return row if self._answers(row) else None
 
@@ -701,7 +717,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         sglang, litellm = bench.sglang(direct.port), bench.litellm(direct.port)
         rich = Row("fairlead, embedding", fairlead.port, fairlead.pid, "rich")
         by_name = Row("fairlead, by name", fairlead.port, fairlead.pid, next(iter(TARGETS)))
-        rows = [r for r in (direct, nginx, sglang, litellm, fairlead, rich, by_name) if r is not None]
+        other = None if args.python is None else bench.fairlead(direct.port, args.python)
+        rows = [r for r in (direct, nginx, sglang, litellm, fairlead, other, rich, by_name) if r is not None]
         about = setting(args.policy)
         shots: dict[str, dict[str, list[Shot]]] = {r.name: {load: [] for load in LOADS} for r in rows}
         for row in rows:
@@ -741,6 +758,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--sample-seconds", type=float, default=1.0, help="time between two looks at memory (default 1)"
+    )
+    parser.add_argument(
+        "--python", help="a further row: served by this interpreter, of the same minor version (Debian's, say)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--out", type=Path, help="write the JSON to a file as well")
