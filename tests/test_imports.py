@@ -52,7 +52,20 @@ def imports_of(path: Path) -> set[str]:
 
 
 LAYERS = [
-    {"errors", "version", "types", "component", "objective", "catalog", "secret", "rewards", "trust", "ranking"},
+    {
+        "errors",
+        "timeouts",
+        "version",
+        "types",
+        "component",
+        "objective",
+        "catalog",
+        "secret",
+        "redis",
+        "rewards",
+        "trust",
+        "ranking",
+    },
     {
         "conditions",
         "detect",

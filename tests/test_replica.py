@@ -1,6 +1,7 @@
 """Several routers on one store: one learns, all serve what it has learned; when it is gone another goes on."""
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from fairlead.config import make
+from fairlead.replica import PAUSE_SECONDS
 from fairlead.router import Router
 from fairlead.spending import Limit
 from fairlead.types import Feedback, Query
@@ -77,6 +79,73 @@ async def test_a_store_that_cannot_be_looked_at_stops_nobody(
             outcome, trace = await only.handle(Query.ask("hi"))
             assert outcome.ok
         await until(lambda: "in step again" in caplog.text)
+        await only.feedback(Feedback(trace_id=trace.id, value=1.0))
+        await until(lambda: only.learner.learned == 1)
+
+
+async def test_one_that_is_stopped_while_it_looks_leads_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread cannot be cancelled: what it takes meanwhile is given back, and it takes nothing after."""
+    async with router({"path": str(tmp_path / "s.sqlite")}) as only:
+        replica, lease = only.replica, only.store.lease
+        assert replica is not None
+        asked, go = threading.Event(), threading.Event()
+
+        def slow(name: str, owner: str, seconds: float) -> bool:
+            if seconds > 0.0:
+                asked.set()
+                go.wait(10.0)
+            return lease(name, owner, seconds)
+
+        monkeypatch.setattr(only.store, "lease", slow)
+        await asyncio.to_thread(asked.wait, 10.0)
+        stopping = asyncio.create_task(replica.stop())
+        await asyncio.sleep(0.05)
+        go.set()
+        await stopping
+        replica.look()
+        assert not replica.leads
+        assert not only.store.rows("SELECT owner FROM leases WHERE name = 'learner'")
+
+
+async def test_what_cannot_be_published_is_tried_ever_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with router({"path": str(tmp_path / "s.sqlite")}) as only:
+        replica, clock = only.replica, [0.0]
+        assert replica is not None
+        _, trace = await only.handle(Query.ask("hi"))
+        await replica.stop()
+        replica._ended = False
+        monkeypatch.setattr("fairlead.replica.monotonic", lambda: clock[0])
+
+        def broken(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("cannot be packed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(only.store, "save_policy", broken)
+            await only.feedback(Feedback(trace_id=trace.id, value=1.0))
+            for _ in range(100):
+                await asyncio.to_thread(replica.look)
+                await asyncio.to_thread(only.learner.wait)
+                clock[0] += replica.look_seconds
+            assert 2 <= only.learner.failed <= 10
+        clock[0] += PAUSE_SECONDS
+        await asyncio.to_thread(replica.look)
+        await asyncio.to_thread(only.learner.wait)
+        assert only.learner.learned == 1, "and it is not forgotten"
+
+
+async def test_a_look_that_breaks_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with router({"path": str(tmp_path / "s.sqlite")}) as only:
+        await until(lambda: only.replica.leads)  # type: ignore[union-attr]
+        with monkeypatch.context() as patched:
+            patched.setattr(only.store, "active", lambda _: 1 / 0)
+            await until(lambda: "a look at the store broke" in caplog.text)
+        _, trace = await only.handle(Query.ask("hi"))
         await only.feedback(Feedback(trace_id=trace.id, value=1.0))
         await until(lambda: only.learner.learned == 1)
 

@@ -66,6 +66,23 @@ def test_a_period_ends_and_late_calls_belong_to_the_one_they_came_in() -> None:
     assert 0.0 <= set_back.elapsed < 1.0
 
 
+def test_looking_changes_nothing() -> None:
+    """Metrics look from another thread: they neither begin a period nor read what the loop is changing."""
+    s = spending()
+    assert s.gone("auto", NOON) == 0.0
+    assert s.gone("other", NOON) == 0.0
+    assert not s.periods
+    purses = [s.take("auto", NOON, 0.1) for _ in range(3)]
+    assert s.gone("auto", NOON) == pytest.approx(0.3)
+    assert s.gone("auto", NOON + DAY) == 0.0
+    assert s.periods["auto"].purses == 3
+    for purse in purses:
+        assert purse is not None
+        purse.settle(0.0)
+        assert purse.cover(0.1), "of no use any more, and held of nothing"
+    assert s.gone("auto", NOON) == 0.0, "and no rounding is left behind"
+
+
 def test_what_is_left_needs_a_stamp() -> None:
     s = spending()
     query = Query(id="q", messages=())
@@ -182,3 +199,30 @@ def test_a_candidate_keeps_no_budget_of_the_route() -> None:
     with pytest.raises(ConfigError, match="one purse"):
         Canary(current=kept(1.0), candidate=kept(2.0)).check()
     Canary(current=kept(2.0), candidate=kept(2.0), objective=Objective(usd_weight=1.0)).check()
+
+
+def test_a_budget_that_is_changed_goes_on_with_what_is_spent_and_held() -> None:
+    """A reload: as much is gone of the new amount as was of the old; another length of period is another account."""
+    old = Spending(limits={"a": Limit(usd=1.0, seconds=60.0), "b": Limit(usd=1.0, seconds=60.0)})
+    for route in ("a", "b"):
+        purse = old.take(route, NOON, 0.25)
+        assert purse is not None
+    new = Spending(limits={"a": Limit(usd=2.0, seconds=60.0), "b": Limit(usd=1.0, seconds=3600.0)})
+    new.take_over(old)
+    period = new.period("a", NOON)
+    assert period is not None
+    assert (period.gone, period.usd) == (0.25, 2.0)
+    read: list[int] = []
+
+    def traces() -> list[Trace]:
+        read.append(1)
+        return []
+
+    new.rebuild(traces, NOON, lambda call, query: 1.0)
+    assert read, "for b alone"
+    assert set(new.periods) == {"a", "b"}
+    assert period.gone == 0.25
+    assert purse is not None
+    again = Spending(limits={"a": Limit(usd=2.0, seconds=60.0)})
+    again.take_over(new)
+    again.rebuild(lambda: pytest.fail("nothing is left to sum up"), NOON, lambda call, query: 1.0)

@@ -111,9 +111,10 @@ def test_tokens_of_each_kind_are_priced_once() -> None:
     assert profile.usd(tokens) == pytest.approx(want / 1e6, rel=1e-12)
     assert Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=4.0).usd(tokens) is None, "a write has no known price"
     assert Profile(input_usd_per_mtok=1.0).usd(Tokens(input=5)) == 5e-6, "what is not there needs no price"
+    assert profile.usd(Tokens(input=5, output=5, extras=1)) is None, "a search that the provider ran"
 
 
-@given(st.lists(st.integers(0, 50), min_size=8, max_size=8))
+@given(st.lists(st.integers(0, 50), min_size=9, max_size=9))
 def test_kinds_always_sum_to_the_whole(counts: list[int]) -> None:
     tokens = Tokens(**dict(zip(Tokens.__struct_fields__, counts, strict=True)))
     kinds = tokens.kinds()

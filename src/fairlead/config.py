@@ -44,6 +44,7 @@ from fairlead.ledger import Ledger
 from fairlead.policies.base import Policy, check_records
 from fairlead.pool import Health, Pool
 from fairlead.predictors.base import Predictor
+from fairlead.redis import Link
 from fairlead.router import Router
 from fairlead.signals.base import Observer, Signal
 from fairlead.sqlstore import SQLStore, kept_at
@@ -94,7 +95,8 @@ class LearningConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where traces go: the file `path`, or the PostgreSQL database `url`. `relaxed`: do not wait for the operating system; `text`: keep prompts
     and answers; `synchronous`: ``full`` survives a power cut too, at the price of a disk flush per commit; `outage`, `spool`, `spool_bytes`: what
-    becomes of traces while the database is gone; `retention_days`: forget what is older."""
+    becomes of traces while the database is gone; `budgets`: and of requests whose budget or limit nobody can look up then; `retention_days`:
+    forget what is older."""
 
     path: str = "fairlead.sqlite"
     url: str | None = None
@@ -106,6 +108,7 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     spool: str | None = None
     """None: ``fairlead.spool`` with `url`, else the name of the file with ``.spool``."""
     spool_bytes: Annotated[int, Meta(ge=1)] = 256_000_000
+    budgets: Literal["refuse", "serve"] = "refuse"
     retention_days: Annotated[float, Meta(gt=0.0)] | None = None
 
     @property
@@ -121,7 +124,7 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def make(self, *, read_only: bool = False) -> SQLStore:
         """Make the store, not yet started. Raises `ConfigError`."""
         given = msgspec.structs.asdict(self)
-        del given["path"], given["url"]
+        del given["path"], given["url"], given["budgets"]
         try:
             return kept_at(self.where, read_only=read_only, **{k: v for k, v in given.items() if v is not None})
         except ConfigError as e:
@@ -225,6 +228,24 @@ class TelemetryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """For one sending, repeats included."""
 
 
+class RedisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A Redis server through which gateways share rates and breakers (see `fairlead.gateway.shared`)."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    """``redis://host:port/number``, or ``rediss://`` for TLS; without a password."""
+    username: str | None = None
+    password: str | None = None
+    """A reference, ``${NAME}``."""
+    prefix: str = "fairlead:gateway:"
+    """What all its keys begin with: gateways of different prefixes know nothing of each other."""
+    timeout_seconds: Annotated[float, Meta(gt=0.0)] = 0.25
+    """How long one question may take; beyond that Redis counts as gone."""
+
+    def link(self) -> Link:
+        """Make its connections, not yet opened. Raises `ConfigError`."""
+        return Link(url=self.url, username=self.username, password=self.password, seconds=self.timeout_seconds)
+
+
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP edge. `keys`: name -> ``sha256:…`` as printed by `fairlead key new`, or a `KeyConfig`; required unless bound to loopback."""
 
@@ -244,6 +265,8 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     shared: bool | None = None
     """Whether other gateways serve on the same store: one of them learns, and budgets are kept for all together. None: if there are several
     workers, or the store is a PostgreSQL database."""
+    redis: RedisConfig | None = None
+    """None: rates are shared through the store, and each process keeps breakers alone."""
     files: FilesConfig = FilesConfig()
     urls: UrlsConfig = UrlsConfig()
     """Which addresses of pictures and files are passed on to targets."""
@@ -359,7 +382,7 @@ class Config(Struct, frozen=True, kw_only=True):
             actions=self.actions,
             policies=self.policies,
             store=store,
-            ledger=ledger or Ledger(store),
+            ledger=ledger or Ledger(store, serve=self.file.store.budgets == "serve"),
             shared=self.shared,
             seed=self.file.seed,
             fallbacks=self.file.fallbacks,
@@ -429,6 +452,11 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         file = replace(file, store=file.store.placed(folder), profiles=placed)
     if file.store.url is not None:
         file.store.make(read_only=True)  # opens nothing; a wrong URL, or a password in it, is told here
+    if file.gateway.redis is not None:
+        try:
+            file.gateway.redis.link()
+        except ConfigError as e:
+            raise ConfigError(e.message, path="$.gateway.redis" + e.path.removeprefix("$")) from e
     if not file.targets:
         raise ConfigError("name at least one target", path="$.targets")
     known = profiles.load(file.profiles)

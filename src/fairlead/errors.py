@@ -11,6 +11,7 @@
     ├── StoreError             the trace store cannot be opened or read
     │   └── ChainBroken        a trace was changed after it was written
     ├── CacheError             a cache of answers cannot be opened or asked now
+    ├── RedisError             Redis cannot be reached, or refuses
     ├── NoEligibleTarget       nobody may answer this query (carries the reason for each target)
     ├── TargetError            a target failed; wraps a typed `Failure`
     └── LimitReached           raised *inside* a plan by its world: spend, calls or time are used up
@@ -72,6 +73,10 @@ class ChainBroken(StoreError):
 
 class CacheError(FairleadError):
     """A cache of answers cannot be opened, read or written now; requests go on without it."""
+
+
+class RedisError(FairleadError):
+    """Redis cannot be reached, says nothing in time, or refuses."""
 
 
 class NoEligibleTarget(FairleadError):

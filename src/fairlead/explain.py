@@ -49,7 +49,8 @@ def would_change(decision: Decision, objective: Objective | None) -> list[str]:
     others = [o for i, o in enumerate(decision.options) if i != decision.chosen]
     drawn = [o for o in others if o.probability > 0.0]
     for option in drawn[:3]:
-        out.append(f"another draw: {_name(option)} is chosen in {option.probability:.1%} of cases like this one")
+        share = f"{option.probability:.1%}" if option.probability >= 0.001 else "less than 0.1%"
+        out.append(f"another draw: {_name(option)} is chosen in {share} of cases like this one")
     if others and not drawn and not out:
         out.append(f"the next best is {_name(others[0])}; under this policy it never takes a case like this one")
     out += [f"{name} could be chosen if it were eligible; it is not: {why}" for name, why in decision.excluded.items()]

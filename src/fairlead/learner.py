@@ -142,7 +142,7 @@ class Learner:
                 self.learned += len(good)
         except Exception:
             # The wall of background learning: whatever breaks here, the last good policy serves on. The store still has the lessons,
-            # and they are tried again at the next start.
+            # and they are tried again at the next start, or, ever less often, by the `Replica` that leads.
             self.failed += len(pairs)
             log.exception("route %s: %d lessons could not be learned now", route, len(pairs))
 

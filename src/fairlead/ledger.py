@@ -11,15 +11,20 @@ Leases are renewed while their process lives, unused parts go back once a second
 money behind. What a plan really cost is charged in the same transaction that writes its trace, so the two reconcile to the last micro-dollar. A
 plan that costs more than was held for it (an estimate that was too low) is charged in full: only by that much can a budget be overspent.
 
-While the store is gone no lease is renewed; when it has lapsed nothing more is held from it, unless `Ledger.serve` says so.
+While the store is gone no lease is renewed; when it has lapsed nothing more is held from it, unless `Ledger.serve` says so. What is charged meanwhile
+may wait in the store's spool: the lease keeps as much set aside until the spool is empty. That holds for the spools of processes that live; the leases of
+one that ended with a spool lapse, and until somebody writes what is in it a budget may be overspent by that much.
 
-Periods are calendar days and months in UTC, or so many seconds counted from the Unix epoch. Cost of a hold and its charge on three accounts: 6 µs, and a
+Leases go by the database's clock, so that machines need not agree on the time, and a process knows by its own uptime, sleep of the machine included,
+until when its own stand. Periods are calendar days and months in UTC, or so many seconds counted from the Unix epoch, by the clock of the machine that
+asks: around the turn of a period two machines may charge two periods, each within its limit. Cost of a hold and its charge on three accounts: 6 µs, and a
 transaction of the store for each lease, of which there are few: a lease is larger than what was asked for while much is left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import time
@@ -49,6 +54,13 @@ KNOWN: Final = 4096
 """Accounts whose present period is remembered."""
 FOREVER: Final = 1e15
 """When a period ends that never does, as a store can hold it."""
+OLD: Final = ("DELETE FROM ledger_accounts WHERE ends < ?",)
+"""What a store's retention deletes: accounts of periods that are over."""
+
+_uptime: Final = (
+    functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Seconds that no clock setting moves, and, where the system has such a clock, in which it slept count too."""
 
 TABLES: Final = """
 CREATE TABLE IF NOT EXISTS ledger_accounts(
@@ -159,7 +171,7 @@ class _Lease:
         """What was leased of late, halved by each housekeeping: a busy process leases as much again at once, and asks seldom."""
         self.asking: asyncio.Future[None] | None = None
         self.asked = -math.inf
-        """Monotonic time when the store last said what is left."""
+        """Uptime when the store last said what is left."""
 
     @property
     def room(self) -> int:
@@ -167,14 +179,13 @@ class _Lease:
 
 
 class Hold:
-    """What one request holds on its accounts. `cover` and `settle` are those of a `fairlead.spending.Purse`, in USD."""
+    """What one request holds on its accounts. `cover` is that of a `fairlead.spending.Purse`, in USD."""
 
-    __slots__ = ("amounts", "ledger", "settled")
+    __slots__ = ("amounts", "ledger")
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.amounts: list[tuple[_Lease, int]] = []
-        self.settled = False
 
     def cover(self, usd: float) -> bool:
         """Hold `usd` in all on each account, what is spent of it included; False, and no change, if a lease has not so much room left."""
@@ -190,6 +201,17 @@ class Hold:
                 if lease.held > lease.floating:
                     lease.floating = lease.held
                 self.amounts[i] = (lease, wanted)
+        return True
+
+    async def extend(self, usd: float) -> bool:
+        """Lease what is missing for `cover` to hold `usd` in all; False if the store has not so much, or is gone."""
+        wanted = math.ceil(usd * 1e6)
+        try:
+            for lease, amount in tuple(self.amounts):
+                if wanted - amount > lease.room or not self.ledger.valid:
+                    await self.ledger._extend(lease, wanted - amount, time.time())
+        except (Exhausted, Unknown):
+            return False
         return True
 
     def release(self) -> None:
@@ -246,23 +268,22 @@ class Ledger:
         self.owner = token_hex(8)
         self.reachable = True
         self._leases: dict[tuple[str, str], _Lease] = {}
-        self._latest: dict[tuple[str, str, float], tuple[str, float]] = {}
-        """The last period of each account that was held in, and when it ends."""
         self._known: dict[int, tuple[Account, float, _Lease]] = {}
         """Where an account was held last, and since when: within one period that is not worked out again."""
         self._until = -math.inf
-        """Monotonic time until which the leases stand."""
+        """Uptime until which the leases stand."""
         self._late: list[Statement] = []
         """Charges whose trace could not be written: they are written alone."""
         self._renewing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
-        store.tables(TABLES)
+        self._now = f"SELECT {store.now}"
+        store.tables(TABLES, old=OLD)
 
     # ------------------------------------------------------------------------------------------------ its life
 
     async def start(self) -> None:
         """Begin to renew leases."""
-        self._until = time.monotonic() + self._sure
+        self._until = _uptime() + self._sure
         self._keeper = asyncio.create_task(self._keep(), name="fairlead-ledger")
 
     async def stop(self) -> None:
@@ -284,7 +305,7 @@ class Ledger:
     @property
     def valid(self) -> bool:
         """Whether what leases have left may be held from."""
-        return time.monotonic() < self._until
+        return _uptime() < self._until
 
     def later(self, statements: Sequence[Statement]) -> None:
         """Write charges whose trace could not be written: the money is gone, whether the story of it was kept or not."""
@@ -332,9 +353,22 @@ class Ledger:
         return hold
 
     def left(self, account: Account, *, now: float | None = None) -> int:
-        """Return how much of an account is left, as far as this process knows."""
+        """Return how much of an account is left, as far as this process knows: others may have spent or given back since the store was asked."""
         lease = self._lease(account, time.time() if now is None else now)
         return max(0, lease.left + lease.room)
+
+    async def look(self, accounts: Sequence[Account]) -> bool:
+        """Ask the store what is left of those of `accounts` that it was not asked for in the last `AGAIN_SECONDS`; say whether it was asked."""
+        now, since = time.time(), _uptime() - AGAIN_SECONDS
+        old = [lease for account in accounts if (lease := self._lease(account, now)).asked < since]
+        if not old or not self.reachable or not self.valid:
+            return False
+        try:
+            await asyncio.gather(*(self._asking(lease) for lease in old))
+        except StoreError as e:
+            log.warning("what is left cannot be looked up, so what was last known holds: %s", e)
+            return False
+        return True
 
     def _lease(self, account: Account, now: float) -> _Lease:
         known = self._known.get(id(account))
@@ -350,17 +384,6 @@ class Ledger:
 
     def _find(self, account: Account, now: float) -> _Lease:
         period, ends = account.window(now)
-        kind = (
-            account.name,
-            account.period,
-            account.seconds,
-        )  # one name may have a budget of a day beside one of a month
-        latest = self._latest.get(kind)
-        if latest is not None and ends < latest[1] and account.period != "minute":
-            # A clock that is set back goes on in the period that it knows: what was spent is not forgotten.
-            period, ends = latest
-        else:
-            self._latest[kind] = (period, ends)
         key = (account.name, period)
         lease = self._leases.get(key)
         if lease is None:
@@ -373,20 +396,23 @@ class Ledger:
     async def _extend(self, lease: _Lease, amount: int, now: float) -> None:
         """Get room for `amount`, together with all others who wait for the same. Raises as `take` does."""
         # Whoever goes on asking for what is not there is not to keep the store busy.
-        if lease.left + lease.room < amount and time.monotonic() - lease.asked < AGAIN_SECONDS and self.valid:
+        if lease.left + lease.room < amount and _uptime() - lease.asked < AGAIN_SECONDS and self.valid:
             raise self._exhausted(lease, amount, now)
         lease.waiting += amount
         lease.waiters += 1
         try:
             for _ in range(TRIES):  # others may be quicker to take what was leased for all
+                if not self.reachable:  # the keeper asks once a second, for all
+                    if self.serve:
+                        return
+                    raise Unknown(f"what is left of {lease.account.name} cannot be looked up: the store is gone")
                 try:
                     if not self.valid:
                         await self._housekeep()
-                    if lease.asking is None:
-                        lease.asking = asyncio.ensure_future(self._ask(lease))
-                    await asyncio.shield(lease.asking)
+                    await self._asking(lease)
                 except StoreError as e:
                     if self.serve:
+                        self._lost(e)
                         return
                     raise Unknown(f"what is left of {lease.account.name} cannot be looked up: {e}") from e
                 if lease.room >= amount:
@@ -405,25 +431,43 @@ class Ledger:
         message = f"{account.name}: {left} of {account.limit} are left in this period ({lease.period}), and {amount} are needed"
         return Exhausted(account, message, until_seconds=wait, words=in_words(account, left, now))
 
+    def _asking(self, lease: _Lease) -> asyncio.Future[None]:
+        """Ask the store, all who want to know together."""
+        if lease.asking is None:
+            lease.asking = asyncio.ensure_future(self._ask(lease))
+        return asyncio.shield(lease.asking)
+
     async def _ask(self, lease: _Lease) -> None:
+        # What the store is told is taken off before it is told: nobody else is to tell it too.
+        used, owed, short = self._to_tell(lease)
+        lease.used, lease.owed, lease.leased = lease.used - used, lease.owed - owed, lease.leased + short
         try:
-            # What cost more than was leased is the store's to count once it is told of it, and not this lease's any more.
-            short = max(0, -lease.leased)
-            needed, some = max(0, lease.waiting - lease.room - short), lease.waiters > 1
-            used, owed, wanted = lease.used, lease.owed, max(GENEROUS * needed, lease.recent)
-            ask = _Ask(self.owner, lease.account, lease.period, min(lease.ends, FOREVER), self.lease_seconds)
+            needed, some = max(0, lease.waiting - lease.room), lease.waiters > 1
+            wanted = max(GENEROUS * needed, lease.recent) if needed else 0
+            ask = _Ask(self.owner, lease.account, lease.period, min(lease.ends, FOREVER), self.lease_seconds, self._now)
             granted, left = await self.store.transact(
                 f"lease on {lease.account.name}",
                 lambda c: _grant(c, ask, needed=needed, wanted=wanted, used=used, owed=owed, some=some),
             )
+        except Exception:  # it is told the next time
+            lease.used, lease.owed, lease.leased = lease.used + used, lease.owed + owed, lease.leased - short
+            raise
+        else:
             lease.recent += granted
-            lease.leased += granted + short
-            lease.used -= used
-            lease.owed -= owed
+            lease.leased += granted
             lease.left = left
-            lease.asked = time.monotonic()
+            lease.asked = _uptime()
         finally:
             lease.asking = None
+
+    def _to_tell(self, lease: _Lease) -> tuple[int, int, int]:
+        """Return what the store is to be told of a lease: used, owed, and by how much `leased` rises then.
+
+        A charge that waits in a spool is not in its account yet: until it is, the lease stands in for it. What cost more than was leased is the
+        store's to count once it is told of it, and not this lease's any more.
+        """
+        owed = lease.used if self.store.spool_bytes else lease.owed
+        return lease.used, owed, max(0, -lease.leased) if owed == lease.owed else 0
 
     # ------------------------------------------------------------------------------------------------ housekeeping
 
@@ -436,48 +480,55 @@ class Ledger:
                     log.warning("the ledger's store is back")
                 self.reachable = True
             except StoreError as e:
-                if self.reachable:
-                    log.error("leases cannot be renewed: %s", e)
-                self.reachable = False
+                self._lost(e)
+            except Exception:  # the wall of housekeeping: without it leases would lapse, and nobody would know why
+                log.exception("the housekeeping of leases broke; it is tried again")
+
+    def _lost(self, e: StoreError) -> None:
+        if self.reachable:
+            log.error("leases cannot be renewed: %s", e)
+        self.reachable = False
 
     async def _housekeep(self, *, leaving: bool = False) -> None:
         """Renew what is used, give back what is not, tell what was used up of rates, forget periods that are over."""
         async with self._renewing:
-            now, sent = time.time(), time.monotonic()
             # Others may have taken what lapsed: all that is still ours is what is under way, and is charged whatever happens.
-            lapsed = sent > self._until + self.lease_seconds - self._sure
+            lapsed = _uptime() > self._until + self.lease_seconds - self._sure
+            if lapsed and (asking := [le.asking for le in self._leases.values() if le.asking is not None]):
+                await asyncio.wait(asking)  # what they get is not to be taken off behind their back
+            now, sent = time.time(), _uptime()
             late, self._late = self._late, []
             statements = list(late)
             told: list[tuple[_Lease, int, int, int, int]] = []
             for key, lease in list(self._leases.items()):
-                used, owed, back = lease.used, lease.owed, 0
+                used, owed, short = self._to_tell(lease)
+                back = 0
                 if lapsed or (lease.asking is None and not lease.waiting):
                     back = lease.room if leaving or lapsed else max(0, lease.leased - max(lease.floating, lease.held))
                 lease.floating = lease.held
                 lease.recent //= 2
                 if used:
                     statements.append(_charge(*key, used, lease.ends))
-                if lapsed and lease.held:
-                    statements.append(_set(self.owner, *key, lease.held, now + self.lease_seconds))
+                if lapsed and not leaving and (ours := lease.held + lease.owed - owed):
+                    statements.append(_put(self.owner, *key, ours))
                 elif not lapsed and owed + back:
                     statements.append(_less(self.owner, *key, owed + back))
                 if used or owed or back:
-                    short = max(0, -lease.leased) if lease.asking is None and not back else 0
+                    if back or lease.asking is not None:
+                        short = 0
                     lease.used, lease.owed = lease.used - used, lease.owed - owed
                     lease.leased += short - back
                     told.append((lease, used, owed, back, short))
-                elif now > lease.ends + 60.0 and not lease.held:
+                elif now > lease.ends + 60.0 and not (lease.asking or lease.held or lease.owed or lease.leased > 0):
                     del self._leases[key]
-                    kind = (lease.account.name, lease.account.period, lease.account.seconds)
-                    if self._latest.get(kind, ("", 0.0))[0] == key[1]:
-                        del self._latest[kind]
             try:
                 scarce = [le for le in self._leases.values() if le.left + le.room < le.account.limit // 10]
-                until = None if leaving else now + self.lease_seconds
+                seconds = None if leaving else self.lease_seconds
                 left = await self.store.transact(
-                    "leases", lambda c: _renew(c, self.owner, statements, now, until, lapsed=lapsed, scarce=scarce)
+                    "leases",
+                    lambda c: _renew(c, self.owner, self._now, statements, seconds, lapsed=lapsed, scarce=scarce),
                 )
-            except StoreError:
+            except Exception:
                 self._late = late + self._late
                 for lease, used, owed, back, short in told:  # it is told the next time
                     lease.used, lease.owed = lease.used + used, lease.owed + owed
@@ -519,6 +570,8 @@ class _Ask(NamedTuple):
     period: str
     ends: float
     seconds: float
+    now: str
+    """SQL for the database's time."""
 
 
 def _grant(
@@ -529,10 +582,11 @@ def _grant(
 
     `used` and `owed`: what of the lease was used up since, and the store is told now.
     """
-    owner, account, period, ends, seconds = ask
-    name, now = account.name, time.time()
+    owner, account, period, ends, seconds, clock = ask
+    name = account.name
     # An account's row is what processes queue at: whoever changes it first goes first, in either database.
     connection.execute(*_charge(name, period, used, ends))
+    now = _time(connection, clock)
     if owed:
         connection.execute(*_less(owner, name, period, owed))
     left = _left(connection, owner, account, period, now)
@@ -566,28 +620,37 @@ def _less(owner: str, name: str, period: str, amount: int) -> Statement:
     return less, (amount, amount, owner, name, period)
 
 
-def _set(owner: str, name: str, period: str, amount: int, until: float) -> Statement:
-    put = "INSERT INTO ledger_leases(owner, name, period, amount, until) VALUES (?, ?, ?, ?, ?)"
-    return put, (owner, name, period, amount, until)
+def _put(owner: str, name: str, period: str, amount: int) -> Statement:
+    """Lease again what lapsed; until when, `_renew` says of all."""
+    put = "INSERT INTO ledger_leases(owner, name, period, amount, until) VALUES (?, ?, ?, ?, 0)"
+    return put, (owner, name, period, amount)
+
+
+def _time(connection: Connection, clock: str) -> float:
+    """Return the time by which leases go: the database's, which all machines share."""
+    (now,) = connection.execute(clock).fetchone()
+    return float(now)
 
 
 def _renew(
     connection: Connection,
     owner: str,
+    clock: str,
     statements: Sequence[Statement],
-    now: float,
-    until: float | None,
+    seconds: float | None,
     *,
     lapsed: bool,
     scarce: Sequence[_Lease],
 ) -> list[int]:
-    """Do what housekeeping does (`until` None: for the last time), and read what is left of the `scarce`."""
-    if until is None or lapsed:
+    """Do what housekeeping does (`seconds` None: for the last time), and read what is left of the `scarce`."""
+    now = _time(connection, clock)
+    if seconds is None or lapsed:
         connection.execute("DELETE FROM ledger_leases WHERE owner = ?", (owner,))
     for sql, params in statements:
         connection.execute(sql, params)
-    if until is not None:
-        connection.execute("UPDATE ledger_leases SET until = ? WHERE owner = ?", (until, owner))
+    if seconds is not None:
+        connection.execute("DELETE FROM ledger_leases WHERE owner = ? AND amount = 0", (owner,))
+        connection.execute("UPDATE ledger_leases SET until = ? WHERE owner = ?", (now + seconds, owner))
     # Those of the dead. A minute's account is of no use to anybody soon after.
     connection.execute("DELETE FROM ledger_leases WHERE until < ?", (now - LEASE_SECONDS,))
     connection.execute("DELETE FROM ledger_accounts WHERE ends < ? AND period LIKE 'minute %'", (now - 3600.0,))

@@ -40,6 +40,9 @@ class Health:
     A target rests (its breaker is *open*) for as long as its `Retry-After` says, or for `rest_seconds`, doubled with each failure in a row up to
     `most_seconds`, after `failures` failures in a row. After that it is *half open*: one call may try it, and while that one is under way (for
     `probe_seconds` at most) it rests for all others. If that call succeeds the breaker is *closed*, if it fails the next rest is longer.
+
+    Several processes may share what they know: whoever tells and learns for this one (the gateway's `shared_breakers`) reads `changed` and
+    `wanted`, calls `learn`, and says in `barred` which targets others try.
     """
 
     def __init__(
@@ -55,12 +58,28 @@ class Health:
         self.in_a_row: dict[str, int] = {}
         self.rests_until: dict[str, float] = {}
         self.probed_until: dict[str, float] = {}
+        self.barred: dict[str, float] = {}
+        """Until when a target that is half open is tried by another process, if at all."""
+        self.changed: set[str] = set()
+        """Whose breakers opened or closed by what this process has seen."""
+        self.wanted: set[str] = set()
+        """Who would have been asked but for their rest."""
 
     def take_over(self, other: Health, names: Iterable[str]) -> None:
         """Go on with what `other` knows of these targets."""
         known = frozenset(names)
         self.in_a_row |= {n: v for n, v in other.in_a_row.items() if n in known}
         self.rests_until |= {n: v for n, v in other.rests_until.items() if n in known}
+        self.barred |= other.barred
+        self.changed |= other.changed & known
+
+    def learn(self, name: str, *, failures: int, until: float) -> None:
+        """Take over what another process knows: so many failures in a row, and a rest until then; 0: the breaker is closed."""
+        if failures:
+            self.in_a_row[name], self.rests_until[name] = failures, until
+        else:
+            for known in (self.in_a_row, self.rests_until, self.probed_until):
+                known.pop(name, None)
 
     def state(self, name: str, *, now: float | None = None) -> Literal["closed", "open", "half open"]:
         """Return what a target's breaker is."""
@@ -82,7 +101,8 @@ class Health:
         """Note a good call."""
         if name in self.in_a_row:
             del self.in_a_row[name]
-            self.rests_until.pop(name, None)
+            if self.rests_until.pop(name, None) is not None:
+                self.changed.add(name)
         self.probed_until.pop(name, None)
 
     def failed(self, name: str, failure: Failure, *, now: float | None = None) -> None:
@@ -97,13 +117,22 @@ class Health:
         elif n >= self.failures:
             rest = self.rest_seconds * 2.0 ** min(n - self.failures, 30)
             self.rests_until[name] = now + min(rest, self.most_seconds)
+        else:
+            return
+        self.changed.add(name)
 
     def resting(self, name: str, *, now: float | None = None) -> float:
         """Seconds until `name` may be tried again; 0 if it may be now."""
         until = self.rests_until.get(name)
         if until is None:
             return 0.0
-        return max(0.0, max(until, self.probed_until.get(name, until)) - (time.monotonic() if now is None else now))
+        until = max(until, self.probed_until.get(name, until), self.barred.get(name, until))
+        return max(0.0, until - (time.monotonic() if now is None else now))
+
+    def turn(self, name: str) -> float:
+        """Return `resting`, for a request that would go to `name`."""
+        self.wanted.add(name)
+        return self.resting(name)
 
 
 class Pool:
@@ -117,6 +146,7 @@ class Pool:
         self.targets = tuple(targets)
         self.health = health or Health()
         self._by_name = {t.name: t for t in self.targets}
+        self._prices = {t.name: _dearest(t.profile) for t in self.targets}
         self._sizes: dict[str, _Sizes] = {}
         """What was counted of queries under way: each is asked about for every target, before its plan and before each call."""
         if len(self._by_name) != len(self.targets):
@@ -175,16 +205,16 @@ class Pool:
                 kind, why = "fit", "cannot take " + ", ".join(sorted(modalities - p.modalities))
             elif p.answers and query.tools and not p.tools:
                 kind, why = "fit", "cannot use tools"
-            elif budget is not None and (usd := _usd(p, size, query)) is None:
+            elif budget is not None and (usd := self._usd(t, size, query)) is None:
                 kind, why = "budget", "has no known price, and the query has a budget"
             elif budget is not None and usd is not None and usd > budget:
                 kind, why = "budget", f"may cost {usd:.6f} USD, more than the query's budget of {budget:.6f}"
-            elif left_usd is not None and (usd := _usd(p, size, query)) is None:
+            elif left_usd is not None and (usd := self._usd(t, size, query)) is None:
                 kind, why = "budget", "budget: has no known price, and the route has a budget; give its profile prices"
             elif left_usd is not None and usd is not None and usd > left_usd:
                 left = max(0.0, left_usd)
                 kind, why = "budget", f"budget: may cost {usd:.6f} USD, and {left:.6f} are left in this period"
-            elif t.name in self.health.rests_until and (rest := self.health.resting(t.name)) > 0:
+            elif t.name in self.health.rests_until and (rest := self.health.turn(t.name)) > 0:
                 kind, why = "rest", f"resting for {rest:.1f} s after failures"
             elif (
                 p.answers
@@ -224,7 +254,28 @@ class Pool:
         A tokenizer that is worse than that can still cost more.
         """
         target = self._by_name.get(call.target)
-        return None if target is None else _usd(target.profile, self._size(call, query), query)
+        return None if target is None else self._usd(target, self._size(call, query), query)
+
+    def _usd(self, target: Target, size: _Sizes, query: Query) -> float | None:
+        """Estimate a call, see `estimate_usd`."""
+        p, prices = target.profile, self._prices[target.name]
+        if query.task == "embeddings":
+            return p.usd(Tokens(input=size.entry))
+        if prices is None:
+            return None
+        entry, output = prices
+        most = p.max_output_tokens
+        asked = size.asked or most or _UNSAID
+        if most is not None and most < asked:
+            asked = most
+        if p.context_tokens is not None:
+            # Nobody writes beyond the context, of which the input takes at least a token for eight characters.
+            asked = min(asked, max(1, p.context_tokens - size.characters // 8))
+        return (size.entry * entry + size.n * asked * output) / 1e6
+
+    def forget(self, query: Query) -> None:
+        """Forget what was counted of a query that has ended."""
+        self._sizes.pop(query.id, None)
 
     def _size(self, call: Call, query: Query) -> _Sizes:
         """Count a call's sizes, or remember them if it sends the query as it is."""
@@ -238,7 +289,6 @@ class Pool:
         return known
 
 
-_OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_tokens")
 _UNSAID: Final = 1024
 _SIZES: Final = 1024
 _PICTURE: Final = 1600
@@ -267,49 +317,49 @@ def _measured(call: Call, query: Query) -> _Sizes:
     fields: dict[str, Any] = {**({} if call.alone else query.body), **call.params}
     fields.pop("messages", None)
     messages = query.messages if call.messages is None else call.messages
-    text = "".join(m.text for m in messages)
-    plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
-    size = sum(map(_bytes, fields.values())) + sum(_bytes(m.tool_calls) for m in messages if m.tool_calls)
-    entry = math.ceil(plain / 3 + (len(text) - plain) * 1.5 + size / 3) + 8 * len(messages)
+    size = sum(map(_bytes, fields.values()))
+    characters = plain = others = 0
+    for message in messages:
+        text = message.content
+        if text.__class__ is not str:
+            text = message.text
+            others += _of_other_parts(message, query)
+        characters += len(text)
+        plain += len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+        if message.tool_calls:
+            size += _bytes(message.tool_calls)
+    entry = math.ceil(plain / 3 + (characters - plain) * 1.5 + size / 3) + 8 * len(messages)
     return _Sizes(
         messages=query.messages,
         body=query.body,
-        entry=entry + _of_other_parts(messages, query),
-        characters=len(text),
+        entry=entry + others,
+        characters=characters,
         # A target may heed either field, so the larger one bounds what it writes.
-        asked=max(_count(fields, k) or 0 for k in _OUTPUT_LIMITS),
+        asked=max(_count(fields, "max_completion_tokens") or 0, _count(fields, "max_tokens") or 0),
         n=_count(fields, "n") or 1,
     )
 
 
-def _usd(profile: Profile, size: _Sizes, query: Query) -> float | None:
-    """Estimate a call, see `Pool.estimate_usd`."""
-    if query.task == "embeddings":
-        return profile.usd(Tokens(input=size.entry))
+def _dearest(profile: Profile) -> tuple[float, float] | None:
+    """Return what a million tokens that go in, and come out, cost at most; None if a price is not known."""
     # Either may turn out to be of a dearer kind: what is written to a prompt cache, a sound, or reasoning.
     entry, output = profile.input_usd_per_mtok, profile.output_usd_per_mtok
     if entry is None or output is None:
         return None
     entry = max(entry, profile.cache_write_usd_per_mtok or 0.0, profile.audio_input_usd_per_mtok or 0.0)
-    output = max(output, profile.reasoning_usd_per_mtok or 0.0, profile.audio_output_usd_per_mtok or 0.0)
-    most = profile.max_output_tokens
-    asked = size.asked or most or _UNSAID
-    # Nobody writes beyond the context, of which the input takes at least a token for eight characters.
-    room = asked if profile.context_tokens is None else max(1, profile.context_tokens - size.characters // 8)
-    return (size.entry * entry + size.n * min(asked, most or asked, room) * output) / 1e6
+    return entry, max(output, profile.reasoning_usd_per_mtok or 0.0, profile.audio_output_usd_per_mtok or 0.0)
 
 
-def _of_other_parts(messages: Iterable[Message], query: Query) -> int:
-    """Estimate the tokens of pictures, sounds and files."""
+def _of_other_parts(message: Message, query: Query) -> int:
+    """Estimate the tokens of a message's pictures, sounds and files."""
     tokens = 0
-    for message in messages:
-        if isinstance(message.content, tuple):
-            for part in message.content:
-                if MODALITY.get(part.type, part.type) == "image":
-                    tokens += _PICTURE
-                elif MODALITY.get(part.type, part.type) != "text":
-                    # Its bytes stand in the request's own messages only, base64 mostly.
-                    tokens += len(bytes(query.body.get("messages", b""))) // 3
+    for part in message.content or ():
+        kind = "text" if isinstance(part, str) else MODALITY.get(part.type, part.type)
+        if kind == "image":
+            tokens += _PICTURE
+        elif kind != "text":
+            # Its bytes stand in the request's own messages only, base64 mostly.
+            tokens += len(bytes(query.body.get("messages", b""))) // 3
     return tokens
 
 
@@ -338,6 +388,8 @@ def _bytes(value: Any) -> int:
 def _count(fields: Mapping[str, Any], name: str) -> int | None:
     """Read a field that is to hold a count. None unless it is a number of at least 1: what else a target makes of it is unknown."""
     value = fields.get(name)
+    if value is None:
+        return None
     if isinstance(value, msgspec.Raw):
         try:
             value = msgspec.json.decode(value, type=int | float)
@@ -366,9 +418,9 @@ def _count_all(query: Query, limits: Mapping[str, int]) -> None:
         tokens.load(tokenizer).prompt(query, most=most)
 
 
-def estimate_tokens(query: Query) -> int:
-    """Estimate input tokens: a quarter of the characters, plus four a message (OpenAI's rule of thumb)."""
-    return characters(query) // 4 + 4 * len(query.messages)
+def estimate_tokens(query: Query, counted: int | None = None) -> int:
+    """Estimate input tokens: a quarter of the characters (`counted`, if that is known), plus four a message (OpenAI's rule of thumb)."""
+    return (characters(query) if counted is None else counted) // 4 + 4 * len(query.messages)
 
 
 def characters(query: Query) -> int:

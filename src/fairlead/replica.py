@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from secrets import token_hex
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from fairlead import rewards
@@ -27,6 +29,8 @@ LEASE_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 1.0
 LESSONS: Final = 1000
 """Lessons taken up at a time."""
+PAUSE_SECONDS: Final = 60.0
+"""From one try to the next, at most, of a lesson that could not be learned or published."""
 
 
 class Replica:
@@ -44,25 +48,37 @@ class Replica:
         """Whether this replica is the one that learns."""
         self._task: asyncio.Task[None] | None = None
         self._lost = False
+        self._looking = threading.Lock()
+        """Held by a look, whose thread goes on when its task is cancelled."""
+        self._ended = False
+        self._tried: dict[tuple[str, str], tuple[float, float]] = {}
+        """Lessons that were taken up and wait still, by route and trace: when to try again, and how long to wait after that."""
 
     async def start(self) -> None:
         """Begin to look, if that has not begun."""
         if self._task is not None:
             return
+        self._ended = False
         self._task = asyncio.create_task(self._keep(), name="fairlead-replica")
 
     async def stop(self) -> None:
         """Look no more, and let another lead."""
+        self._ended = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
-        if self.leads:
-            self.leads = False
-            try:
-                await asyncio.to_thread(self.router.store.lease, "learner", self.owner, 0.0)
-            except FairleadError as e:
-                log.warning("the learner's lease could not be given back (%s); it lapses in %g s", e, LEASE_SECONDS)
+        await asyncio.to_thread(self._leave)
+
+    def _leave(self) -> None:
+        """Give the lease back, when the look that is under way has ended."""
+        with self._looking:
+            if self.leads:
+                self.leads = False
+                try:
+                    self.router.store.lease("learner", self.owner, 0.0)
+                except FairleadError as e:
+                    log.warning("the learner's lease could not be given back (%s); it lapses in %g s", e, LEASE_SECONDS)
 
     async def _keep(self) -> None:
         while True:
@@ -75,10 +91,17 @@ class Replica:
                 if not self._lost:
                     log.error("the store cannot be looked at, so this replica serves on with what it has: %s", e)
                 self._lost = True
+            except Exception:  # the wall of the background: without it this replica would serve old versions for ever
+                log.exception("a look at the store broke; it is tried again")
             await asyncio.sleep(self.look_seconds)
 
     def look(self) -> None:
-        """Serve the active versions, and, as the one that learns, take up the lessons that wait. Blocks."""
+        """Serve the active versions, and, as the one that learns, take up the lessons that wait. Nothing once it is stopped. Blocks."""
+        with self._looking:
+            if not self._ended:
+                self._look()
+
+    def _look(self) -> None:
         router = self.router
         self.leads = router.store.lease("learner", self.owner, LEASE_SECONDS)
         if not router.learner.wait(0.0):
@@ -90,6 +113,13 @@ class Replica:
                 if resumed is not None:
                     router.serving[route] = resumed
         if self.leads:
+            at, waiting = monotonic(), dict[tuple[str, str], tuple[float, float]]()
             for route in router.policies:
                 for trace, lesson in router.store.unlearned(route, limit=LESSONS):
-                    router.learner.submit(route, trace, rewards.reward(trace, lesson))
+                    key = route, trace.id
+                    again, pause = self._tried.get(key, (at, 0.0))
+                    if again <= at:  # the longer, the more often it was tried in vain
+                        router.learner.submit(route, trace, rewards.reward(trace, lesson))
+                        again, pause = at + pause, min(max(2.0 * pause, self.look_seconds), PAUSE_SECONDS)
+                    waiting[key] = again, pause
+            self._tried = waiting

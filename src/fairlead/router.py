@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -108,6 +109,7 @@ class Router:
         world.lateness.once = lambda name, query: self.pool.once(name, query)
         limits = {route: limit_of(policy, path=f"$.routes.{route}.policy") for route, policy in self.policies.items()}
         self.spending = Spending(limits={route: limit for route, limit in limits.items() if limit is not None})
+        self.own_accounts: dict[str, tuple[Account, ...]] = {}
         self.arrivals = 0
         self.under_way: set[asyncio.Future[None]] = set()
         """One for each plan that is being run, done when it has ended."""
@@ -148,45 +150,48 @@ class Router:
         """
         at, start = time.time(), perf_counter()
         query = self.admit(query, at)
-        # Once and for all: meanwhile the learner may swap the policy, and a target's rest may end.
-        serving = self.serves(query.route)
-        signals = await self.observer.observe(query, self.needs(query.route, serving))
-        await self.pool.counted(query)
-        query = self.stamped(query)  # others may have spent meanwhile
-        guarded = self.guarded(query, signals, left_usd=self.left_usd(query, accounts))
+        passage: Passage | None = None
         try:
-            decision = self._decide(query, signals, serving, guarded)
-        except NoEligibleTarget as e:
-            e.trace = self.refusal(query, signals, serving, guarded, e, at, start)
-            await self.keep(e.trace)
-            raise
-        passage = Passage(
-            query=query, signals=signals, decision=decision, plan=self.with_fallbacks(decision, query.task), sink=sink
-        )
-        ended = asyncio.get_running_loop().create_future()
-        self.under_way.add(ended)
-        try:
-            if begun is not None:
-                begun(passage)
-            actions = [self.actions[name] for name in decision.actions]
-            passage.keep_text = not any(action.hides for action in actions)
-            outcome = await self.act(passage, actions, accounts)
-        except asyncio.CancelledError:
-            gone = Outcome(
-                cancelled=True, error=Failure(kind="client_gone", message="cancelled before the answer was whole")
-            )
-            self.hand_over(*self.charged(self.trace(passage, gone, at, start), passage.hold))
-            raise
-        except BaseException:
-            if passage.hold is not None:
-                passage.hold.release()
-            raise
+            # Once and for all: meanwhile the learner may swap the policy, and a target's rest may end.
+            serving = self.serves(query.route)
+            signals = await self.observer.observe(query, self.needs(query.route, serving))
+            await self.pool.counted(query)
+            query = self.stamped(query)  # others may have spent meanwhile
+            left = self.left_usd(accounts)
+            guarded = self.guarded(query, signals, left_usd=left)
+            if left is not None and await self._more(query, guarded.eligible, left, accounts):
+                guarded = self.guarded(query, signals, left_usd=self.left_usd(accounts))
+            try:
+                decision = self._decide(query, signals, serving, guarded)
+            except NoEligibleTarget as e:
+                e.trace = self.refusal(query, signals, serving, guarded, e, at, start)
+                await self.keep(e.trace)
+                raise
+            plan = self.with_fallbacks(decision, query.task)
+            passage = Passage(query=query, signals=signals, decision=decision, plan=plan, sink=sink)
+            ended = asyncio.get_running_loop().create_future()
+            self.under_way.add(ended)
+            try:
+                if begun is not None:
+                    begun(passage)
+                actions = [self.actions[name] for name in decision.actions]
+                passage.keep_text = not any(action.hides for action in actions)
+                outcome = await self.act(passage, actions, accounts)
+            except asyncio.CancelledError:
+                gone = Failure(kind="client_gone", message="cancelled before the answer was whole")
+                story = self.trace(passage, Outcome(cancelled=True, error=gone), at, start)
+                self.hand_over(*self.charged(story, passage.hold))
+                raise
+            finally:
+                self.under_way.discard(ended)
+                ended.set_result(None)
+            trace, charges = self.charged(self.trace(passage, outcome, at, start), passage.hold)
+            await self.keep(trace, charges)
+            return outcome, trace
         finally:
-            self.under_way.discard(ended)
-            ended.set_result(None)
-        trace, charges = self.charged(self.trace(passage, outcome, at, start), passage.hold)
-        await self.keep(trace, charges)
-        return outcome, trace
+            self.pool.forget(query)
+            if passage is not None and passage.hold is not None:
+                passage.hold.release()  # nothing, if it was charged
 
     async def act(self, passage: Passage, actions: Sequence[Action], accounts: Sequence[Account] = ()) -> Outcome:
         """Do the actions, outermost first, around the plan; the rest of the chain is each one's `proceed`."""
@@ -236,7 +241,8 @@ class Router:
         if accounts and self.ledger is not None:
             held = micros(held_for(passage.decision.plan.targets(), query, self.pool.estimate_usd))
             try:
-                passage.hold = await self.ledger.take(accounts, held)
+                now = time.time()
+                passage.hold = self.ledger.try_take(accounts, held, now=now) or await self.ledger.take(accounts, held)
             except Exhausted as e:
                 after = e.until_seconds if math.isfinite(e.until_seconds) else None
                 return Outcome(error=Failure(kind="budget", message=e.words, retry_after_seconds=after))
@@ -245,7 +251,8 @@ class Router:
         purse = self.take(query, plan)
         try:
             cover = _together(*(p.cover for p in (purse, passage.hold) if p is not None))
-            passage.run = self.world.open(plan, query, limits=limits, sink=passage.sink, cover=cover)
+            more = None if passage.hold is None else passage.hold.extend
+            passage.run = self.world.open(plan, query, limits=limits, sink=passage.sink, cover=cover, more=more)
             passage.result = await passage.run.go()
             return passage.result.outcome
         finally:
@@ -306,7 +313,7 @@ class Router:
 
     def stamped(self, query: Query) -> Query:
         """Write on a query what its route has spent so far, if that has a budget."""
-        spent = self.spending.spent(query.route, time.time())
+        spent = self.spending.spent(query.route, time.time()) if self.spending.limits else None
         return query if spent is None else msgspec.structs.replace(query, spent=spent)
 
     def observe(self, query: Query) -> Signals:
@@ -319,7 +326,10 @@ class Router:
         query = msgspec.structs.replace(query, arrival=self.arrivals + 1, at=time.time())
         query = self.stamped(query)
         signals = await self.observer.observe(query, self.needs(query.route, self.serves(query.route)))
-        return query, signals, self.decide(query, signals)
+        try:
+            return query, signals, self.decide(query, signals)
+        finally:
+            self.pool.forget(query)
 
     def needs(self, route: str, serving: Serving) -> tuple[str, ...]:
         """Name the signals to read for a query on `route`."""
@@ -335,14 +345,24 @@ class Router:
         limit = None if self.replica is None else self.spending.limits.get(route)
         if limit is None:
             return ()
-        usd = micros(limit.usd)
-        return (Account(name=f"route:{route}/usd", period="seconds", seconds=limit.seconds, limit=usd),)
+        accounts = self.own_accounts.get(route)
+        if accounts is None:  # made once: the ledger knows an account by its identity
+            usd = micros(limit.usd)
+            account = Account(name=f"route:{route}/usd", period="seconds", seconds=limit.seconds, limit=usd)
+            accounts = self.own_accounts[route] = (account,)
+        return accounts
 
-    def left_usd(self, query: Query, accounts: Sequence[Account]) -> float | None:
-        """Return what the accounts that pay leave for `query`, as far as this process knows; None if none pays."""
+    def left_usd(self, accounts: Sequence[Account]) -> float | None:
+        """Return what the accounts that pay have left, as far as this process knows; None if none pays."""
         if not accounts or self.ledger is None:
             return None
         return min(self.ledger.left(account) for account in accounts) / 1e6
+
+    async def _more(self, query: Query, eligible: Eligibility, left: float, accounts: Sequence[Account]) -> bool:
+        """Ask the store, if `left` keeps somebody from answering, whether that is so: others may have given back what they did not use."""
+        estimate, kinds = self.pool.estimate_usd, eligible.kinds
+        lacks = any(k == "budget" and held_for((n,), query, estimate) > left for n, k in kinds.items())
+        return lacks and self.ledger is not None and await self.ledger.look(accounts)
 
     def serves(self, route: str) -> Serving:
         """Return what serves a route or target now. Raises `UnknownName` if there is no such route or target."""
@@ -401,10 +421,9 @@ class Router:
         """
         plan, others = decision.plan, decision.fallbacks
         if others is None:
-            others = (
-                *(o.plan for o in decision.options),
-                *(Single(target=name) for name in decision.eligible if self.answers(name)),
-            )
+            others = tuple(o.plan for o in decision.options)
+            if len(others) <= self.fallbacks or task == "embeddings":
+                others += tuple(Single(target=name) for name in decision.eligible if self.answers(name))
         rest = [p for p in dict.fromkeys(others) if p != plan]
         if task == "embeddings":
             spaces = self.spaces(plan)
@@ -436,16 +455,11 @@ class Router:
             await written
 
     def hand_over(self, trace: Trace, also: Sequence[Statement] = ()) -> asyncio.Future[None] | None:
-        """Hand a trace to the store as `keep` does, and wait for nobody."""
-        written = self.store.append(trace, also)
-        if written is not None and also:
-            written.add_done_callback(lambda done: self._charge_alone(done, also))
-        return written
-
-    def _charge_alone(self, written: asyncio.Future[None], charges: Sequence[Statement]) -> None:
-        """Charge what a trace that could not be written would have charged: the money is spent, whether the story of it is kept or not."""
-        if not written.cancelled() and written.exception() is not None and self.ledger is not None:
-            self.ledger.later(charges)
+        """Hand a trace to the store as `keep` does, and wait for nobody. What it charges is charged alone if it cannot be written."""
+        if not also or self.ledger is None:
+            return self.store.append(trace, also)
+        tell = asyncio.get_running_loop().call_soon_threadsafe
+        return self.store.append(trace, also, lost=functools.partial(tell, self.ledger.later, also))
 
     def trace(self, passage: Passage, outcome: Outcome, at: float, start: float) -> Trace:
         """Write the story of one query: as its plan saw it and answered it, or with `outcome` if no plan ran to its end.
@@ -603,6 +617,7 @@ class Router:
         except BaseException:
             await self.stop(close=after is None)
             if after is not None:
+                after.spending.take_over(self.spending)
                 after.learner.start()
                 if after.replica is not None:
                     await after.replica.start()
@@ -636,8 +651,10 @@ class Router:
             if self.ledger is not None:
                 await self.ledger.start()
         self.arrivals = self.store.count()
-        self.spending.rebuild(lambda: self.store.traces(newest_first=True), time.time(), self.pool.estimate_usd)
-        self.world.lateness.recall(self.store.traces(newest_first=True))
+        if after is not None:
+            self.spending.take_over(after.spending)
+            self.world.take_over(after.world)
+        await asyncio.to_thread(self._recall)
         self.store.save_pool(self.pool.digest, self.pool.targets)
         for guards in (self.house_guards, *self.guards.values()):
             if guards.digest:
@@ -650,10 +667,6 @@ class Router:
                 self.publish(route, policy.copy(), self._begin(policy))
         for target in self.pool:
             self.publish(target.name, Fixed(plan=Single(target=target.name), only=True), STRAIGHT)
-        if after is not None:
-            self.spending.take_over(after.spending)
-        if self.trust is not None:
-            self.trust.learn(self.store.judged(newest=self.trust.memory, routes=tuple(self.policies), revised=True))
         self.learner.start()
         if self.replica is not None:
             await self.replica.start()
@@ -661,6 +674,13 @@ class Router:
         for route in self.policies:
             for trace, lesson in self.store.unlearned(route, limit=10**9):
                 self.learner.submit(route, trace, rewards.reward(trace, lesson))
+
+    def _recall(self) -> None:
+        """Read in the store what was spent, how long calls took and who judged how. Blocks."""
+        self.spending.rebuild(lambda: self.store.traces(newest_first=True), time.time(), self.pool.estimate_usd)
+        self.world.lateness.recall(self.store.traces(newest_first=True))
+        if self.trust is not None:
+            self.trust.learn(self.store.judged(newest=self.trust.memory, routes=tuple(self.policies), revised=True))
 
     async def stop(self, *, within_seconds: float = 10.0, close: bool = True) -> None:
         """Let plans that are being run end, for as long as `within_seconds`; learn and write what is waiting, then close.
@@ -686,8 +706,9 @@ class Router:
             if self.replica is not None:
                 each.push_async_callback(self.replica.stop)
 
-    def resume(self, route: str) -> Serving | None:
-        """Return what the store's active version of a route is, if the route is configured as when that one began, else None.
+    def resume(self, route: str, *, version: int | None = None) -> Serving | None:
+        """Return what the store's active version of a route is, or that `version`, if the route is configured as it was when its versions
+        last began, else None.
 
         A config, trained model or signal that has changed begins a version of its own. A version from before such a change, made active
         again by hand, is served as it was then.
@@ -696,7 +717,7 @@ class Router:
         versions = self.store.versions(route)
         # The newest beginning of all: a config that was left and is taken up again begins anew, as any other change does.
         began = next((v for v in reversed(versions) if v.note.startswith(BEGIN)), None)
-        active = next((v for v in versions if v.active), None)
+        active = next((v for v in versions if (v.active if version is None else v.version == version)), None)
         if began is None or active is None:
             return None
         if began.note != self._begin(configured) or began.digest != configured.digest():

@@ -49,7 +49,7 @@ from fairlead.spool import Spools
 from fairlead.sqlproof import PAGE, TraceColumns, checkpoint, deflated_row, inflated, seal, verified
 from fairlead.store import BEGIN, KEEP, Connection, Forgotten, Receipt, Snapshot, Statement, Store, T, Value
 from fairlead.types import Feedback, Target, Trace
-from fairlead.writer import Answer, Apart, Heads, Job, Work, Writer
+from fairlead.writer import Answer, Apart, Became, Heads, Job, Work, Writer
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +77,19 @@ _INSERT = "INSERT INTO artifacts VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 class _Append(Job):
     """One trace for the writer."""
 
-    __slots__ = ("also", "body", "id", "store", "trace")
+    __slots__ = ("also", "body", "id", "lost", "store", "trace")
 
-    def __init__(self, store: SQLStore, trace: Trace, answer: Answer, also: Sequence[Statement]) -> None:
+    def __init__(
+        self,
+        store: SQLStore,
+        trace: Trace,
+        answer: Answer,
+        also: Sequence[Statement],
+        lost: Callable[[], object] | None,
+    ) -> None:
         super().__init__(f"trace {trace.id}", answer)
         self.store, self.trace, self.id, self.also, self.body = store, trace, trace.id, also, b""
+        self.lost = lost
 
     def do(self, connection: Connection, heads: Heads) -> None:
         """Encode and chain it."""
@@ -99,9 +107,11 @@ class _Append(Job):
         """Name the one error that is the caller's."""
         return StoreError(f"a trace with the id {self.id} is there already") if database.known(e) else e
 
-    def ended(self, written: bool) -> None:
-        """Let the store find it in memory, or forget it."""
-        self.store._appended(self.trace, self.body if written else None)
+    def ended(self, became: Became) -> None:
+        """Let the store find it in memory, or forget it; tell whoever wants to know that it is lost."""
+        self.store._appended(self.trace, self.body if became == "written" else None)
+        if became == "lost" and self.lost is not None:
+            self.lost()
 
 
 class _Judge(Job):
@@ -182,12 +192,13 @@ class SQLStore(Store):
         retention_days: float | None = None,
     ) -> None:
         self.database = database
-        self.name = f"the store {database.name}"
+        self.name, self.now = f"the store {database.name}", database.now
         self.relaxed, self.text = relaxed, text
         self.most_waiting, self.recent_bytes, self.read_only = most_waiting, recent_bytes, read_only
         self.spools, self.retention_days = spools, retention_days
         self._writer = Writer(database, spools=spools, kept=_kept)
         self._ddl: list[str] = []
+        self._old: list[str] = []
         self._pending: dict[str, Trace] = {}
         self._recent: dict[str, bytes] = {}
         self._recent_size = 0
@@ -306,7 +317,7 @@ class SQLStore(Store):
 
     # ------------------------------------------------------------------------------------------------ tables of others
 
-    def tables(self, ddl: str, *, append_only: Sequence[str] = ()) -> None:
+    def tables(self, ddl: str, *, append_only: Sequence[str] = (), old: Sequence[str] = ()) -> None:
         """Have tables of others made by `start`. Raises `StoreError` if it is started."""
         if self._writer.open:
             raise StoreError(f"{self.name} is started; name tables before")
@@ -314,6 +325,7 @@ class SQLStore(Store):
             statement for part in ddl.split(";") if (statement := part.strip()) and statement not in self._ddl
         ]
         self._ddl += [s for table in append_only for s in self.database.append_only(table) if s not in self._ddl]
+        self._old += [s for s in old if s not in self._old]
 
     def transact(self, name: str, work: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Run `work` in the next transaction of the writer; see `Store.transact`."""
@@ -348,8 +360,10 @@ class SQLStore(Store):
 
     # ------------------------------------------------------------------------------------------------ traces
 
-    def append(self, trace: Trace, also: Sequence[Statement] = ()) -> asyncio.Future[None] | None:
-        """Hand over a trace. For the event loop; returns at once.
+    def append(
+        self, trace: Trace, also: Sequence[Statement] = (), *, lost: Callable[[], object] | None = None
+    ) -> asyncio.Future[None] | None:
+        """Hand over a trace; see `Store.append`. For the event loop; returns at once.
 
         Returns:
             A future that is done when the operating system has the trace, or holds a `StoreError`: the disk failed, the id is
@@ -358,7 +372,7 @@ class SQLStore(Store):
         loop = None if self.relaxed else asyncio.get_running_loop()
         answer = None if loop is None else loop.create_future()
         trace = chain.lean(trace) if self.text else chain.blank(chain.lean(trace))
-        job = _Append(self, trace, answer, also)
+        job = _Append(self, trace, answer, also, lost)
         self._pending.setdefault(trace.id, trace)
         try:
             self._writer.put(job, loop, most=self.most_waiting)
@@ -732,13 +746,19 @@ class SQLStore(Store):
         for name in gone:
             while upto := self._older(name, before, keep if name == "traces" else 0):
                 gone[name] += self._blocking(f"end of old {name}", partial(_forget, name, upto))
+        for sql in self._old:
+            self._blocking("end of old rows", partial(_end_old, sql, before))
         if gone["traces"]:
-            self._recent.clear()
-            self._recent_size = 0
+            self._blocking("end of what is remembered", lambda _, __: self._forget_recent())
             self._respare()
         if any(gone.values()):
             log.info("%s: forgot %d traces and %d judgements", self.name, gone["traces"], gone["feedback"])
         return Forgotten(traces=gone["traces"], feedback=gone["feedback"])
+
+    def _forget_recent(self) -> None:
+        """Let nothing be found in memory that is gone from the database. In the writer's thread, whose these are."""
+        self._recent.clear()
+        self._recent_size = 0
 
     def _older(self, name: str, before: float, keep: int) -> int:
         """Return the number of the row up to which the next rows of a chain go, `FORGET` of them at most; 0: none goes."""
@@ -877,6 +897,10 @@ def _forget(name: str, upto: int, connection: Connection, _: Heads) -> int:
     else:
         connection.execute("DELETE FROM lessons WHERE seq <= ?", (upto,))
     return connection.execute(f"DELETE FROM {name} WHERE seq <= ?", (upto,)).rowcount
+
+
+def _end_old(sql: str, before: float, connection: Connection, _: Heads) -> None:
+    connection.execute(sql, (before,))
 
 
 def _judge(

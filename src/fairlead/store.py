@@ -11,7 +11,7 @@ it starts, before it takes any feedback, so that what was accepted is learned on
 
 Others keep tables of their own beside it (money, keys, batches): `tables` makes them, `transact` writes them in the writer's batched
 transactions, `rows` and `fetch` read them, and `append(trace, also=...)` writes them in the very transaction of a trace. SQL is the part
-that SQLite and PostgreSQL share: ``?`` for a parameter, `ON CONFLICT`, `RETURNING`, no time functions (pass the time as a number).
+that SQLite and PostgreSQL share: ``?`` for a parameter, `ON CONFLICT`, `RETURNING`, no time functions but `Store.now`.
 Transactions that write run one after the other, whichever process they come from, so what `work` reads is true until it has written.
 """
 
@@ -113,21 +113,33 @@ class Store(ABC):
     def stop(self) -> None:
         """Write what is waiting and close."""
 
+    now: str
+    """SQL for the time by the database's clock, in seconds since 1970: what machines go by that may not agree on the time."""
+
+    @property
+    def spool_bytes(self) -> int:
+        """How much of what was acknowledged is not in the database yet."""
+        return 0
+
     @abstractmethod
-    def tables(self, ddl: str, *, append_only: Sequence[str] = ()) -> None:
+    def tables(self, ddl: str, *, append_only: Sequence[str] = (), old: Sequence[str] = ()) -> None:
         """Have tables of others made by `start`, which must come after. Statements end in ``;`` and may be run again and again.
 
         `CREATE TABLE IF NOT EXISTS` and `CREATE INDEX IF NOT EXISTS`, with the types INTEGER (64 bits), REAL (a double), TEXT and BLOB;
         ``INTEGER PRIMARY KEY AUTOINCREMENT`` numbers rows by itself. Name them after their owner (``ledger_...``). Rows of the tables
-        `append_only` can neither be changed nor deleted. Raises `StoreError`.
+        `append_only` can neither be changed nor deleted. `old`: what retention runs beside its own, with the time before which things go.
+        Raises `StoreError`.
         """
 
     @abstractmethod
-    def append(self, trace: Trace, also: Sequence[Statement] = ()) -> Future[None] | None:
+    def append(
+        self, trace: Trace, also: Sequence[Statement] = (), *, lost: Callable[[], object] | None = None
+    ) -> Future[None] | None:
         """Hand over a trace; returns at once.
 
         The future is done when the operating system has it, or holds a `StoreError` (None: relaxed mode). An id that is there already
-        is refused. `also` is written in the same transaction: both or neither.
+        is refused. `also` is written in the same transaction: both or neither. `lost` is called if neither will ever be, whether somebody
+        still waits for the future or not: in the writer's thread, or before this returns, so it does nothing but pass that on.
         """
 
     @abstractmethod

@@ -9,10 +9,10 @@ and sees no clock, so what is tested on recorded outcomes is what serves (see `f
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Generator
 from math import inf
+from os import urandom
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -169,7 +169,7 @@ def new_id() -> str:
 
     It begins with the time in milliseconds, so that a store's index of ids grows at its end, and ends in 64 random bits.
     """
-    return f"chatcmpl-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+    return f"chatcmpl-{time.time_ns() // 1_000_000:012x}{urandom(8).hex()}"
 
 
 class Reading(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -281,7 +281,7 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if t.simple and entry is not None and output is not None and cached is not None:
             read = min(t.cached_input, t.input)
             return ((t.input - read) * entry + read * cached + t.output * output) / 1e6
-        if entry is None and output is None:
+        if t.extras or (entry is None and output is None):
             return None
         prices = {
             "input": entry,
@@ -334,11 +334,21 @@ class Tokens(Struct, frozen=True, kw_only=True, omit_defaults=True):
     audio_input: int = 0
     image_input: int = 0
     audio_output: int = 0
+    extras: int = 0
+    """What else is billed that no price here covers: searches that the provider ran, tokens kept in its cache for an hour. The cost of the call is
+    unknown then."""
 
     @property
     def simple(self) -> bool:
-        """Whether no kind is there that needs a price of its own beside input, cached input and output."""
-        return not (self.cache_write or self.audio_input or self.image_input or self.audio_output or self.reasoning)
+        """Whether nothing is there that needs a price of its own beside input, cached input and output."""
+        return not (
+            self.cache_write
+            or self.audio_input
+            or self.image_input
+            or self.audio_output
+            or self.reasoning
+            or self.extras
+        )
 
     def kinds(self) -> dict[str, int]:
         """Return disjoint counts, those above 0, whose sum is input + output.

@@ -45,6 +45,8 @@ FIRST_PAUSE_SECONDS = 0.05
 LAST_PAUSE_SECONDS = 5.0
 
 Chain: TypeAlias = Literal["traces", "feedback"]
+Became: TypeAlias = Literal["written", "spooled", "lost"]
+"""What became of a job: it is in the database, it is in a file until the database is back, or neither."""
 Answer: TypeAlias = "asyncio.Future[Any] | concurrent.futures.Future[Any] | None"
 
 
@@ -114,8 +116,8 @@ class Job(ABC):
         """Say what an error means to whoever waits."""
         return e
 
-    def ended(self, written: bool) -> None:
-        """Note what became of it, before whoever waits is told."""
+    def ended(self, became: Became) -> None:
+        """Note what became of it, before whoever waits is told. In the writer's thread, or where it was refused at once."""
 
 
 class Task(Job):
@@ -277,10 +279,18 @@ class Writer:
         e = job.why(self.database, e)
         said = self.database.says(e)
         log.error("%s: %s was not written: %s", self.name, job.name, said)
-        job.ended(written=False)
+        self._note([job], "lost")
         if job.answer is not None:
             error = e if isinstance(e, FairleadError) else StoreError(f"{job.name} was not written: {said}")
             _resolve([(job.answer, None, error)])
+
+    def _note(self, jobs: list[Job], became: Became) -> None:
+        """Have each job note what became of it; one that cannot must neither end the thread nor keep the others waiting."""
+        for job in jobs:
+            try:
+                job.ended(became)
+            except Exception:  # a wall: see above
+                log.exception("%s: %s was %s, which could not be noted", self.name, job.name, became)
 
     def _round_ended(self) -> None:
         with self._gate:
@@ -315,7 +325,14 @@ class Writer:
                 except queue.Empty:
                     break
             if jobs:
-                self._write(self._without_spooled(jobs))
+                try:
+                    self._write(self._without_spooled(jobs))
+                except Exception as e:
+                    # The last wall: whatever this was, those who wait are told, and those behind them are served.
+                    log.exception("%s: a batch broke", self.name)
+                    self.failures += len(jobs)
+                    error = StoreError(f"the writer broke ({type(e).__name__}); whether this was written is not known")
+                    _resolve([(job.answer, None, error) for job in jobs if job.answer])
             if signs and self._connection is not None:
                 self._drain()
         if self._connection is not None:
@@ -379,8 +396,7 @@ class Writer:
         self._tell(jobs, results)
 
     def _tell(self, jobs: list[Job], results: list[Any]) -> None:
-        for job in jobs:
-            job.ended(written=True)
+        self._note(jobs, "written")
         _resolve([_answered(job, result) for job, result in zip(jobs, results, strict=True) if job.answer])
 
     def _transact(self, connection: Connection, jobs: list[Job]) -> list[Any]:
@@ -484,8 +500,7 @@ class Writer:
                 self.failed(job, full if isinstance(full, StoreError) else StoreError(f"{e}; no spool either: {full}"))
             return
         self.spooled += len(kept)
-        for job, _ in kept:
-            job.ended(written=False)
+        self._note([job for job, _ in kept], "spooled")
         _resolve([(job.answer, job.promise(), None) for job, _ in kept if job.answer])
 
     def _without_spooled(self, jobs: list[Job]) -> list[Job]:
@@ -580,6 +595,8 @@ def _resolve(answers: list[tuple[Any, Any, FairleadError | None]]) -> None:
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, FairleadError | None]]] = {}
     for answer, result, error in answers:
         if isinstance(answer, concurrent.futures.Future):
+            if answer.done():  # it was told before its batch broke
+                continue
             if error is not None:
                 answer.set_exception(error)
             else:

@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-import os
-import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from redis_server import PASSWORD, RedisServer
 
 from fairlead.caches import base, sqlite
 from fairlead.caches.base import CacheStore, Entry, Index
@@ -26,57 +24,13 @@ PART = b"p" * 16
 Make = Callable[..., CacheStore]
 
 
-class RedisServer:
-    """A real server on a free port of loopback."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.process: subprocess.Popen[bytes] | None = None
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        binary = shutil.which("redis-server")
-        assert binary is not None
-        command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        command += ["--requirepass", "sesame", "--dir", str(self.folder)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if b"Ready to accept connections" in line:
-                return
-        pytest.fail("redis-server did not start")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-            self.process = None
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
-    found = RedisServer(tmp_path_factory.mktemp("redis"))
-    found.start()
-    os.environ["FAIRLEAD_TEST_REDIS"] = "sesame"
-    yield found
-    del os.environ["FAIRLEAD_TEST_REDIS"]
-    found.stop()
-
-
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     if request.param == "memory":
         return Memory
     if request.param == "sqlite":
         return lambda **more: SQLite(path=str(tmp_path / "deep" / "cache.sqlite"), **{"budget_seconds": 2.0, **more})
-    url = request.getfixturevalue("server").url
+    url = request.getfixturevalue("redis_server").url
     fixed = {"url": url, "password": "${FAIRLEAD_TEST_REDIS}", "prefix": f"{tmp_path.name}:", "budget_seconds": 2.0}
     return lambda **more: Redis(**{**fixed, **more})  # type: ignore[arg-type]
 
@@ -403,22 +357,19 @@ def test_redis_takes_no_secret_in_its_config() -> None:
 
 
 async def test_redis_refuses_a_wrong_password_and_shows_none(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WRONG", "hunter22")
-    store = Redis(url=server.url, password="${WRONG}")
+    store = Redis(url=redis_server.url, password="${WRONG}")
     with pytest.raises(CacheError) as e:
         await store.start()
     await store.stop()
     assert "hunter22" not in f"{e.value} {store!r}"
     with pytest.raises(ConfigError, match="NOT_THERE is not set"):
-        await Redis(url=server.url, password="${NOT_THERE}").start()
+        await Redis(url=redis_server.url, password="${NOT_THERE}").start()
 
 
-async def test_redis_that_is_away_is_a_cache_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
-    monkeypatch.setenv("FAIRLEAD_TEST_REDIS", "sesame")
+async def test_redis_that_is_away_is_a_cache_error(tmp_path: Path, redis_server: RedisServer) -> None:
     own = RedisServer(tmp_path)
     store = Redis(url=own.url, password="${FAIRLEAD_TEST_REDIS}", budget_seconds=1.0)
     with pytest.raises(CacheError):
@@ -437,11 +388,11 @@ async def test_redis_that_is_away_is_a_cache_error(tmp_path: Path, monkeypatch: 
         own.stop()
 
 
-async def test_redis_forgets_an_answer_by_itself(server: RedisServer) -> None:
+async def test_redis_forgets_an_answer_by_itself(redis_server: RedisServer) -> None:
     import redis.asyncio as client
 
-    store = Redis(url=server.url, password="${FAIRLEAD_TEST_REDIS}", prefix="age:", budget_seconds=2.0)
-    async with opened(store), client.Redis.from_url(server.url, password="sesame") as raw:
+    store = Redis(url=redis_server.url, password="${FAIRLEAD_TEST_REDIS}", prefix="age:", budget_seconds=2.0)
+    async with opened(store), client.Redis.from_url(redis_server.url, password=PASSWORD) as raw:
         await put(store, "a", seconds=0.3, vector=[1, 0])
         assert [k async for k in raw.scan_iter("age:e:*")]
         await asyncio.sleep(0.4)

@@ -236,3 +236,47 @@ async def test_drain(tmp_path: Path) -> None:
         assert (await client.ask(key))[0] == 200, "who comes all the same is answered"
         assert (await client.admin("POST", "drain", {"on": False}))[1]["draining"] is False
         assert (await client.ask(None, "/readyz", "GET"))[0] == 200
+
+
+async def test_what_was_done_is_said_even_if_the_store_goes_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new key is shown but once: it is shown though it cannot be read again. An audit line that cannot be written is in the log."""
+    async with serving(config(tmp_path), load=lambda: config(tmp_path)) as client:
+
+        def gone(*_: Any, **__: Any) -> Any:
+            raise StoreError("gone")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(client.gateway.door.keyring, "refresh", gone)
+            key = await client.key("ann")
+            zero = {"budgets": [{"usd": 0, "period": "month"}]}
+            status, said = await client.admin("PUT", "limits/team:x", zero)
+            assert (status, said["scope"], said["source"]) == (200, "team:x", "store")
+        assert (await client.admin("GET", "limits/team:x"))[0] == 200
+        assert (await client.ask(key))[0] == 200
+        with monkeypatch.context() as patched:
+            patched.setattr("fairlead.gateway.keys.note", gone)
+            assert (await client.admin("POST", "drain", {"on": True}))[0] == 200
+        assert "gateway.drain gateway by root from 127.0.0.1" in caplog.text
+
+
+async def test_an_activation_that_is_refused_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(config(tmp_path)) as client:
+        router = client.gateway.router
+        (first,) = router.store.versions("auto")
+        policy = router.serving["auto"].policy
+        await asyncio.to_thread(router.publish, "auto", policy, "by hand")
+        second = router.serving["auto"].version
+        assert second != first.version
+        for of, answer, code in ((router, None, "route_changed"), (router.learner, False, "route_learning")):
+            name = "resume" if of is router else "wait"
+            with monkeypatch.context() as patched:
+                patched.setattr(of, name, lambda *_, answer=answer, **__: answer)
+                status, body = await client.admin("POST", "routes/auto/activate", {"version": first.version})
+            assert (status, body["error"]["code"]) == (409, code)
+            active = router.store.active("auto")
+            assert active is not None
+            assert active.version == router.serving["auto"].version == second
+        assert (await client.admin("POST", "routes/auto/activate", {"version": first.version}))[0] == 200
+        assert router.serving["auto"].version == first.version

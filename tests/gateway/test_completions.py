@@ -36,7 +36,7 @@ async def asking(tmp_path: Path, *replies: Reply | str) -> AsyncIterator[tuple[C
 async def read(body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A request in the chat format, and what was left out."""
     fields = {k: msgspec.Raw(msgspec.json.encode(v)) for k, v in {"model": "auto", "prompt": "hi", **body}.items()}
-    made = await Completions().read(fields, None)
+    made = await Completions().read(fields)
     return {k: msgspec.json.decode(v) for k, v in made.fields.items()}, made.dropped
 
 

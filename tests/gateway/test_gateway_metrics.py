@@ -282,3 +282,22 @@ def test_added_keeps_what_only_the_dead_had_counted() -> None:
     found = read(rendered([added(counter.family(), before)]))
     assert (of(found, "c_total", a="x"), of(found, "c_total", a="y")) == (2, 3)
     assert written(("b", "a"), ("1", "2")) == 'a="2",b="1"'
+
+
+async def test_sharing_outlives_a_metric_that_breaks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store, one, asked = SQLiteStore(tmp_path / "s.sqlite"), Metrics(), asyncio.Event()
+    its = Sharing(one, store, run="r", worker=0, seconds=0.01)
+    loop, reads = asyncio.get_running_loop(), iter((1.0, "no number", 3.0))
+
+    def read() -> Any:
+        if (found := next(reads, None)) is None:
+            loop.call_soon_threadsafe(asked.set)
+        return found or 4.0
+
+    one.watch("fairlead_odd", "Odd.", read)
+    store.start()
+    await its.start()
+    await asyncio.wait_for(asked.wait(), 10.0)
+    await its.stop()
+    await asyncio.to_thread(store.stop)
+    assert "the metrics could not be shared" in caplog.text

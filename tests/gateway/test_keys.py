@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from gateways import ADMIN, ASK, Client, config, serving, where  # noqa: F401 - a fixture
 
-from fairlead.config import KeyConfig, ScopeConfig, make
+from fairlead.config import BudgetConfig, KeyConfig, ScopeConfig, make
 from fairlead.errors import ConfigError
 from fairlead.gateway import keys as keys_module
 from fairlead.gateway.door import Door, hashed
@@ -273,3 +273,45 @@ async def test_no_secret_is_written_anywhere(tmp_path: Path, monkeypatch: pytest
 def _bytes(answer: tuple[int, Any, Any]) -> bytes:
     status, body, headers = answer
     return repr((status, body, dict(headers))).encode()
+
+
+def test_a_scope_has_the_same_accounts_whoever_asks_for_it() -> None:
+    """The ledger knows an account by its identity: keys of one team, and tenants that a front end vouches for, share theirs."""
+    budget = [BudgetConfig(usd=1.0, period="month")]
+    ann, bob = (KeyConfig(hash=hashed(f"fl-{n}"), team="x", vouches=True) for n in ("ann", "bob"))
+    ring = Keyring(
+        keys={"ann": ann, "bob": bob}, limits={s: ScopeConfig(budgets=budget) for s in ("team:x", "tenant:t")}
+    )
+    one, two = ring.callers["ann"], ring.callers["bob"]
+    assert one.accounts[0] is two.accounts[0]
+    assert ring.on_behalf(one, "t").accounts[1] is ring.on_behalf(two, "t").accounts[1]
+    assert ring.on_behalf(one, "other") is one
+
+
+async def test_the_look_for_keys_outlives_what_breaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keys_module, "POLL_SECONDS", 0.01)
+    async with serving(config(tmp_path)) as client:
+        ring = client.gateway.door.keyring
+        with monkeypatch.context() as patched:
+            patched.setattr(ring, "_fill", lambda: 1 / 0)
+            await client.gateway.router.store.transact("a change", keys_module._changed)
+            while "the look for changed keys broke" not in caplog.text:
+                await asyncio.sleep(0.01)
+        issued = await client.gateway.router.store.transact(
+            "a key", lambda c: keys_module.create(c, keys_module.Actor(who="test"), keys_module.NewKey(name="ann"))
+        )
+        while ring.find(issued.key.encode()) is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_key_that_has_expired_is_not_rotated(tmp_path: Path) -> None:
+    async with serving(config(tmp_path)) as client:
+        await client.key("ann", expires=soon(-1))
+        _, listed = await client.admin("GET", "keys")
+        id = listed["data"][0]["id"]
+        status, body = await client.admin("POST", f"keys/{id}/rotate")
+        assert (status, body["error"]["code"]) == (409, "key_expired")
+        assert (await client.admin("PATCH", f"keys/{id}", {"expires": soon(60)}))[0] == 200
+        assert (await client.admin("POST", f"keys/{id}/rotate"))[0] == 201

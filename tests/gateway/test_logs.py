@@ -89,6 +89,16 @@ async def test_a_request_is_one_line_without_its_text(tmp_path: Path) -> None:
         assert hidden not in text
 
 
+async def test_a_refusal_names_the_key_that_it_was_refused_to(tmp_path: Path) -> None:
+    stream = setup(format="json", access=True)
+    key = {"hash": hashed("fl-ann-key"), "tenant": "red", "limits": {"requests_per_minute": 1}}
+    async with serving(made(tmp_path, gateway={"port": 0, "keys": {"ann": key}})) as client:
+        assert (await client.ask("fl-ann-key"))[0] == 200
+        assert (await client.ask("fl-ann-key"))[0] == 429
+    refused = [line for line in lines(stream) if line["message"] == "refused"]
+    assert [(line["status"], line["key"]) for line in refused] == [(429, "ann")]
+
+
 async def test_a_failure_is_told_by_its_kind_alone(tmp_path: Path) -> None:
     stream = setup(format="json", access=True)
     reply = {"error": {"kind": "bad_request", "message": f"wrong: {WORDS}"}}

@@ -84,7 +84,7 @@ async def streamed(client: anthropic.AsyncAnthropic, **more: Any) -> Message:
 
 async def read(body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A request in the chat format, and what was left out."""
-    made = await Messages().read({k: msgspec.Raw(msgspec.json.encode(v)) for k, v in {**ASK, **body}.items()}, None)
+    made = await Messages().read({k: msgspec.Raw(msgspec.json.encode(v)) for k, v in {**ASK, **body}.items()})
     return {k: msgspec.json.decode(v) for k, v in made.fields.items()}, made.dropped
 
 

@@ -26,7 +26,7 @@ EVERYWHERE = {"job", "instance", "worker"}
 @pytest.fixture(name="described", scope="module")
 def _described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, tuple[str, ...], str]]:
     """What a gateway with everything on shows, by name: kind, labels, help."""
-    made = config(tmp_path_factory.mktemp("all"), telemetry={"endpoint": "http://127.0.0.1:1"})
+    made = config(tmp_path_factory.mktemp("all"), telemetry={"endpoint": "http://127.0.0.1:1"}, redis={})
     return {name: (kind, labels, text) for name, kind, labels, text in Gateway.of(made).metrics.described()}
 
 

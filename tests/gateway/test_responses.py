@@ -306,7 +306,7 @@ async def test_every_kind_of_item_becomes_a_message(tmp_path: Path) -> None:
         ],
     }
     face = Responses(kept=None, most_bytes=10**6)
-    read = await face.read({k: msgspec.Raw(msgspec.json.encode(v)) for k, v in {"model": "m", **body}.items()}, None)
+    read = await face.read({k: msgspec.Raw(msgspec.json.encode(v)) for k, v in {"model": "m", **body}.items()})
     image = {"type": "image_url", "image_url": {"url": png}}
     assert msgspec.json.decode(read.fields["messages"]) == [
         {"role": "system", "content": "be brief"},
@@ -690,7 +690,7 @@ FACE = Responses(kept=None, most_bytes=10**6)
 def asked() -> tuple[Query, Read]:
     fields = {"model": msgspec.Raw(b'"m"'), "input": msgspec.Raw(b'"hi"')}
     query = Query(id=new_id(), messages=(), route="m")
-    return query, asyncio.run(FACE.read(fields, None))
+    return query, asyncio.run(FACE.read(fields))
 
 
 def parsed(stream: bytes) -> list[dict[str, Any]]:
@@ -770,7 +770,7 @@ def test_signed_thinking_comes_back_as_it_went_out() -> None:
     whole = json.loads(FACE.whole(Outcome(model="m", reply=reply), query, read))
     assert [i["type"] for i in whole["output"]] == ["reasoning", "reasoning", "reasoning", "message"]
     fields = {"model": msgspec.Raw(b'"m"'), "input": msgspec.Raw(json.dumps(whole["output"]).encode())}
-    (back,) = msgspec.json.decode(asyncio.run(FACE.read(fields, None)).fields["messages"])
+    (back,) = msgspec.json.decode(asyncio.run(FACE.read(fields)).fields["messages"])
     assert back == message
 
 
@@ -783,7 +783,7 @@ def test_ids_lead_back() -> None:
 async def test_a_face_without_a_store_says_why() -> None:
     fields = {"input": msgspec.Raw(b'"x"'), "previous_response_id": msgspec.Raw(b'"resp_1"')}
     with pytest.raises(Refused, match=r"store\.text"):
-        await FACE.read(fields, None)
+        await FACE.read(fields)
 
 
 async def test_upstream_bytes_that_break_off_in_the_middle(tmp_path: Path) -> None:

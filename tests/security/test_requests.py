@@ -8,8 +8,10 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from gateways import ADMIN, ASK, config, serving, where  # noqa: F401 - a fixture
+from yarl import URL
 
 from fairlead.gateway.door import hashed
 
@@ -18,13 +20,15 @@ KEYS: dict[str, Any] = {"ops": hashed(KEY)}
 BODY = json.dumps(ASK).encode()
 
 
-async def send(url: str, data: bytes) -> bytes:
-    """Send bytes as they are; return all that comes until the gateway closes, or has been silent."""
+async def send(url: str, *data: bytes) -> bytes:
+    """Send bytes as they are, piece by piece; return all that comes until the gateway closes, or has been silent."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     out = b""
     try:
-        writer.write(data)
+        for i, piece in enumerate(data):
+            await asyncio.sleep(0.02 if i else 0)
+            writer.write(piece)
         async with asyncio.timeout(0.4):
             while piece := await reader.read(65536):
                 out += piece
@@ -311,3 +315,126 @@ async def test_sql_in_every_id_name_and_cursor_finds_nothing(tmp_path: Path, whe
         kept = {t.query.identity.tenant for t in await asyncio.to_thread(lambda: list(store.traces()))}
         assert kept == {None, *SQL}, "each is a word"
         assert [k["name"] for k in (await client.admin("GET", "keys"))[1]["data"]] == ["ops", "ann"]
+
+
+# -------------------------------------------------------------------------------------------------------------- trailers
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["at once", "after the head"])
+async def test_a_trailer_is_never_a_header(tmp_path: Path, split: bool) -> None:
+    """Front ends strip headers of a client's that speak of who asks; what follows a body goes past them."""
+    keys = {"front": {"hash": hashed(KEY), "vouches": True, "tenant": "red"}}
+    body = b"%x\r\n%b\r\n0\r\n" % (len(BODY), BODY)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
+    known = b"authorization: Bearer %b\r\n" % KEY.encode()
+    asked = {
+        known + b"x-fairlead-user: evil\r\nx-fairlead-roles: admin\r\n": (b"", 401),
+        b"x-api-key: %b\r\n" % KEY.encode(): (b"", 401),
+        b"x-fairlead-user: evil\r\nx-fairlead-roles: evil\r\nx-fairlead-max-usd: x\r\nhost: evil\r\n": (known, 200),
+        b"content-length: 5\r\n": (known, 0),
+    }
+    async with serving(config(tmp_path, keys=keys)) as client:
+        url = str(client.http._base_url).rstrip("/")
+        for trailers, (own, status) in asked.items():
+            wire = head + own + b"\r\n" + body + trailers + b"\r\n"
+            at = len(wire) - len(trailers) - 2
+            reply = await send(url, wire[:at], wire[at:]) if split else await send(url, wire)
+            # One that says how long the body was is refused with its connection.
+            assert statuses(reply) == ([status] if status else []), (trailers, reply)
+        kept = await asyncio.to_thread(lambda: list(client.gateway.router.store.traces()))
+        assert kept
+        assert all("evil" not in str(t.query.identity) for t in kept)
+
+
+# ------------------------------------------------------------------------------------------------- SQL, wherever a word may stand
+
+QUOTES = (
+    "' OR '1'='1",
+    "x'; DROP TABLE traces; --",
+    '" OR ""="',
+    "\\'; DELETE FROM keys_issued; --",
+    "%' OR id LIKE '%",
+)
+CANARY = "canary-7c1f"
+BASES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": ASK,
+    "/v1/route": ASK,
+    "/v1/completions": {"model": "auto", "prompt": "x"},
+    "/v1/embeddings": {"model": "auto", "input": "x"},
+    "/v1/responses": {"model": "auto", "input": "x"},
+    "/v1/messages": {**ASK, "max_tokens": 9},
+    "/v1/messages/count_tokens": ASK,
+    "/v1/batches": {"input_file_id": "file-x", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
+    "/v1/feedback": {"id": "x", "value": 1.0},
+    "/admin/keys": {"name": "x"},
+}
+LEFT_OUT = ("/admin/drain", "/admin/reload")
+"""What a wrong word could set going."""
+
+
+def words_of(schema: dict[str, Any], document: dict[str, Any]) -> list[str]:
+    """Return the members that the description knows of a body."""
+    found: list[str] = []
+    todo = [schema]
+    while todo:
+        one = todo.pop()
+        if "$ref" in one:
+            one = document["components"]["schemas"][one["$ref"].rpartition("/")[2]]
+        found += one.get("properties", {})
+        todo += [s for key in ("allOf", "anyOf", "oneOf") for s in one.get(key, ())]
+    return sorted(set(found))
+
+
+async def test_sql_in_every_place_that_the_description_names(tmp_path: Path, where: dict[str, Any]) -> None:  # noqa: F811
+    """Each path's, query's and body's member of each operation in turn: no 5xx, nobody is given what is not theirs, and what stood there stands."""
+    async with serving(config(tmp_path, store=where, keys=KEYS)) as client:
+        await client.key(CANARY, tenant=CANARY, metadata={"note": CANARY})
+        assert (await client.admin("PUT", f"limits/team:{CANARY}", {"limits": {"concurrent": 7}}))[0] == 200
+        assert (await client.ask(KEY, user=CANARY))[0] == 200
+        said = {"model": "auto", "input": CANARY, "metadata": {"note": CANARY}}
+        _, response, _ = await client.ask(KEY, "/v1/responses", json=said)
+        form = aiohttp.FormData({"purpose": "batch"})
+        form.add_field("file", b"{}", filename=f"{CANARY}.jsonl")
+        async with client.http.post("/v1/files", data=form, headers={"authorization": f"Bearer {KEY}"}) as reply:
+            file = await reply.json()
+        store = client.gateway.router.store
+        tables = "SELECT name FROM sqlite_master ORDER BY name" if "path" in where else "SELECT tablename FROM pg_tables ORDER BY tablename"  # fmt: skip
+        before = await asyncio.to_thread(store.rows, tables)  # type: ignore[attr-defined]
+        _, document, _ = await client.ask(KEY, "/openapi.json", "GET")
+        asked = 0
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if path in LEFT_OUT or not isinstance(operation, dict):
+                    continue
+                key = ADMIN if path.startswith("/admin") else KEY
+                named = operation.get("parameters", [])
+                body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+                for evil in QUOTES:
+                    word = urllib.parse.quote(evil, safe="")
+                    at = re.sub(r"\{\w+\}", word, path)
+                    wanted: list[tuple[str, Any]] = [(at, BASES.get(path) if body else None)] if at != path else []
+                    wanted += [(f"{path}?{p['name']}={word}", None) for p in named if p["in"] == "query" and at == path]
+                    for member in words_of(body, document) if at == path else ():
+                        wanted.append((path, {**BASES.get(path, {}), member: evil}))
+                        wanted.append((path, {**BASES.get(path, {}), member: {evil: evil}}))
+                    for url, sent in wanted:
+                        headers = {"authorization": f"Bearer {key}"}
+                        async with client.http.request(method.upper(), _raw(client, url), json=sent, headers=headers) as reply:  # fmt: skip
+                            text = await reply.text()
+                        asked += 1
+                        assert reply.status < 500, (method, url, sent, text)
+                        assert CANARY not in text or method == "post", (method, url, sent, text)
+        assert asked > 300
+        assert await asyncio.to_thread(store.rows, tables) == before  # type: ignore[attr-defined]
+        assert await asyncio.to_thread(store.verify) == store.count() > 0
+        names = [k["name"] for k in (await client.admin("GET", "keys"))[1]["data"]]
+        assert names[:2] == ["ops", CANARY]
+        for path in (f"/v1/files/{file['id']}", f"/v1/responses/{response['id']}"):
+            status, kept, _ = await client.ask(KEY, path, "GET")
+            assert (status, CANARY in str(kept)) == (200, True)
+        status, limits = await client.admin("GET", f"limits/team:{CANARY}")
+        assert (status, limits["limits"]["concurrent"]) == (200, 7)
+
+
+def _raw(client: Any, url: str) -> URL:
+    return URL(f"{str(client.http._base_url).rstrip('/')}{url}", encoded=True)

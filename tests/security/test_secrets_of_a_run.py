@@ -21,6 +21,7 @@ SECRETS = {
     "AWS_SECRET": "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY",
     "GOOGLE_TOKEN": "ya29.a0AfH6SMBxGoogleLikeToken1234567",
     "CLAUDE_KEY": "sk-ant-api03-abcdefghijklmnopqrstuvwxyz",
+    "REDIS_PASSWORD": "sesame-opens-the-redis-of-the-tests",
 }
 VIRTUAL, ADMIN, WRONG = "fl-virtual-key-0123456789abcdef", "fl-admin-key-fedcba9876543210", "fl-nobodys-key-5566778899"
 ASK = {"messages": [{"role": "user", "content": "hi"}]}
@@ -63,7 +64,17 @@ async def test_no_secret_is_anywhere(
         finally:
             writer.close()
 
+    talks: list[asyncio.Task[Any] | None] = []
+
+    async def redis(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Echoes what it was sent, the password with it, in an error."""
+        talks.append(asyncio.current_task())
+        while said := await reader.read(65536):
+            writer.write(b"-ERR " + said.replace(b"\r\n", b" ") + b"\r\n")
+        writer.close()
+
     server = await asyncio.start_server(upstream, "127.0.0.1", 0)
+    shared = await asyncio.start_server(redis, "127.0.0.1", 0)
     base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     targets: dict[str, Any] = {
         "chat": {
@@ -89,7 +100,11 @@ async def test_no_secret_is_anywhere(
         "store": {"path": str(tmp_path / "s.sqlite")},
         "gateway": {
             "port": 0,
-            "keys": {"ann": hashed(VIRTUAL)},
+            "keys": {"ann": {"hash": hashed(VIRTUAL), "limits": {"requests_per_minute": 10_000}}},
+            "redis": {
+                "url": f"redis://127.0.0.1:{shared.sockets[0].getsockname()[1]}/0",
+                "password": "${REDIS_PASSWORD}",
+            },
             "admin_keys": {"root": hashed(ADMIN)},
             "log": {"format": "json", "level": "debug", "access": True},
         },
@@ -138,6 +153,8 @@ async def test_no_secret_is_anywhere(
             await ask("GET", f"/admin/{path}", ADMIN)
             await ask("GET", f"/admin/{path}", WRONG)
     server.close()
+    shared.close()
+    await asyncio.gather(*filter(None, talks))
     (tmp_path / "c.yaml").write_text(json.dumps(config))
     cli.main(["validate", str(tmp_path / "c.yaml")])
     out = capsys.readouterr()
@@ -145,6 +162,7 @@ async def test_no_secret_is_anywhere(
     logs = "\n".join(f"{r.getMessage()} {r.exc_text or ''} {r.__dict__}" for r in caplog.records)
     assert len(seen) > 100
     assert "chat" in logs
+    assert "Redis is gone" in logs
     everywhere = {"replies": "\n".join(seen), "logs": logs, "output": out.out + out.err, **files}
     for where, text in everywhere.items():
         for name, secret in {**SECRETS, "VIRTUAL": VIRTUAL, "ADMIN": ADMIN, "WRONG": WRONG, "ISSUED": issued}.items():

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateways import config, serving, where  # noqa: F401 - a fixture
+import pytest
+from gateways import PRICES, Client, config, serving, where  # noqa: F401 - a fixture
 
+from fairlead.config import make
 from fairlead.gateway.door import hashed
 
 RED, BLUE = "fl-red-key-of-the-tests", "fl-blue-key-of-the-tests"
@@ -72,6 +74,9 @@ async def test_what_is_one_tenants_is_nobody_elses(tmp_path: Path, where: dict[s
                 assert "of the red" not in str(told)
             lists = [
                 "/v1/traces",
+                "/v1/decisions",
+                "/v1/decisions?tenant=red",
+                "/v1/decisions?word=red",
                 "/v1/files",
                 "/v1/batches",
                 f"/v1/files?after={file}",
@@ -101,3 +106,105 @@ async def test_what_is_one_tenants_is_nobody_elses(tmp_path: Path, where: dict[s
             assert status == 200, "another tenant's rates are not used up, nor does it pay from them"
         judged = await asyncio.to_thread(client.gateway.router.store.feedback, trace)
         assert {f.by for f in judged} == {"red"}
+
+
+# ---------------------------------------------------------------------------------------------------------------- caches
+
+FRONT, TWIN = "fl-front-key-of-the-tests", "fl-red-twin-of-the-tests"
+MORE: dict[str, Any] = {
+    "front": {"hash": hashed(FRONT), "vouches": True},
+    "twin": {"hash": hashed(TWIN), "tenant": "red"},
+}
+QUESTION, ALIKE = "What is the capital of France?", "what is the capital of France ?"
+Who = tuple[str, dict[str, str]]
+OTHERS: dict[str, tuple[Who, Who]] = {
+    "another tenant": ((RED, {}), (BLUE, {})),
+    "another tenant that says it is this one": (
+        (RED, {}),
+        (BLUE, {"x-fairlead-tenant": "red", "x-fairlead-user": "ann"}),
+    ),
+    "another key of the tenant": ((RED, {}), (TWIN, {})),
+    "a front end": ((RED, {}), (FRONT, {"x-fairlead-tenant": "red"})),
+    "two tenants behind a front end": ((FRONT, {"x-fairlead-tenant": "red"}), (FRONT, {"x-fairlead-tenant": "blue"})),
+    "one and none behind a front end": ((FRONT, {"x-fairlead-tenant": "red"}), (FRONT, {})),
+}
+
+
+@pytest.mark.parametrize("similar", [None, 0.8], ids=["exact", "similar"])
+async def test_no_answer_of_one_tenant_comes_out_of_the_cache_for_another(
+    tmp_path: Path, similar: float | None
+) -> None:
+    """Neither for the same question nor for one like it, nor for two that are asked at once; nor does the time tell, as it is a miss."""
+    cache = {"similar": similar} if similar else {}
+    made = make(
+        {
+            "targets": {
+                "a": {"type": "scripted", "replies": [{"text": "Paris", "delay_seconds": 0.01}], "profile": PRICES}
+            },
+            "routes": {"auto": {"policy": {"type": "fixed", "plan": "a"}}},
+            "guards": [{"name": "cached", "do": ["cache"]}],
+            "actions": {"cache": cache},
+            "store": {"path": str(tmp_path / "s.sqlite")},
+            "gateway": {"port": 0, "keys": KEYS | MORE},
+        }
+    )
+    async with serving(made) as client:
+
+        async def ask(who: Who, question: str, n: int) -> str:
+            key, headers = who
+            body = {"messages": [{"role": "user", "content": question}], "seed": n, "temperature": 0}
+            status, answer, told = await client.ask(key, headers=dict(headers), **body)
+            assert (status, answer["choices"][0]["message"]["content"]) == (200, "Paris")
+            tag: str = told["x-fairlead-tag-cache"]
+            return tag
+
+        for n, (why, (one, other)) in enumerate(OTHERS.items()):
+            for seed, question in (n, QUESTION), (50 + n, ALIKE):
+                assert await ask(one, QUESTION, seed) == "miss", why
+                assert await ask(other, question, seed) == "miss", why
+            # It is there, for whose it is.
+            assert await ask(one, QUESTION, n) == "hit", why
+            assert await ask(one, ALIKE, n) == ("similar" if similar else "miss"), why
+            at_once = await asyncio.gather(*(ask(who, QUESTION, 100 + n) for who in (one, other, one, other)))
+            assert sorted(at_once) == ["hit", "hit", "miss", "miss"], why
+
+
+# --------------------------------------------------------------------------------------------------------------- budgets
+
+
+async def test_no_tenant_spends_what_another_may(tmp_path: Path, where: dict[str, Any]) -> None:  # noqa: F811
+    """What one has used up is used up for it alone; and no name in a request makes another pay, or tells what is left of its budget."""
+    limits = {f"tenant:{name}": {"budgets": [{"usd": 0.01, "period": "day"}]} for name in ("red", "blue")}
+    async with serving(config(tmp_path, store=where, keys=KEYS | MORE, limits=limits)) as client:
+        claims = {"x-fairlead-tenant": "red", "x-fairlead-user": "red"}
+        said: list[dict[str, Any]] = [
+            {"headers": claims},
+            {"fairlead": {"tenant": "red"}},
+            {"user": "red"},
+            {"metadata": {"tenant": "red"}},
+        ]
+        for more in said:
+            assert (await client.ask(BLUE, **more))[0] == 200
+        spent = dict(await _spent(client))
+        assert spent["tenant:blue/usd"] > 0
+        assert not spent.get("tenant:red/usd")
+        while (reply := await client.ask(BLUE))[0] == 200:
+            pass
+        assert (reply[0], reply[1]["error"]["code"]) == (402, "budget_exceeded")
+        for more in said:
+            status, told, _ = await client.ask(BLUE, **more)
+            assert status == 402
+            assert "red" not in str(told)
+        assert (await client.ask(RED))[0] == 200
+        assert (await client.ask(TWIN))[0] == 200
+        assert (await client.ask(FRONT, headers={"x-fairlead-tenant": "blue"}))[0] == 402, (
+            "who vouches pays from whom it names"
+        )
+        assert (await client.ask(FRONT, headers={"x-fairlead-tenant": "red"}))[0] == 200
+        for path in ("/admin/spend", "/admin/keys", "/admin/audit"):
+            assert (await client.ask(BLUE, path, "GET"))[0] == 401
+
+
+async def _spent(client: Client) -> list[tuple[str, int]]:
+    store = client.gateway.router.store
+    return await asyncio.to_thread(lambda: store.rows("SELECT name, spent FROM ledger_accounts"))  # type: ignore[attr-defined]

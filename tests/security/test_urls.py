@@ -1,5 +1,7 @@
 """Addresses in requests: none is passed on to a target unless its host is allowed, wherever it stands and however it is spelt."""
 
+import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,34 @@ def refused(body: dict[str, Any], *allow: str) -> str | None:
         {"tools": [{"type": "mcp", "server_url": EVIL}]},
         {"mcp_servers": [{"type": "url", "url": EVIL}]},
         {"input": [{"image": EVIL}]},
+        # Members of a message itself, bare or not, with no part in sight.
+        said("x", image_url=EVIL),
+        said("x", image_url={"url": EVIL}),
+        said("x", image_url=[EVIL]),
+        said("x", image=EVIL),
+        said("x", images=[EVIL]),
+        said("x", video_url=EVIL),
+        said("x", file=EVIL),
+        said("x", file_url=EVIL),
+        said("x", url=EVIL),
+        said("x", source={"type": "url", "url": EVIL}),
+        said("x", attachments=[{"path": EVIL}]),
+        said(None, audio={"url": EVIL}),
+        said([{"type": "image", "source": {"type": "url", "url": EVIL}}]),
+        said([{"type": "image", "source": EVIL}]),
+        said([{"type": "document", "source": {"type": "url", "url": EVIL}}]),
+        said([{"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": EVIL}}]}]),
+        said([{"type": "input_file", "file_url": EVIL}]),
+        said([{"type": "document_url", "document_url": EVIL}]),
+        said([{"type": "file", "fileData": {"fileUri": EVIL}}]),
+        # Fields beside the messages.
+        {"image_url": EVIL},
+        {"image_urls": [{"x": EVIL}]},
+        {"search_parameters": {"sources": [{"type": "rss", "links": [EVIL]}]}},
+        {"plugins": [{"id": "file", "file": {"source": EVIL}}]},
+        {"tools": [{"type": "function", "function": {"name": "f"}, "server_url": EVIL}]},
+        {"tools": [{"server_url": EVIL}]},
+        {"tools": [{"type": "image_generation", "input_image_mask": {"image_url": EVIL}}]},
     ],
 )
 def test_an_address_is_found_wherever_it_stands(body: dict[str, Any]) -> None:
@@ -144,6 +174,12 @@ def test_patterns(url: str, pattern: str, may: bool) -> None:
         {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"examples": [{"url": EVIL}]}}}]},
         {"input": [EVIL, EVIL]},
         {"metadata": {"url": EVIL}},
+        {"documents": [{"text": "x", "url": EVIL}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"$schema": EVIL}}}},
+        {"tool_choice": {"type": "function", "function": {"name": "f"}}, "logit_bias": {"1": 2}, "user": EVIL},
+        said(EVIL),
+        said(EVIL, name="ann", tool_call_id=EVIL, reasoning_content=EVIL, refusal=EVIL),
+        said([{"type": "text", "text": EVIL, "annotations": [{"url": EVIL}]}], tool_call_id=EVIL),
     ],
 )
 def test_what_nobody_fetches_passes(body: dict[str, Any]) -> None:
@@ -168,22 +204,82 @@ def test_patterns_that_are_refused(pattern: str) -> None:
         msgspec.convert({"urls": {"allow": [pattern]}}, GatewayConfig)
 
 
-FACES: dict[str, Any] = {
-    "/v1/chat/completions": said([{"type": "image_url", "image_url": {"url": EVIL}}]),
-    "/v1/route": said([{"type": "image_url", "image_url": {"url": EVIL}}]),
-    "/v1/responses": {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": EVIL}]}]},
-    "/v1/messages": {**said([{"type": "image", "source": {"type": "url", "url": EVIL}}]), "max_tokens": 9},
-}
+def _image(**more: Any) -> dict[str, Any]:
+    return {"type": "image", "source": {"type": "url", "url": EVIL, **more}}
+
+
+def _user(part: Any) -> dict[str, Any]:
+    return {"role": "user", "content": [part]}
+
+
+_USE = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+_CALLED = [
+    {"role": "user", "content": "x"},
+    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+]
+FACES: dict[str, list[dict[str, Any]]] = {
+    "/v1/chat/completions": [
+        said([{"type": "image_url", "image_url": {"url": EVIL}}]),
+        said([{"type": "image_url", "image_url": EVIL}]),
+        said([{"type": "file", "file": {"file_url": EVIL}}]),
+        said([{"type": "video_url", "video_url": {"url": EVIL}}]),
+        said("x", image_url=EVIL),
+        said("x", images=[EVIL]),
+        {**said("x"), "search_parameters": {"sources": [{"type": "rss", "links": [EVIL]}]}},
+        {**said("x"), "tools": [{"type": "mcp", "server_label": "x", "server_url": EVIL}]},
+        {**said("x"), "image_url": EVIL},
+    ],
+    "/v1/route": [said([{"type": "image_url", "image_url": {"url": EVIL}}]), said("x", image_url=EVIL)],
+    "/v1/completions": [{"prompt": "x", "image_url": EVIL}, {"prompt": "x", "images": [{"url": EVIL}]}],
+    "/v1/embeddings": [{"input": "x", "image_url": EVIL}],
+    "/v1/responses": [
+        {"input": [_user({"type": "input_image", "image_url": EVIL})]},
+        {"input": [_user({"type": "input_file", "file_url": EVIL})]},
+        {"input": [{"type": "message", **_user({"type": "input_image", "image_url": EVIL})}]},
+        {"input": [*_CALLED, {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": EVIL}]}]},
+        {"input": "x", "tools": [{"type": "mcp", "server_label": "x", "server_url": EVIL}]},
+    ],
+    "/v1/messages": [
+        {"messages": [_user(_image())]},
+        {"messages": [_user({**_image(), "type": "document"})]},
+        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": [_USE]}, _user({"type": "tool_result", "tool_use_id": "t", "content": [_image()]})]},
+        {"messages": [{"role": "user", "content": "x"}], "mcp_servers": [{"type": "url", "url": EVIL, "name": "x"}]},
+    ],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("allow", [[], ["evil.example"]])
 async def test_every_face_refuses_it_unless_it_is_allowed(tmp_path: Path, allow: list[str]) -> None:
-    profile = {"modalities": ["text", "image"]}
-    targets = {"cheap": {"type": "scripted", "replies": ["four"], "profile": profile}}
-    async with serving(config(tmp_path, targets=targets, admin_keys={}, urls={"allow": allow})) as client:
-        for path, body in FACES.items():
-            async with client.http.post(path, json={"model": "auto", **body}) as reply:
+    """What reaches the upstream is the proof: no shape of any face takes an address there, and most do once its host is allowed."""
+    sent: list[bytes] = []
+
+    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"(?i)content-length: *(\d+)", head)
+        sent.append(await reader.readexactly(int(found[1]) if found else 0))
+        body = b'{"id":"x","choices":[{"message":{"content":"4"},"finish_reason":"stop"}],"data":[{"embedding":[1]}]}'
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(upstream, "127.0.0.1", 0)
+    at = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    profile = {"modalities": ["text", "image", "file", "video"], "tools": True}
+    targets = {"cheap": {"type": "openai_chat", "model": "m", "base_url": at, "profile": profile}}
+    shapes = [(path, body) for path, bodies in FACES.items() for body in bodies]
+    async with (
+        server,
+        serving(config(tmp_path, targets=targets, admin_keys={}, urls={"allow": allow})) as client,
+    ):
+        for path, body in shapes:
+            more = {"max_tokens": 9} if path == "/v1/messages" else {}
+            async with client.http.post(path, json={"model": "auto", **more, **body}) as reply:
                 text = await reply.text()
-                assert reply.status == (200 if allow else 400), text
-                assert ("not allowed" in text) is not bool(allow)
-        assert client.gateway.router.store.count() == (3 if allow else 0)
+                refused = reply.status == 400 and "not allowed" in text
+                # What the pivot has no place for is left out, and told.
+                told = reply.headers.get("x-fairlead-dropped", "")
+                left_out = told.startswith(("tools", "mcp_servers"))
+                assert refused is not bool(allow) or left_out, (path, body, text, told)
+                assert reply.status in (200, 400, 503), (path, body, text)
+        server.close()
+    passed = sum(b"evil.example" in body for body in sent)
+    assert passed > len(shapes) / 2 if allow else passed == 0

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from fairlead.errors import TargetError
 from fairlead.targets import claude
-from fairlead.targets.anthropic_messages import AnthropicMessages, StreamReader, translate
+from fairlead.targets.anthropic_messages import AnthropicMessages, StreamReader, read, translate
 from fairlead.targets.scripted_server import Bytes, ScriptedServer
 from fairlead.targets.sse import Framer
 from fairlead.types import Call, Profile, Query, Tokens
@@ -572,7 +572,7 @@ async def test_reply():
     assert requests[0].headers["x-api-key"] == "very-hush-hush"
     assert requests[0].headers["anthropic-version"] == "2023-06-01"
     assert (o.text, o.model, o.finish) == ("hello", "claude-x", "tool_calls")
-    assert o.tokens == Tokens(input=17, cached_input=6, cache_write=1, output=4, reasoning=2)
+    assert o.tokens == Tokens(input=17, cached_input=6, cache_write=1, output=4, reasoning=2, extras=3)
     got = ChatCompletion.model_validate_json(o.reply)
     assert got.id == "q1"
     assert got.choices[0].message.tool_calls[0].function.arguments == '{"a":[1]}'
@@ -846,3 +846,20 @@ async def test_a_models_rules_and_limits_come_from_its_name_and_profile():
     assert requests[0].json["thinking"]["budget_tokens"] < 6000
     o, _ = await ask(whole(MESSAGE), query=asking(user("a"), temperature=0.3), version="2026-10-21")
     assert o.dropped == ("temperature",)
+
+
+def test_what_no_price_covers_makes_the_cost_unknown():
+    """A cache write for an hour, a search of the web: told by the provider beside the tokens."""
+    usage = {"input_tokens": 10, "output_tokens": 5}
+    message = {"type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "a"}]}
+
+    def tokens(**more):
+        return read(msgspec.json.encode({**message, "usage": {**usage, **more}}), id="x").tokens
+
+    five = {"ephemeral_5m_input_tokens": 7, "ephemeral_1h_input_tokens": 0}
+    assert tokens(cache_creation_input_tokens=7, cache_creation=five, server_tool_use=None).extras == 0
+    assert tokens(cache_creation_input_tokens=7, cache_creation={"ephemeral_1h_input_tokens": 7}).extras == 7
+    assert tokens(server_tool_use={"web_search_requests": 2}).extras == 2
+    prices = Profile(input_usd_per_mtok=1.0, output_usd_per_mtok=1.0)
+    assert prices.usd(tokens()) is not None
+    assert prices.usd(tokens(server_tool_use={"web_search_requests": 2})) is None

@@ -404,3 +404,24 @@ async def test_a_stated_cost_goes_before_the_profile():
             costs.append((await driver.ask(CALL, Query.ask("x", id="q1"))).usd)
             await driver.stop()
     assert costs == [0.5, pytest.approx(20e-6)]
+
+
+def test_tools_that_another_provider_would_run_are_left_out_and_told() -> None:
+    mine = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    theirs = {"type": "web_search_20250305", "name": "web_search", "cache_control": MARK}
+
+    def fitted(**body: object) -> tuple[dict[str, object], tuple[str, ...]]:
+        fields = {k: Raw(msgspec.json.encode(v)) for k, v in body.items()}
+        dropped = providers.fit(fields, PROVIDERS["openai"])
+        return {k: msgspec.json.decode(v) for k, v in fields.items()}, dropped
+
+    assert fitted(tools=[theirs, mine], tool_choice="auto") == (
+        {"tools": [mine], "tool_choice": "auto"},
+        ("tools[0]",),
+    )
+    alone = fitted(tools=[theirs], tool_choice="required", parallel_tool_calls=False)
+    assert alone == ({}, ("tools[0]", "tool_choice"))
+    named = {"type": "function", "function": {"name": "web_search"}}
+    assert fitted(tools=[mine, theirs], tool_choice=named) == ({"tools": [mine]}, ("tools[1]", "tool_choice"))
+    own = {"type": "builtin_function", "function": {"name": "$web_search"}}
+    assert fitted(tools=[own, mine]) == ({"tools": [own, mine]}, ())

@@ -208,3 +208,51 @@ async def test_half_open_lets_one_call_through() -> None:
     a.gate.set()
     await trying
     assert health.state("a") == "closed"
+
+
+# ------------------------------------------------------------------------------------------- who goes away, a reload
+
+
+async def test_what_was_not_sent_costs_nothing_when_its_asker_goes_away() -> None:
+    """In the line, and between two attempts; a call that is out is charged its estimate."""
+    busy = Told("m", lambda _: None, most=1)
+    busy.gate.clear()
+    live = world(busy, lanes=Lanes(), estimate=lambda call, query: 0.25)
+    runs = [live.open(Single(target="m"), of("a")) for _ in range(2)]
+    tasks = [asyncio.ensure_future(run.go()) for run in runs]
+    await asyncio.sleep(0.05)
+    for task in reversed(tasks):
+        task.cancel()
+    await asyncio.wait(tasks)
+    (out,), (waited,) = runs[0].steps, runs[1].steps
+    assert out.outcome.usd == 0.25
+    assert waited.outcome.usd == 0.0
+    assert waited.waited_seconds >= 0.04
+
+    refusing = Told("m", lambda _: Failure(kind="rate_limited", status=429, retry_after_seconds=5.0))
+    run = world(refusing, retries=Retries(draw=lambda: 0.0), estimate=lambda call, query: 0.25).open(
+        Single(target="m"), of("a")
+    )
+    task = asyncio.ensure_future(run.go())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.wait([task])
+    (step,) = run.steps
+    assert refusing.calls == 1
+    assert step.outcome.usd == 0.0
+    assert 0.0 <= step.outcome.seconds < 0.05
+    assert 0.04 <= step.waited_seconds < 1.0
+
+
+async def test_who_takes_over_shares_the_lines() -> None:
+    busy = Told("m", lambda _: None, most=1)
+    busy.gate.clear()
+    old, new = (world(busy, lanes=Lanes(), retries=Retries()) for _ in range(2))
+    new.take_over(old)
+    tasks = [asyncio.ensure_future(w.run(Single(target="m"), of("a"))) for w in (old, new)]
+    await asyncio.sleep(0.02)
+    assert new.lanes is not None
+    assert new.lanes.under_way("m") == (1, 1)
+    busy.gate.set()
+    assert all([(await task).outcome.ok for task in tasks])
+    assert busy.busiest == 1

@@ -13,16 +13,13 @@ Cost on loopback: get 115 µs, put 180 µs, claim 80 µs, near 80 µs; one round
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Meta
 
 from fairlead.caches.base import SECRET, CacheStore, Newer, Row
-from fairlead.errors import CacheError, ConfigError
-from fairlead.secret import checked, redact, reveal
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
+from fairlead.errors import CacheError, RedisError
+from fairlead.redis import Link
 
 # One entry is described by part, groups, size and id, with a newline between them.
 _COMMON: Final = """
@@ -130,11 +127,11 @@ class Redis(CacheStore):
         budget_seconds: how long one question may take.
 
     Raises:
-        ConfigError: for a password that is written out.
+        ConfigError: for a URL of another kind, and for a password that is written out.
     """
 
     shared: ClassVar[bool] = True
-    __slots__ = ("_client", "_errors", "_password")
+    __slots__ = ("_link",)
 
     def __init__(
         self,
@@ -147,12 +144,10 @@ class Redis(CacheStore):
         max_bytes: Annotated[int, Meta(ge=1)] = 64_000_000,
         budget_seconds: Annotated[float, Meta(gt=0.0)] = 0.25,
     ) -> None:
-        if not url.startswith(("redis://", "rediss://")) or "@" in url or "password=" in url:
-            message = "write redis://host:port/0 or rediss://…, and user and password under keys of their own"
-            raise ConfigError(message, path="$.url")
+        link = Link(url=url, username=username, password=password, seconds=budget_seconds)
         self.url = url
         self.username = username
-        self.password = checked(password, path="$.password")
+        self.password = link.password
         self.prefix = prefix
         self.max_entries = max_entries
         self.max_bytes = max_bytes
@@ -160,51 +155,31 @@ class Redis(CacheStore):
 
     async def _open(self) -> bytes:
         await self._close()
-        try:
-            import redis.asyncio as client
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-            from redis.exceptions import RedisError
-        except ImportError as e:
-            raise ConfigError("the cache redis needs a package: pip install 'fairlead[redis]'") from e
-        self._password = "" if self.password is None else reveal(self.password, path="$.password")
-        self._errors = (RedisError, OSError)
-        self._client: Any = client.Redis.from_url(
-            self.url,
-            username=self.username,
-            password=self._password or None,
-            socket_timeout=self.budget_seconds,
-            socket_connect_timeout=self.budget_seconds,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._link = Link(url=self.url, username=self.username, password=self.password, seconds=self.budget_seconds)
+        self._link.open()
         name = f"{self.prefix}secret"
-        await self._ask(self._client.set(name, secrets.token_bytes(SECRET), nx=True))
-        secret = await self._ask(self._client.get(name))
+        await self._ask("SET", name, secrets.token_bytes(SECRET), "NX")
+        secret = await self._ask("GET", name)
         if not isinstance(secret, bytes) or len(secret) != SECRET:
             raise CacheError(f"{self.url}: {name} does not hold a cache's secret; use another prefix")
         return secret
 
     async def _close(self) -> None:
-        client = getattr(self, "_client", None)
-        if client is not None:
-            del self._client
-            await client.aclose()
+        link = getattr(self, "_link", None)
+        if link is not None:
+            await link.close()
 
-    async def _ask(self, work: Awaitable[Any]) -> Any:
-        try:
-            return await work
-        except self._errors as e:
-            raise CacheError(redact(f"{self.url}: {type(e).__name__}: {e}", self._password)) from None
-
-    @property
-    def _opened(self) -> Any:
-        client = getattr(self, "_client", None)
-        if client is None:
+    async def _ask(self, *command: Any) -> Any:
+        link = getattr(self, "_link", None)
+        if link is None:
             raise CacheError(f"{self.url} is not open")
-        return client
+        try:
+            return await link.ask(*command)
+        except RedisError as e:
+            raise CacheError(str(e)) from None
 
     async def _script(self, script: str, *arguments: object) -> Any:
-        return await self._ask(self._opened.eval(script, 0, self.prefix, *arguments))
+        return await self._ask("EVAL", script, 0, self.prefix, *arguments)
 
     async def _get(self, key: bytes) -> bytes | None:
         found: bytes | None = await self._script(_GET, key.hex())
@@ -234,8 +209,8 @@ class Redis(CacheStore):
         return int(await self._script(_DELETE, *what))
 
     async def _count(self) -> tuple[int, int]:
-        entries = await self._ask(self._opened.zcard(f"{self.prefix}used"))
-        size = await self._ask(self._opened.get(f"{self.prefix}bytes"))
+        entries = await self._ask("ZCARD", f"{self.prefix}used")
+        size = await self._ask("GET", f"{self.prefix}bytes")
         return int(entries), int(size or 0)
 
     async def _claim(self, key: bytes, owner: str, seconds: float) -> bool:

@@ -83,6 +83,9 @@ def unset(read: config.Config) -> Iterator[str]:
                 needed.setdefault(variable, []).append(name)
     for variable in re.findall(r"\$\{(\w+)\}", read.file.store.url or ""):
         needed.setdefault(variable, []).append("the store")
+    redis = read.gateway.redis
+    for variable in re.findall(r"\$\{(\w+)\}", (redis and redis.password) or ""):
+        needed.setdefault(variable, []).append("what gateways share")
     for variable, names in needed.items():
         if not os.environ.get(variable, "").strip():
             yield f"the environment variable {variable} is not set here; {', '.join(names)} cannot start without it"

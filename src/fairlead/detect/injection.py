@@ -84,7 +84,10 @@ class Model(Struct, frozen=True, kw_only=True):
 @lru_cache(maxsize=1)
 def shipped() -> Model:
     """Return the weights that come with the package."""
-    with (resources.files("fairlead.detect") / "injection.npz").open("rb") as f, np.load(f) as arrays:
+    with (
+        (resources.files("fairlead.detect") / "injection.npz").open("rb") as f,
+        np.load(f, allow_pickle=False) as arrays,
+    ):
         return Model(weight_V=arrays["weight_V"].astype(np.float32), mix_F=arrays["mix_F"].astype(np.float64))
 
 

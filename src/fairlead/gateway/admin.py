@@ -8,6 +8,8 @@ store: who, from which address, when, what; never a key or its hash. The log's t
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -20,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fairlead.config import ScopeConfig
-from fairlead.errors import ConfigError, suggest
+from fairlead.errors import ConfigError, StoreError, suggest
 from fairlead.gateway import keys
 from fairlead.gateway.keys import Actor, Audited, Change, IssuedKey, Key, KeyRefused, NewKey
 from fairlead.gateway.refusal import Refused, of_validation
@@ -29,6 +31,8 @@ from fairlead.store import Connection, Snapshot, Store
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
+
+log = logging.getLogger(__name__)
 
 ADMIN: Final = "fairlead.admin"
 """Where the scope of a request to ``/admin`` says who asks."""
@@ -270,7 +274,7 @@ class Admin:
             raise Refused(400, f"budgets: {e.message}", code="invalid_value", param="budgets") from e
         self._not_of_config(scope)
         await self._change("limits", lambda c: keys.set_limits(c, _actor(request), scope, means))
-        return _json(self._scoped(scope))
+        return _json(Scoped(scope=scope, budgets=means.budgets, limits=means.limits))
 
     async def drop_limits(self, request: Request) -> Response:
         """Let a team or tenant use up what it likes."""
@@ -297,7 +301,17 @@ class Admin:
         """Show every account of a key, a team or a tenant that has a limit: what is spent, held and left in its present period."""
         await self._fresh()
         store, accounts = self.gateway.router.store, self.gateway.door.keyring.accounts()
-        return _json(SpendList(data=await asyncio.to_thread(spend, store, accounts, time.time())))
+        redis, now = self.gateway.redis, time.time()
+        kept = accounts if redis is None else [a for a in accounts if a.name.endswith("/usd")]
+        found = await asyncio.to_thread(spend, store, kept, now)
+        if redis is not None:
+            rates = [a for a in accounts if not a.name.endswith("/usd")]
+            await redis.rates.look(rates, now=now)
+            for account in rates:
+                gone = account.limit - redis.rates.left(account, now=now)
+                held = account.period == "now"
+                found.append(_spend(account, 0 if held else gone, gone if held else 0, now))
+        return _json(SpendList(data=found))
 
     # ------------------------------------------------------------------------------------------------ what is live
 
@@ -383,13 +397,14 @@ class Admin:
                 raise Refused(404, f"route {route!r} has no version {wanted.version}", code="version_not_found")
             if version.pruned:
                 raise Refused(409, f"version {wanted.version} was pruned: only its row is kept", code="version_pruned")
-            router.learner.wait(5.0)  # what is being learned is published before, and not over it
-            active = router.store.activate(route, wanted.version)
-            resumed = router.resume(route)
+            if not router.learner.wait(5.0):  # what is being learned is published before, and not over it
+                raise Refused(409, f"route {route!r} is learning now; try again in a moment", code="route_learning")
+            resumed = router.resume(route, version=wanted.version)
             if resumed is None:
                 raise Refused(
                     409, f"route {route!r} is configured otherwise now; restart the gateway", code="route_changed"
                 )
+            active = router.store.activate(route, wanted.version)
             router.serving[route] = resumed
             return active
 
@@ -412,14 +427,23 @@ class Admin:
             done = await self.gateway.router.store.transact(name, work)
         except KeyRefused as e:
             raise Refused(e.status, str(e), code=e.code) from e
-        await self._fresh()
+        # It is done, and a new key is shown but once: what cannot be read again now is heard of as others hear of it.
+        with contextlib.suppress(StoreError):
+            await self._fresh()
         return done
 
     async def _fresh(self) -> None:
         await self.gateway.door.keyring.refresh()
 
     async def _noted(self, actor: Actor, what: str, subject: str, **detail: Any) -> None:
-        await self.gateway.router.store.transact("audit", lambda c: keys.note(c, actor, what, subject, **detail))
+        """Write into the audit log what was done; where that cannot be, the line is in the gateway's log."""
+        try:
+            await self.gateway.router.store.transact("audit", lambda c: keys.note(c, actor, what, subject, **detail))
+        except StoreError as e:
+            log.error(
+                "the audit log lacks this line (%s): %s %s by %s from %s, %s",
+                *(e, what, subject, actor.who, actor.address, detail),
+            )
 
     async def _read(self, request: Request, kind: type[T], *, empty: T | None = None) -> T:
         """Read a body. `empty`: what no body at all stands for."""
@@ -439,31 +463,29 @@ def spend(store: Store, accounts: list[Account], now: float) -> list[Spend]:
     rows = store.rows("SELECT name, period, spent FROM ledger_accounts WHERE ends > ?", (now,))
     spent = {(str(n), str(p)): int(s) for n, p, s in rows}
     rows = store.rows(
-        "SELECT name, period, sum(amount) FROM ledger_leases WHERE until > ? GROUP BY name, period", (now,)
+        f"SELECT name, period, sum(amount) FROM ledger_leases WHERE until > {store.now} GROUP BY name, period"
     )
     held = {(str(n), str(p)): int(s) for n, p, s in rows}
-    found = []
-    for account in accounts:
-        window, ends = account.window(now)
-        key = (account.name, window)
-        gone, aside = spent.get(key, 0), held.get(key, 0)
-        unit = account.name.rpartition("/")[2]
-        found.append(
-            Spend(
-                account=account.name,
-                unit=msgspec.convert(
-                    "micro_usd" if unit == "usd" else unit, Literal["micro_usd", "requests", "tokens", "concurrent"]
-                ),
-                period=account.period,
-                window=window,
-                limit=account.limit,
-                spent=gone,
-                held=aside,
-                left=max(0, account.limit - gone - aside),
-                ends=None if ends == math.inf else datetime.fromtimestamp(ends, UTC),
-            )
-        )
-    return found
+    keys = [(account.name, account.window(now)[0]) for account in accounts]
+    return [_spend(a, spent.get(key, 0), held.get(key, 0), now) for a, key in zip(accounts, keys, strict=True)]
+
+
+def _spend(account: Account, spent: int, held: int, now: float) -> Spend:
+    window, ends = account.window(now)
+    unit = account.name.rpartition("/")[2]
+    return Spend(
+        account=account.name,
+        unit=msgspec.convert(
+            "micro_usd" if unit == "usd" else unit, Literal["micro_usd", "requests", "tokens", "concurrent"]
+        ),
+        period=account.period,
+        window=window,
+        limit=account.limit,
+        spent=spent,
+        held=held,
+        left=max(0, account.limit - spent - held),
+        ends=None if ends == math.inf else datetime.fromtimestamp(ends, UTC),
+    )
 
 
 def audited(row: tuple[Any, ...]) -> Audited:

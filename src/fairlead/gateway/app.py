@@ -6,7 +6,8 @@
 ``POST /v1/feedback``                   a judgement of an answer
 ``POST /v1/route``                      a dry run: what would be decided, and why; calls nobody, keeps nothing
 ``GET /v1/traces``, ``/v1/traces/{id}`` what was decided, answered and judged
-``GET /v1/stats``, ``/``                sums for the page, and the page
+``GET /v1/stats``, ``/v1/decisions``    sums for the page, and what it searches among (`page.py`)
+``GET /``                               the page
 ``GET /healthz``, ``/readyz``           the process is up; it can answer
 ``GET /metrics``                        Prometheus
 ======================================  ==================================================================
@@ -17,16 +18,13 @@ The faces' paths are matched before Starlette sees the request; the rest is Star
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
 import itertools
 import logging
 import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from importlib.resources import files
 from time import perf_counter
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -38,7 +36,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from fairlead import rewards
+from fairlead import chain, rewards
 from fairlead.actions.mask import Mask, masked_later
 from fairlead.config import Config, GatewayConfig, StoreConfig
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
@@ -47,8 +45,8 @@ from fairlead.gateway import logs, telemetry, watched
 from fairlead.gateway import read as reading
 from fairlead.gateway.admin import ADMIN, Admin
 from fairlead.gateway.batches import INSIDE
-from fairlead.gateway.door import Caller, Door
-from fairlead.gateway.edge import Edge, Exchange, header_map
+from fairlead.gateway.door import CALLER, Caller, Door
+from fairlead.gateway.edge import Edge, Exchange, Vigil, header_map
 from fairlead.gateway.faces import messages
 from fairlead.gateway.faces.base import Face, query_id
 from fairlead.gateway.faces.chat import Chat
@@ -57,20 +55,21 @@ from fairlead.gateway.faces.embeddings import Embeddings
 from fairlead.gateway.faces.responses import Responses
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.kept import Kept
-from fairlead.gateway.limits import TooMany
+from fairlead.gateway.limits import Keeper, TooMany
 from fairlead.gateway.metrics import CONTENT_TYPE, Metrics, Place, Sharing
+from fairlead.gateway.page import Page
 from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
+from fairlead.gateway.shared import Shared
 from fairlead.gateway.shelf import Shelf
 from fairlead.gateway.stats import SEED, Stats
 from fairlead.router import Router
 from fairlead.sqlstore import SQLStore
+from fairlead.store import Receipt
 from fairlead.types import Feedback, FeedbackKind, Query, Target, Trace
 from fairlead.version import VERSION
 
 log = logging.getLogger(__name__)
 
-CALLER: Final = "fairlead.caller"
-"""Where the scope of a request says whose key it came with."""
 MOST_TRACES: Final = 1000
 MOST_SEARCHED: Final = 20_000
 """Newest traces among which those of one tenant are looked for."""
@@ -83,7 +82,9 @@ Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 
 RETIRE_SECONDS: Final = 600.0
-"""How long requests that a reload found under way may take to end."""
+"""How long requests that a reload found under way may take to end …"""
+DRAIN_SECONDS: Final = 10.0
+"""… once the gateway stops."""
 
 
 class Judgement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,7 +139,8 @@ class Gateway:
         self.config_digest = "" if config is None else config.digest
         self.reloads = 0
         self._reloading = asyncio.Lock()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Router] = {}
+        """What stops each router whose place another took."""
         self.door = Door(
             keys=settings.keys,
             host=settings.host,
@@ -148,8 +150,10 @@ class Gateway:
         )
         self.in_flight = 0
         """Requests for answers under way."""
+        self.vigil = Vigil()
         self.draining = False
         """Whether load balancers are told to send nobody any more."""
+        self.redis = None if settings.redis is None else Shared(settings.redis, lambda: self.router.pool)
         self.admin = Admin(self)
         self.metrics = Metrics(lambda: self.config_digest)
         self.sharing = (
@@ -177,7 +181,7 @@ class Gateway:
         self.faces: tuple[Face, ...] = (Chat(), self.responses, messages.Messages(), Completions(), Embeddings())
         self._edges = {face.path: Edge(self, face) for face in self.faces}
         self.shelf = Shelf(self)
-        self._page, self._page_headers = page()
+        self.page = Page(self, place=place)
         self._rest = self._routes()
         watched.watch(self)
 
@@ -198,6 +202,10 @@ class Gateway:
         """What answers, by path."""
         return {face.path: face for face in self.faces}
 
+    def rates(self, router: Router) -> Keeper | None:
+        """Return who counts the rates of requests to `router`."""
+        return router.ledger if self.redis is None else self.redis.rates
+
     @property
     def targets(self) -> Mapping[str, Target]:
         """Who can act now, by name: targets may join and leave while it serves."""
@@ -209,8 +217,12 @@ class Gateway:
         if self.telemetry is not None:
             self.telemetry.start()
         try:
+            if self.redis is not None:
+                await self.redis.start()
             await self.router.start()
         except BaseException:
+            if self.redis is not None:
+                await self.redis.stop()
             if self.telemetry is not None:
                 await asyncio.to_thread(self.telemetry.stop)
             raise
@@ -218,23 +230,44 @@ class Gateway:
             await self.sharing.start()
         await self.door.keyring.start()
         await self.shelf.batches.start()
-        self.stats = await asyncio.to_thread(self._seeded, self.stats)
+        shared = self.page.shared
+        counted = None if shared is None else await shared.begin()
+        stats = await asyncio.to_thread(self._seeded, self.stats, math.inf if shared is None else shared.began)
+        if counted is not None:
+            stats.take_up(counted)
+        if shared is not None:
+            shared.start()
         self.opened = True
         logs.life.info("started", extra={"fields": {"version": VERSION, "config": self.config_digest or None}})
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.opened = False
-        if self._retiring:
-            await asyncio.wait(self._retiring)
-        await self.shelf.batches.stop()
-        await self.door.keyring.stop()
-        if self.sharing is not None:
-            await self.sharing.stop()
-        await self.router.stop()
-        if self.telemetry is not None:
-            await asyncio.to_thread(self.telemetry.stop)
+        async with contextlib.AsyncExitStack() as each:  # in reverse, and all of them whatever one raises
+            if self.telemetry is not None:
+                each.push_async_callback(asyncio.to_thread, self.telemetry.stop)
+            if self.redis is not None:
+                each.push_async_callback(self.redis.stop)
+            each.push_async_callback(self.router.stop)
+            if self.page.shared is not None:
+                each.push_async_callback(self.page.shared.stop)
+            if self.sharing is not None:
+                each.push_async_callback(self.sharing.stop)
+            each.push_async_callback(self.door.keyring.stop)
+            each.push_async_callback(self._retire)
+            # First: the lines of batches are requests of ours, which a router that retires would wait for.
+            each.push_async_callback(self.shelf.batches.stop)
         logs.life.info("stopped", extra={"fields": {"config": self.config_digest or None}})
+
+    async def _retire(self) -> None:
+        """Let the routers whose place others took end their requests, for as long as `DRAIN_SECONDS`, and stop them."""
+        if self._retiring:
+            _, late = await asyncio.wait(tuple(self._retiring), timeout=DRAIN_SECONDS)
+            for task in late:
+                router = self._retiring[task]
+                task.cancel()
+                await asyncio.wait([task])
+                await router.stop(within_seconds=0.0, close=False)
 
     async def reload(self) -> str:
         """Read the config file again, check it whole, and let it take the place of the live one by one assignment; return its digest.
@@ -263,28 +296,31 @@ class Gateway:
                 pool=router.pool, routes=router.policies, strongest=settings.strongest, text=config.file.store.text
             )
             await router.start(after=old)
-            self.stats = await asyncio.to_thread(self._seeded, stats)
+            stats.take_over(self.stats)
+            self.stats = stats
             self.router, self.settings = router, settings
+            self.responses.most_bytes = settings.max_body_bytes
             self.door.configure(keys=settings.keys, admin_keys=settings.admin_keys, limits=settings.limits)
             self.config, self.config_digest = config, config.digest
             self.reloads += 1
             retiring = asyncio.ensure_future(old.stop(within_seconds=RETIRE_SECONDS, close=False))
-            self._retiring.add(retiring)
-            retiring.add_done_callback(self._retiring.discard)
+            self._retiring[retiring] = old
+            retiring.add_done_callback(lambda done: self._retiring.pop(done, None))
             logs.life.warning("config %s is live", self.config_digest)
             return self.config_digest
 
-    def _seeded(self, stats: Stats) -> Stats:
-        """Count the newest traces of the store, so that a restart does not blank the page."""
+    def _seeded(self, stats: Stats, before: float) -> Stats:
+        """Count the newest traces of the store, so that a restart does not blank the page; those of workers that began at `before` count themselves."""
         store = self.router.store
-        traces = list(itertools.islice(store.traces(newest_first=True, limit=SEED), SEED))
+        traces = [t for t in store.traces(newest_first=True, limit=SEED) if t.at < before]
         for trace in reversed(traces):
             if not trace.decision.options:
                 stats.held(trace)
                 continue  # a refusal; those are counted by status only
             stats.add(trace, status=200 if trace.outcome.error is None else 500)
             for feedback in store.feedback(trace.id):
-                stats.judge(feedback)
+                if feedback.at < before:
+                    stats.judge(feedback)
         if traces:
             stats.since = traces[-1].at
         stats.seeded()
@@ -353,6 +389,8 @@ class Gateway:
     def note_refused(self, exchange: Exchange, refused: Refused) -> None:
         """Count a request that no target was asked for."""
         self.metrics.refused.labels(str(refused.status)).inc()
+        if exchange.trace is None:  # else it is counted as a decision
+            self.stats.turn_away(refused.code or "refused")
         if isinstance(refused, TooMany):
             self.metrics.rates.labels(refused.what).inc()
         elif refused.code == "budget_exceeded":
@@ -361,7 +399,8 @@ class Gateway:
             self._tell(exchange, refused.status, code=refused.code or "refused")
         if logs.access.isEnabledFor(logging.INFO):
             seconds = perf_counter() - exchange.start
-            logs.refused(exchange.face.path, status=refused.status, code=refused.code or "refused", seconds=seconds)
+            code, key = refused.code or "refused", exchange.query.identity.key if hasattr(exchange, "query") else None
+            logs.refused(exchange.face.path, status=refused.status, code=code, seconds=seconds, key=key)
 
     def _tell(self, exchange: Exchange, status: int, *, overhead: float = 0.0, code: str = "") -> None:
         """Let the collector know of a request that has ended."""
@@ -433,7 +472,6 @@ class Gateway:
             return _refusal(Refused(500, "the gateway failed; its log tells more", code="internal_error"))
 
         endpoints: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
-            ("GET", "/", self.page),
             ("GET", "/healthz", self.health),
             ("GET", "/readyz", self.ready),
             ("GET", "/metrics", self.scrape),
@@ -442,13 +480,13 @@ class Gateway:
             ("POST", messages.COUNT, self.count_tokens),
             ("POST", "/v1/feedback", self.feedback),
             ("POST", "/v1/route", self.dry_run),
-            ("GET", "/v1/stats", self.show_stats),
             ("GET", "/v1/traces", self.traces),
             ("GET", "/v1/traces/{id}", self.trace),
             ("GET", "/v1/responses/{id}", self.kept_response),
             ("DELETE", "/v1/responses/{id}", self.kept_response),
             ("GET", "/v1/responses/{id}/input_items", self.kept_input),
             ("GET", "/openapi.json", self.openapi),
+            *self.page.endpoints(),
             *self.shelf.endpoints(),
             *self.admin.endpoints(),
         ]
@@ -466,10 +504,6 @@ class Gateway:
         )
         app.router.redirect_slashes = False
         return app
-
-    async def page(self, _: Request) -> Response:
-        """Send the page."""
-        return Response(self._page, media_type="text/html; charset=utf-8", headers=self._page_headers)
 
     async def openapi(self, _: Request) -> Response:
         """Send the description of the API."""
@@ -566,10 +600,27 @@ class Gateway:
         self.metrics.feedback.labels(receipt.status).inc()
         if receipt.status == "unknown":
             raise _no_trace(feedback.trace_id)
-        self.stats.judge(feedback)
+        await self._count(feedback, receipt)
         shown = {"status": receipt.status, "trace_id": receipt.trace_id, "late_seconds": receipt.late_seconds}
         weight = 0.0 if receipt.lesson is None else receipt.lesson.weight
         return _json({**shown, "value": feedback.value, "weight": weight})
+
+    async def _count(self, feedback: Feedback, receipt: Receipt) -> None:
+        """Let the page count a judgement, of whichever worker's answer."""
+        store, before = self.router.store, None
+        if receipt.status == "duplicate":
+            return
+        if receipt.status == "revised":  # maybe of what another worker has counted
+
+            def earlier() -> float | None:
+                query = "SELECT body FROM feedback WHERE trace_id = ? ORDER BY seq"
+                said = [chain.decode(bytes(body), Feedback) for (body,) in store.rows(query, (feedback.trace_id,))]
+                values = [f.value for f in said if f.voter == feedback.voter]
+                return values[-2] if len(values) > 1 else None
+
+            before = await asyncio.to_thread(earlier)
+        if not self.stats.judge(feedback, before=before) and (trace := await store.get(feedback.trace_id)) is not None:
+            self.stats.judge(feedback, trace=trace, before=before)
 
     async def _judged(self, judgement: Judgement, *, by: str) -> Feedback:
         """Turn what was sent into a value in [0, 1]."""
@@ -650,29 +701,6 @@ class Gateway:
             raise self.nobody(e) from e
         return _json(explain(query, signals, decision))
 
-    async def show_stats(self, request: Request) -> Response:
-        """Send what the page shows: sums over all requests, and of single ones those that the caller's tenant may see."""
-        router, tenant = self.router, _tenant(request)
-        shown = self.stats.show()
-        if tenant is not None:
-            shown["recent"] = [row for row in shown["recent"] if row["tenant"] == tenant]
-        shown["version"] = VERSION
-        shown["config"] = self.config_digest
-        shown["up_seconds"] = time.time() - self.began
-        shown["traces"] = await asyncio.to_thread(router.store.count)
-        shown["routes"] = [
-            {
-                "name": name,
-                "policy": policy.type_name(),
-                "version": router.serving[name].version if name in router.serving else None,
-                "requests": shown["by_route"].get(name, 0),
-            }
-            for name, policy in router.policies.items()
-        ]
-        shown["learned"] = router.learner.learned
-        shown["quarantined"] = router.learner.quarantined
-        return _json(shown)
-
     async def traces(self, request: Request) -> Response:
         """List the newest traces, newest first."""
         text = request.query_params.get("limit", "50")
@@ -726,32 +754,12 @@ def _unlike(old: Config, new: Config) -> list[str]:
     pairs = [
         (f"{part}.{field}", getattr(getattr(old.file, part), field), getattr(getattr(new.file, part), field))
         for part, fields in (
-            ("gateway", ("host", "port", "workers", "shared", "log", "telemetry")),
+            ("gateway", ("host", "port", "workers", "shared", "redis", "log", "telemetry")),
             ("store", StoreConfig.__struct_fields__),
         )
         for field in fields
     ]
     return [name for name, a, b in pairs if a != b]
-
-
-def page() -> tuple[bytes, dict[str, str]]:
-    """Return the page and its headers. Its own script and style are the only ones that the browser may run."""
-    html = (files("fairlead.gateway") / "page.html").read_bytes()
-
-    def source(tag: str) -> str:
-        found = re.findall(rb"<%b>(.*?)</%b>" % (tag.encode(), tag.encode()), html, re.DOTALL)
-        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(f).digest()).decode()}'" for f in found)
-
-    policy = (
-        f"default-src 'none'; script-src {source('script')}; style-src {source('style')}; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return html, {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-cache",
-    }
 
 
 def _failing(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

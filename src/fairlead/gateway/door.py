@@ -27,6 +27,8 @@ from fairlead.gateway.refusal import Refused
 from fairlead.store import Store
 
 OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+CALLER: Final = "fairlead.caller"
+"""Where the scope of a request says whose key it came with."""
 
 
 def is_loopback(host: str) -> bool:

@@ -4,7 +4,7 @@ One request in order: let in, read, decide, run, answer, count. What the client 
 go out with its first byte, so they hold what is known by then (the spend comes in a closing comment line of the stream). The last
 byte goes out only when the trace is with the operating system.
 
-A client that leaves cancels the run: a second task waits for the disconnect, and spares the tokens of an answer that nobody reads.
+A client that leaves cancels the run: a second task waits for the disconnect (`Vigil`), and spares the tokens of an answer that nobody reads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DROPPED: Final = b": x-fairlead-dropped "
 """How a driver's stream begins that could not translate all of the request (see `fairlead.targets.wire.dropped`)."""
 HEADER: Final = 2000
 """Bytes of one header at most, of what a client may make long."""
-WATCH_SECONDS: Final = 0.02
+WATCH_SECONDS: Final = 0.1
 """From then on it is watched whether the client is still there: a quick answer is not worth the watch."""
 CLOSING_SECONDS: Final = 30.0
 """How long a client may take to let the end of its answer in."""
@@ -89,7 +89,7 @@ class Edge:
             body = await reading.read_body(receive, headers, gateway.settings.max_body_bytes)
             exchange.start = perf_counter()
             exchange.size = len(body)
-            exchange.read = read = await face.read(reading.split(body), caller)
+            exchange.read = read = await face.read(reading.split(body))
             asked = reading.query(
                 read,
                 headers,
@@ -110,33 +110,27 @@ class Edge:
                     caller = gateway.door.keyring.on_behalf(caller, tenant)
                 exchange.accounts = caller.accounts
                 if caller.limits is not None:
-                    exchange.admitted = await limits.admit(router.ledger, caller.limits, asked.query)
-        except Refused as refused:
+                    exchange.admitted = await limits.admit(gateway.rates(router), caller.limits, asked.query)
+        except Exception as e:  # noqa: BLE001 - the wall at the gateway's edge, as in `_answer`
+            refused = _refusal(e)
             if isinstance(refused, limits.TooMany):
                 refused.headers += face.limits(refused.shown)
             gateway.note_refused(exchange, refused)
             await exchange.refuse(refused)
             return
-        task = asyncio.current_task()
-        loop, watchers = asyncio.get_running_loop(), list[asyncio.Task[None]]()
-        later = loop.call_later(
-            WATCH_SECONDS, lambda: watchers.append(loop.create_task(watch(receive, task, exchange)))
-        )
+        gateway.vigil.begin(exchange, receive)
         try:
             await self._answer(exchange, router)
         except asyncio.CancelledError:
-            if not exchange.gone or task is None:
+            if not exchange.gone:
                 raise
-            task.uncancel()
+            exchange.task.uncancel()
             # The router has kept what was called and spent until then.
             trace = exchange.trace = await router.store.get(exchange.query.id)
             if trace is not None:
                 gateway.note(trace, exchange, 499)
         finally:
-            exchange.over = True
-            later.cancel()
-            for watcher in watchers:
-                watcher.cancel()
+            gateway.vigil.end(exchange)
             if exchange.admitted is not None:
                 exchange.admitted.end(exchange.trace, called=exchange.passage is not None)
 
@@ -159,49 +153,54 @@ class Edge:
             log.error("%s was answered, but its trace could not be kept: %s", query.id, e)
             message = f"the answer is withheld, since its trace could not be kept ({e})"
             refused = Refused(500, message, code="trace_not_kept")
-        except FairleadError as e:
-            log.error("%s could not be handled: %s", query.id, e)
-            refused = Refused(500, str(e), code="internal_error")
-        except Exception:
-            # The wall at the gateway's edge: whatever breaks, the client gets an answer and the log the story.
-            log.exception("%s could not be handled", query.id)
-            refused = Refused(500, "the gateway failed; its log tells more", code="internal_error")
+        except Exception as e:  # noqa: BLE001 - the wall at the gateway's edge
+            refused = _refusal(e)
         else:
             exchange.over = True
             exchange.trace = trace
             failure = outcome.error
+            status = 200 if failure is None else of_failure(failure).status
             try:
                 # Whoever has stopped reading is not sent an error that would never arrive: uvicorn closes the connection.
                 if failure is None or failure.kind != "client_gone":
-                    async with asyncio.timeout(CLOSING_SECONDS):
-                        await self._close(exchange, outcome, trace)
-            except TimeoutError:
+                    status = await self._close(exchange, outcome, trace)
+            except asyncio.CancelledError:
+                if not exchange.stuck:
+                    raise
+                exchange.task.uncancel()
                 log.warning("%s: the client stopped reading; its connection is closed", query.id)
+            except Exception as e:  # noqa: BLE001 - as above
+                refused = _refusal(e)
+                status = refused.status
+                await exchange.refuse(refused, trace)
             finally:
-                gateway.note(trace, exchange, 200 if failure is None else of_failure(failure).status)
+                gateway.note(trace, exchange, status)
             return
         gateway.note_refused(exchange, refused)
         await exchange.refuse(refused)
 
-    async def _close(self, exchange: Exchange, outcome: Outcome, trace: Trace) -> None:
-        """Send what is not sent yet."""
+    async def _close(self, exchange: Exchange, outcome: Outcome, trace: Trace) -> int:
+        """Send what is not sent yet; return the status that says how it ended."""
         query, face, read = exchange.query, exchange.face, exchange.read
+        refused: Refused | None = None
         if outcome.error is not None:
-            await exchange.refuse(of_failure(outcome.error), trace)
-            return
-        try:
-            await face.keep(query, read, outcome, trace)
-        except Refused as refused:
+            refused = of_failure(outcome.error)
+        else:
+            try:
+                await face.keep(query, read, outcome, trace)
+            except Refused as e:
+                refused = e
+            except StoreError as e:
+                log.error("%s was answered, but its conversation could not be kept: %s", query.id, e)
+                message = f"the answer is withheld, since the conversation could not be kept ({e})"
+                refused = Refused(500, message, code="conversation_not_kept")
+        exchange.closing = perf_counter()
+        if refused is not None:
             await exchange.refuse(refused, trace)
-            return
-        except StoreError as e:
-            log.error("%s was answered, but its conversation could not be kept: %s", query.id, e)
-            message = f"the answer is withheld, since the conversation could not be kept ({e})"
-            await exchange.refuse(Refused(500, message, code="conversation_not_kept"), trace)
-            return
+            return refused.status
         if not exchange.stream:
             await respond(exchange.send, 200, face.whole(outcome, query, read), exchange.headers(trace))
-            return
+            return 200
         if not exchange.streaming:
             # Answers that had to be judged first (a vote, an early step of a cascade) come at once.
             usage = reading.include_usage(query)
@@ -211,6 +210,7 @@ class Edge:
         limited = b": x-fairlead-limited %s\n\n" % trace.outcome.limited.encode() if trace.outcome.limited else b""
         end = exchange.writer.close(outcome)
         await exchange.send({"type": "http.response.body", "body": spent + limited + end})
+        return 200
 
 
 class Exchange:
@@ -219,6 +219,7 @@ class Exchange:
     __slots__ = (
         "accounts",
         "admitted",
+        "closing",
         "config",
         "context",
         "dropped",
@@ -230,15 +231,22 @@ class Exchange:
         "passage",
         "query",
         "read",
+        "receive",
         "send",
         "size",
         "start",
         "stream",
         "streaming",
+        "stuck",
+        "task",
         "trace",
+        "watcher",
         "writer",
     )
 
+    task: asyncio.Task[Any]
+    """Who answers it."""
+    receive: Any
     query: Query
     read: Read
     writer: Writer
@@ -253,7 +261,12 @@ class Exchange:
         """Bytes of its body; events of its stream that were sent."""
         self.context: Context | None = None
         """Where it stands in its client's trace, if somebody collects traces."""
-        self.stream = self.streaming = self.gone = self.over = False
+        self.stream = self.streaming = False
+        self.over = self.gone = self.stuck = False
+        """Whether the answer is whole; its client has left before; its client does not let the end of it in."""
+        self.closing = 0.0
+        """Since when the end is sent; 0: not yet."""
+        self.watcher: asyncio.Task[None] | None = None
         self.passage: Passage | None = None
         self.accounts: tuple[Account, ...] = ()
         """Who pays."""
@@ -342,6 +355,20 @@ class Exchange:
         return b", ".join(part for part in (said, self.dropped) if part)[:HEADER]
 
 
+def _refusal(e: Exception) -> Refused:
+    """Turn what broke into what its client is told: whatever it is, the client gets an answer and the log the story."""
+    if isinstance(e, Refused):
+        return e
+    if isinstance(e, StoreError):
+        log.error("the store could not be asked: %s", e)
+        return Refused(503, str(e), code="store_unavailable", headers=[_SOON])
+    if isinstance(e, FairleadError):
+        log.error("a request could not be handled: %s", e)
+        return Refused(500, str(e), code="internal_error")
+    log.error("a request could not be handled", exc_info=e)
+    return Refused(500, "the gateway failed; its log tells more", code="internal_error")
+
+
 def told(decision: Decision, query: Query | None = None) -> Headers:
     """Write which guards held and which rule decided; with `query`, under which id it is kept."""
     out = [] if query is None else [(b"x-fairlead-id", query.id.encode())]
@@ -352,13 +379,52 @@ def told(decision: Decision, query: Query | None = None) -> Headers:
     return out
 
 
-async def watch(receive: Any, task: asyncio.Task[Any] | None, exchange: Exchange) -> None:
-    """Cancel `task` when the client leaves before its answer is whole."""
-    while (await receive())["type"] != "http.disconnect":
+class Vigil:
+    """Looks after all answers under way, with one timer for all: two for each would cost 2% of a request.
+
+    One that takes longer than `WATCH_SECONDS` is given up when its client leaves; one whose end its client does not let in, after
+    `CLOSING_SECONDS`.
+    """
+
+    def __init__(self) -> None:
+        self.under_way: set[Exchange] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, exchange: Exchange, receive: Any) -> None:
+        """Look after an exchange, which the task that runs now answers."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
+        exchange.task, exchange.receive = task, receive
+        self.under_way.add(exchange)
+        if self._timer is None:
+            self._timer = loop.call_later(WATCH_SECONDS, self._round, loop)
+
+    def end(self, exchange: Exchange) -> None:
+        """Look after it no more."""
+        self.under_way.discard(exchange)
+        if exchange.watcher is not None:
+            exchange.watcher.cancel()
+
+    def _round(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = perf_counter()
+        for exchange in self.under_way:
+            if exchange.closing:
+                if now - exchange.closing >= CLOSING_SECONDS and not exchange.stuck:
+                    exchange.stuck = True
+                    exchange.task.cancel()
+            elif not exchange.over and exchange.watcher is None and now - exchange.start >= WATCH_SECONDS:
+                exchange.watcher = loop.create_task(_watch(exchange))
+        self._timer = loop.call_later(WATCH_SECONDS, self._round, loop) if self.under_way else None
+
+
+async def _watch(exchange: Exchange) -> None:
+    """Give an answer up when the client leaves before it is whole."""
+    while (await exchange.receive())["type"] != "http.disconnect":
         pass
-    if not exchange.over and task is not None:
+    if not exchange.over:
         exchange.gone = True
-        task.cancel()
+        exchange.task.cancel()
 
 
 def usd(amount: float) -> bytes:

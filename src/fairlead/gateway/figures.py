@@ -12,7 +12,8 @@ def fallbacks(trace: Trace) -> int:
     """Count the plans that failed before the one that answered."""
     if not isinstance(trace.plan, Fallback):
         return 0
-    return max((s.path[0] for s in trace.steps), default=0)
+    steps = trace.steps
+    return steps[0].path[0] if len(steps) == 1 else max((s.path[0] for s in steps), default=0)
 
 
 def busy(trace: Trace) -> float:

@@ -280,6 +280,8 @@ class Keyring:
         self.callers: dict[str, Caller] = {}
         """By name: for what is answered later on behalf of a key."""
         self.scopes: dict[str, ScopeConfig] = {}
+        self._means: dict[str, tuple[Rates, tuple[Account, ...]]] = {}
+        """The accounts of each scope, made once: the ledger knows an account by its identity."""
         self._rows: list[tuple[Key, str]] = []
         self._own: dict[str, ScopeConfig] = {}
         self._seen: int | None = None
@@ -332,13 +334,11 @@ class Keyring:
 
     def on_behalf(self, caller: Caller, tenant: str) -> Caller:
         """Return `caller`, a front end, as it asks for `tenant`: that one's limits hold, and its budgets pay."""
-        scope = f"tenant:{tenant}"
-        means = self.scopes.get(scope)
+        means = self._means.get(f"tenant:{tenant}")
         if means is None:
             return caller
-        rates = (caller.limits or Rates()) + rates_of(scope, means.limits)
-        accounts = caller.accounts + accounts_of(scope, means.budgets)
-        return msgspec.structs.replace(caller, limits=rates or None, accounts=accounts)
+        limits, accounts = (caller.limits or Rates()) + means[0], caller.accounts + means[1]
+        return msgspec.structs.replace(caller, limits=limits or None, accounts=accounts)
 
     def shown(self) -> list[Key]:
         """Return every key as it may be shown: those of the file, then those of the store, oldest first."""
@@ -375,8 +375,12 @@ class Keyring:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            with contextlib.suppress(StoreError):
+            try:
                 await self.refresh()
+            except StoreError:
+                pass  # it is logged
+            except Exception:  # the wall of polling: without it this process would never hear of a revoked key
+                log.exception("the look for changed keys broke; it is tried again")
 
     async def look(self) -> bool:
         """Look for keys that others have made since: at most once in `POLL_SECONDS`, whoever asks. Say whether that was done."""
@@ -426,6 +430,7 @@ class Keyring:
     def _fill(self) -> None:
         """Make what is looked up of the file's keys and the store's; the file's hold where both say something."""
         self.scopes = {**self._own, **self.limits}
+        self._means = {s: (rates_of(s, m.limits), accounts_of(s, m.budgets)) for s, m in self.scopes.items()}
         kept: dict[bytes, _Kept] = {}
         callers: dict[str, Caller] = {}
         for key, digest in self._rows:
@@ -446,10 +451,10 @@ class Keyring:
         rates = rates_of(f"key:{name}", key.limits)
         accounts = accounts_of(f"key:{name}", key.budgets)
         for scope in (f"team:{key.team}" if key.team else "", f"tenant:{key.tenant}" if key.tenant else ""):
-            means = self.scopes.get(scope)
+            means = self._means.get(scope)
             if means is not None:
-                rates += rates_of(scope, means.limits)
-                accounts += accounts_of(scope, means.budgets)
+                rates += means[0]
+                accounts += means[1]
         return Caller(
             key=name,
             tenant=key.tenant,
@@ -583,6 +588,9 @@ def rotate(connection: Connection, actor: Actor, id: str, overlap_seconds: float
     if key.replaced_by is not None:
         raise KeyRefused(f"this key was rotated already, to {key.replaced_by}", status=409, code="key_replaced")
     expires = _seconds(key.expires)
+    if expires is not None and expires <= time.time():
+        text = "this key has expired, and so would the one that it is rotated to: give it a later `expires` first"
+        raise KeyRefused(text, status=409, code="key_expired")
     issued = _issue(connection, key.name, _grant(key), expires)
     until = time.time() + overlap_seconds
     until = until if expires is None else min(until, expires)

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from fairlead.gateway import read as reading
-from fairlead.gateway.edge import Exchange, header_map, watch
+from fairlead.gateway.edge import Exchange, Vigil, header_map
 from fairlead.gateway.faces.base import Read
 from fairlead.gateway.faces.chat import Chat
 from fairlead.gateway.refusal import Refused, of_failure, respond
@@ -33,6 +33,7 @@ class LabServer:
 
     def __init__(self) -> None:
         self.drivers = {t.name: Local(name=t.name, model=t.model, mode=t.mode) for t in (*TARGETS, *CREW)}
+        self.vigil = Vigil()
 
     async def __aenter__(self) -> Self:
         for driver in self.drivers.values():
@@ -70,8 +71,7 @@ class LabServer:
         asked = reading.read(body, headers, self.drivers, self.drivers)
         exchange.query = query = asked.query
         exchange.read = Read(fields=query.body)
-        task = asyncio.current_task()
-        watcher = asyncio.ensure_future(watch(receive, task, exchange))
+        self.vigil.begin(exchange, receive)
         try:
             sink = exchange.pass_on if asked.stream else None
             outcome = await self.drivers[query.route].ask(Call(target=query.route), query, sink)
@@ -82,9 +82,8 @@ class LabServer:
             else:
                 await respond(exchange.send, 200, CHAT.whole(outcome, query, exchange.read), [])
         except asyncio.CancelledError:
-            if not exchange.gone or task is None:
+            if not exchange.gone:
                 raise
-            task.uncancel()
+            exchange.task.uncancel()
         finally:
-            exchange.over = True
-            watcher.cancel()
+            self.vigil.end(exchange)

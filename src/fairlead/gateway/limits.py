@@ -1,9 +1,10 @@
 """Limits at the edge: how much a key, its team and its tenant may ask at a time, and what a client is told of it.
 
 Requests and tokens of a minute and requests under way are accounts of the ledger (`fairlead.ledger`), as money is, so all processes of a
-store share them. A request holds one request, one place among those under way, and an estimate of its tokens: those of its messages
-(`pool.estimate_tokens`) and the answer's length that it asks for, or 256; never more than the whole limit. When it ends, however it does, the
-place is given back and the tokens that were really used are charged, those of every call of its plan. A request that is refused uses up nothing.
+store share them; with `gateway.redis` all processes on one Redis server do (`shared_rates`). A request holds one request, one place among those
+under way, and an estimate of its tokens: those of its messages (`pool.estimate_tokens`) and the answer's length that it asks for, or 256; never
+more than the whole limit. When it ends, however it does, the place is given back and the tokens that were really used are charged, those of every
+call of its plan. A request that is refused uses up nothing.
 
 Minutes are those of the clock, not sliding, so twice a limit may pass around the turn of one. What a process has leased and does not use comes
 back within a second: beside others it may refuse that much too early, and never lets too many in.
@@ -18,12 +19,14 @@ import math
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
+from fairlead.gateway import shared_rates
 from fairlead.gateway.refusal import Headers, Refused
+from fairlead.gateway.shared_rates import SharedRates
 from fairlead.ledger import Account, Exhausted, Hold, Ledger, Unknown, in_words, micros
 from fairlead.pool import estimate_tokens
 from fairlead.types import Query, Trace
@@ -34,6 +37,9 @@ UNKNOWN_SECONDS: Final = 5.0
 """When to come again while the store cannot be asked."""
 
 Kind: TypeAlias = Literal["requests", "tokens"]
+Keeper: TypeAlias = Ledger | SharedRates
+"""Who counts rates."""
+Held: TypeAlias = Hold | shared_rates.Hold
 
 
 class Rates(Struct, frozen=True, kw_only=True):
@@ -55,7 +61,7 @@ class Rates(Struct, frozen=True, kw_only=True):
         return bool(self.requests or self.tokens or self.concurrent)
 
 
-class Shown(Struct, frozen=True, kw_only=True):
+class Shown(NamedTuple):
     """What a client is told of one limit: the tightest of its kind."""
 
     kind: Kind
@@ -78,11 +84,11 @@ class Admitted:
 
     __slots__ = ("concurrent", "ledger", "rates", "requests", "tokens")
 
-    def __init__(self, ledger: Ledger, rates: Rates) -> None:
+    def __init__(self, ledger: Keeper, rates: Rates) -> None:
         self.ledger, self.rates = ledger, rates
-        self.requests: Hold | None = None
-        self.tokens: Hold | None = None
-        self.concurrent: Hold | None = None
+        self.requests: Held | None = None
+        self.tokens: Held | None = None
+        self.concurrent: Held | None = None
 
     def release(self) -> None:
         """Give everything back: nothing was asked. A second time changes nothing."""
@@ -112,18 +118,22 @@ class Admitted:
         return shown(self.ledger, self.rates, time.time() if now is None else now)
 
 
-def shown(ledger: Ledger, rates: Rates, now: float) -> list[Shown]:
+def shown(ledger: Keeper, rates: Rates, now: float) -> list[Shown]:
     """Return how much is left of the tightest account of each kind."""
     found = []
     kinds: tuple[tuple[Kind, tuple[Account, ...]], ...] = (("requests", rates.requests), ("tokens", rates.tokens))
     for kind, accounts in kinds:
-        if accounts:
-            left, account = min(((ledger.left(a, now=now), a) for a in accounts), key=lambda pair: pair[0])
-            found.append(Shown(kind=kind, limit=account.limit, remaining=left, ends=account.window(now)[1]))
+        tightest, least = None, math.inf
+        for account in accounts:
+            left = ledger.left(account, now=now)
+            if left < least:
+                tightest, least = account, left
+        if tightest is not None:
+            found.append(Shown(kind, tightest.limit, int(least), tightest.window(now)[1]))
     return found
 
 
-async def admit(ledger: Ledger | None, rates: Rates, query: Query) -> Admitted:
+async def admit(ledger: Keeper | None, rates: Rates, query: Query) -> Admitted:
     """Hold what `query` may use up of each limit.
 
     Raises:
@@ -154,7 +164,7 @@ async def admit(ledger: Ledger | None, rates: Rates, query: Query) -> Admitted:
     return admitted
 
 
-async def _hold(ledger: Ledger, accounts: Sequence[Account], amount: int, now: float) -> Hold:
+async def _hold(ledger: Keeper, accounts: Sequence[Account], amount: int, now: float) -> Held:
     return ledger.try_take(accounts, amount, now=now) or await ledger.take(accounts, amount, now=now)
 
 
@@ -205,7 +215,7 @@ def tokens_of(trace: Trace) -> int | None:
 # ------------------------------------------------------------------------------------------------------ refusals
 
 
-def _too_many(e: Exhausted, ledger: Ledger, rates: Rates, now: float) -> TooMany:
+def _too_many(e: Exhausted, ledger: Keeper, rates: Rates, now: float) -> TooMany:
     account, seconds = e.account, math.ceil(e.until_seconds)
     said = {
         "requests": f"{account.limit} requests a minute are made",
@@ -240,16 +250,22 @@ def broke(ledger: Ledger, accounts: Sequence[Account], usd: float, now: float | 
 # ------------------------------------------------------------------------------------------------------ headers
 
 
+_OPENAI: Final = {
+    kind: tuple(f"x-ratelimit-{what}-{kind}".encode() for what in ("limit", "remaining", "reset"))
+    for kind in ("requests", "tokens")
+}
+
+
 def openai(limits: Sequence[Shown], now: float | None = None) -> Headers:
     """Write limits under OpenAI's names."""
     now = time.time() if now is None else now
     out: Headers = []
     for limit in limits:
-        kind = limit.kind.encode()
+        most, left, reset = _OPENAI[limit.kind]
         out += [
-            (b"x-ratelimit-limit-" + kind, b"%d" % limit.limit),
-            (b"x-ratelimit-remaining-" + kind, b"%d" % limit.remaining),
-            (b"x-ratelimit-reset-" + kind, duration(limit.ends - now)),
+            (most, b"%d" % limit.limit),
+            (left, b"%d" % limit.remaining),
+            (reset, duration(limit.ends - now)),
         ]
     return out
 

@@ -162,8 +162,8 @@ def answered(
     access.info("answered", extra={"fields": fields})
 
 
-def refused(path: str, *, status: int, code: str, seconds: float, key: str | None = None) -> None:
-    """Write the line of a request that was refused before anything was decided."""
+def refused(path: str, *, status: int, code: str, seconds: float, key: str | None) -> None:
+    """Write the line of a request that was refused before anything was decided. `key`: None where it was not read so far."""
     fields = {"path": path[:200], "status": status, "error": code, "seconds": round(seconds, 6), "key": key}
     access.info("refused", extra={"fields": fields})
 

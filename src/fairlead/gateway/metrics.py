@@ -378,8 +378,12 @@ class Sharing:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(self.seconds)
-            with contextlib.suppress(StoreError):  # the others show what was there before, then only counters
+            try:
                 await self.write()
+            except StoreError:  # the writer has logged it; the others show what was there before, then only counters
+                pass
+            except Exception:  # the wall of sharing: whatever one metric does, the next writing is tried
+                log.exception("the metrics could not be shared; it is tried again")
 
     async def write(self) -> None:
         """Write this worker's metrics. Raises `StoreError`."""

@@ -19,6 +19,8 @@ from fairlead.gateway.batches import Batch, BatchList, Wanted
 from fairlead.gateway.faces.base import Face
 from fairlead.gateway.files import Deleted, File, FileList
 from fairlead.gateway.keys import SCOPE, Change, IssuedKey, Key, NewKey
+from fairlead.gateway.page import LONGEST, MOST_FOUND
+from fairlead.gateway.search import Found, Sought
 from fairlead.store import Snapshot
 from fairlead.version import VERSION
 
@@ -51,8 +53,20 @@ class Param(Struct, frozen=True, kw_only=True):
     """A parameter of the query string."""
 
     name: str
-    least: int
-    most: int
+    least: int = 0
+    most: int = 0
+    longest: int = 0
+    """Characters, of one that is text; 0: it is a whole number."""
+    among: tuple[str, ...] = ()
+    """The texts that it may be; empty: any."""
+
+    def schema(self) -> dict[str, Any]:
+        """Return its schema."""
+        if self.among:
+            return {"type": "string", "enum": list(self.among)}
+        if self.longest:
+            return {"type": "string", "maxLength": self.longest}
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -130,6 +144,19 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         errors=(*BODY, 402, 403, 404, *STORE),
     ),
     Endpoint(method="GET", path="/v1/stats", says="Sums for the page.", errors=STORE),
+    Endpoint(
+        method="GET",
+        path="/v1/decisions",
+        says="Search among the newest decisions.",
+        gives=Found,
+        params=(
+            Param(name="limit", least=1, most=MOST_FOUND),
+            Param(name="before", least=1, most=2**62),
+            Param(name="judged", among=("good", "bad", "yes", "no")),
+            *(Param(name=field, longest=LONGEST) for field in Sought.__struct_fields__ if field != "judged"),
+        ),
+        errors=(400, *STORE),
+    ),
     Endpoint(
         method="GET",
         path="/v1/traces",
@@ -375,10 +402,7 @@ def _operation(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
         for part in endpoint.path.split("/")
         if part.startswith("{")
     ]
-    params += [
-        {"name": p.name, "in": "query", "schema": {"type": "integer", "minimum": p.least, "maximum": p.most}}
-        for p in endpoint.params
-    ]
+    params += [{"name": p.name, "in": "query", "schema": p.schema()} for p in endpoint.params]
     if params:
         made["parameters"] = params
     if endpoint.takes is not None:

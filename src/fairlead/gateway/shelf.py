@@ -10,14 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from fairlead.gateway.batches import Batches, Wanted
+from fairlead.gateway.door import CALLER
 from fairlead.gateway.files import Files, encode, upload
 from fairlead.gateway.refusal import Refused, of_validation
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
     from fairlead.gateway.keys import Caller
-
-CALLER = "fairlead.caller"
 
 
 class Shelf:

@@ -18,10 +18,10 @@ Never: an address of numbers in whatever spelling (``127.0.0.1``, ``2130706433``
 differently (backslashes, spaces, other alphabets in the host). Names are not resolved: whose name leads where is the business of whoever allows it,
 as is where an allowed host redirects to.
 
-Looked at are the parts of messages whatever their type, as targets know more types than we do, and tools that are run elsewhere (MCP).
-Text, names of files, and the arguments of calls are not: nobody fetches them.
+Looked at are messages and the parts in them whatever their type, tools that are run elsewhere (MCP), and every other field with something within:
+targets know more of them than we do. Text, names of files, schemas, and the arguments of calls are not: nobody fetches them.
 
-Cost: two counts of bytes where messages are plain text (1 µs for 4 kB), else one decoding of the messages.
+Cost: two counts of bytes and one pass where messages are plain text (1 µs for 4 kB), else one decoding of the messages.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from fairlead.gateway.refusal import Refused
+from fairlead.targets.wire import NULL
 
 _ADDRESS: Final = re.compile(
     r"(https?|gs|s3)://([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::([0-9]{1,5}))?(?:[/?#][^\x00-\x20\x7f\\]*)?", re.IGNORECASE
@@ -45,24 +46,65 @@ _DATA: Final = re.compile(r"data:", re.IGNORECASE)
 _NAMED: Final = ("url", "uri")
 _PORTS: Final = {"https": "443", "http": "80"}
 _WORDS: Final = frozenset(
-    {"detail", "text", "refusal", "thinking", "filename", "title", "context", "role", "name", "type"}
+    {"detail", "text", "refusal", "thinking", "filename", "title", "context", "role", "name", "type", "tool_call_id"}
 )
 """Members that hold words, whatever these look like."""
 _OURS: Final = frozenset({"tool_calls", "function_call", "annotations", "citations", "cache_control"})
 """Members that hold what a model has said."""
-_FIELDS: Final = ("messages", "tools", "mcp_servers", "input")
+_SCHEMAS: Final = frozenset({"function", "custom", "parameters", "input_schema", "description", "format", "strict"})
+"""Members of a tool that the client runs itself."""
+_SILENT: Final = frozenset(
+    {
+        *(
+            "metadata",
+            "documents",
+            "prediction",
+            "response_format",
+            "functions",
+            "guided_json",
+            "structured_outputs",
+            "fairlead",
+        ),
+        *(
+            "model",
+            "stream",
+            "user",
+            "temperature",
+            "top_p",
+            "top_k",
+            "max_tokens",
+            "max_completion_tokens",
+            "stop",
+            "n",
+            "seed",
+        ),
+        *("stream_options", "tool_choice", "logit_bias", "reasoning_effort", "parallel_tool_calls"),
+    }
+)
+"""Fields of a request that hold what nobody fetches: notes, texts with their sources, schemas; and numbers and names."""
+
+
+class _Said(Struct, forbid_unknown_fields=True):
+    """A message that is nothing but text."""
+
+    role: Raw = NULL
+    content: Raw = NULL
+    name: Raw = NULL
+    tool_call_id: Raw = NULL
+    refusal: Raw = NULL
+    reasoning_content: Raw = NULL
+
 
 _decode = msgspec.json.Decoder().decode
-_list = msgspec.json.Decoder(list[Raw]).decode
+_said = msgspec.json.Decoder(list[_Said]).decode
 
 
 def check(fields: Mapping[str, Raw], allow: Sequence[str]) -> None:
     """Raise `Refused` (400) if a request names an address that `allow` does not."""
-    for field in _FIELDS:
-        raw = fields.get(field)
-        if raw is None or _plain(field, bytes(raw)):
+    for field, given in fields.items():
+        if field in _SILENT or _plain(field, raw := bytes(given)):
             continue
-        for where, value, named in _strings(_read(bytes(raw)), field):
+        for where, value, named in _strings(_read(raw), field):
             if value and _is_address(value, named) and not allowed(value, allow):
                 found = _ADDRESS.fullmatch(value)
                 what = f"the host {found[2][:100]!r} is" if found else "such an address is"
@@ -95,14 +137,14 @@ def _is_address(value: str, named: bool) -> bool:
 
 
 def _plain(field: str, raw: bytes) -> bool:
-    """Whether there is nothing but text in it: no object within a message, or within what else it is."""
+    """Whether there is nothing in it that could name an address: of messages, nothing but text in members that we know; else no object."""
     objects = raw.count(b"{")
     if not objects:
-        return True
+        return not field.endswith(_NAMED)
     if field != "messages" or raw.count(b"[") > 1:
         return False
     try:
-        return objects == len(_list(raw))
+        return objects == len(_said(raw))
     except (msgspec.DecodeError, RecursionError):
         return False
 
@@ -116,11 +158,11 @@ def _read(raw: bytes) -> Any:
 
 def _strings(value: Any, field: str) -> Iterator[tuple[str, str, bool]]:
     """Yield (where, string, whether its name says that it is an address), of what a target may look at."""
-    todo: list[tuple[str, Any, bool, int]] = [(field, value, False, 0)]
+    todo: list[tuple[str, Any, bool, int]] = [(field, value, field.endswith(_NAMED), 0)]
     while todo:
         where, item, named, depth = todo.pop()
         if isinstance(item, str):
-            if depth > 1:
+            if depth > 1 or named:
                 yield where, item, named
         elif isinstance(item, list):
             for i, inner in reversed(list(enumerate(item))):
@@ -128,12 +170,15 @@ def _strings(value: Any, field: str) -> Iterator[tuple[str, str, bool]]:
                 if not (isinstance(inner, str) and where.endswith(".content")):
                     todo.append((f"{where}[{i}]", inner, named, depth + 1))
         elif isinstance(item, dict):
-            if field == "tools" and item.get("type", "function") in ("function", "custom"):
-                continue
+            own = field == "tools" and depth == 1 and item.get("type", "function") in ("function", "custom")
             for key, inner in item.items():
+                if own and key in _SCHEMAS:
+                    continue
                 here = named or key.lower().endswith(_NAMED)
                 if key in _OURS or (depth < 2 and key.startswith(("reasoning", "thinking"))):
                     continue
-                if isinstance(inner, str) and (key in _WORDS or (depth < 2 and field == "messages" and not here)):
+                if isinstance(inner, str) and (
+                    key in _WORDS or (depth < 2 and field == "messages" and key == "content")
+                ):
                     continue
                 todo.append((f"{where}.{key}", inner, here, depth + 1))

@@ -125,6 +125,16 @@ def watch(gateway: Gateway) -> None:
         )
         show("fairlead_store_spool_bytes", "Bytes that wait in files for the database.", lambda: store.spool_bytes)
 
+    redis = gateway.redis
+    if redis is not None:
+        show("fairlead_redis_up", "1 if limits and breakers are shared through Redis now.", lambda: float(redis.up))
+        show(
+            "fairlead_redis_failures_total",
+            "Questions to Redis without an answer.",
+            lambda: redis.failures,
+            kind="counter",
+        )
+
     telemetry = gateway.telemetry
     if telemetry is not None:
         show(
@@ -174,7 +184,6 @@ def _spent(gateway: Gateway) -> list[tuple[tuple[str, ...], float]]:
         if account is not None:
             spent = kept.get((account.name, account.window(now)[0]), 0.0) / 1e6
         else:
-            period = router.spending.period(labels[0].removeprefix("route:"), now)
-            spent = 0.0 if period is None else period.gone
+            spent = router.spending.gone(labels[0].removeprefix("route:"), now)
         out.append((labels, spent))
     return out

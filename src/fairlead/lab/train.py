@@ -441,8 +441,7 @@ class Run:
         """Continue from the checkpoint if there is one."""
         if not self.checkpoint.exists():
             return False
-        # Our own file: it holds Python random state, which the safe loader refuses.
-        state = torch.load(self.checkpoint, weights_only=False, map_location=self.device)
+        state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
         self.network.load_state_dict(state["network"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

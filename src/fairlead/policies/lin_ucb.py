@@ -12,9 +12,9 @@ Cost per decision: reading the features, and K D² multiplications; about 50 µs
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Annotated
 
-import numpy as np
 from msgspec import Meta
 
 from fairlead.objective import Objective
@@ -72,12 +72,11 @@ class LinUCB(LinearPolicy):
             alike = preferred([(t, -o, None) for t, o in zip(order, off, strict=True)])
             return Proposal(alike, "nothing learned yet: all alike", *wishes)
         mean_K, spread_K = self.read(signals, order)
-        sd_K = np.sqrt(spread_K)
-        score_K = mean_K + self.alpha * sd_K - off
-        ranked = [
-            (t, score, Forecast(quality=min(1.0, max(0.0, mean)), quality_sd=sd))
-            for t, score, mean, sd in zip(order, score_K.tolist(), mean_K.tolist(), sd_K.tolist(), strict=True)
-        ]
+        ranked = []
+        for t, mean, spread, less in zip(order, mean_K.tolist(), spread_K.tolist(), off, strict=True):
+            sd = sqrt(spread)
+            quality = 0.0 if mean < 0.0 else 1.0 if mean > 1.0 else mean
+            ranked.append((t, mean + self.alpha * sd - less, Forecast(quality=quality, quality_sd=sd)))
         options = preferred(ranked, explore=self.explore)
         scores = sorted(((score, t.name) for t, score, _ in ranked), key=lambda s: (-s[0], s[1]))
         reasons = [f"{name}: utility at most {score:.3f}" for score, name in scores[:2]]

@@ -41,6 +41,8 @@ from fairlead.types import Reading, Scalar, Signals
 COUNT_SCALE: Final = 8.0
 """log(1 + 3,000) is about 8: counts up to some thousands come to lie in [0, 1]."""
 _TINY: Final = 1e-9
+_HUGE: Final = 10**300
+"""Larger counts are unknown: they may not fit a float."""
 _BEGIN: Final = 128
 _NO_PARTS: Final[dict[str, bool | int | float | str]] = {}
 """Width of the fixed projection of a bag."""
@@ -154,10 +156,16 @@ class Features(Component):
             StateError: if a vector is not of the size it had then.
         """
         self._check_fitted()
-        # Into an array that already has its bias: `numpy.append` would cost as much as the rest.
-        x_D = np.ones(len(self.means_) + self.bias)
-        known_D = x_D[: len(self.means_)]
-        np.subtract(self._raw(signals), self.means_, out=known_D)
+        row, blocks_B = self._row(signals), self._blocks(signals)
+        if not blocks_B:  # a few numbers: an array is not worth its calls
+            known = [(x - m) / s for x, m, s in zip(row, self.means_.tolist(), self.scales_.tolist(), strict=True)]
+            return np.array([x if x == x else 0.0 for x in known] + [1.0] * self.bias)  # a NaN is not itself
+        # Into an array that has room for its bias: `numpy.append` would cost as much as the rest.
+        size = len(self.means_)
+        x_D = np.empty(size + self.bias)
+        x_D[size:] = 1.0
+        known_D = x_D[:size]
+        np.subtract(np.concatenate([np.array(row, np.float64), *blocks_B]), self.means_, out=known_D)
         known_D /= self.scales_
         known_D[np.isnan(known_D)] = 0.0
         return x_D
@@ -219,6 +227,10 @@ class Features(Component):
 
     def _raw(self, signals: Signals) -> Floats:
         """Return the row before centring and scaling, NaN where nothing is known, shape (C + vectors,)."""
+        return np.concatenate([np.array(self._row(signals), np.float64), *self._blocks(signals)])
+
+    def _row(self, signals: Signals) -> list[float]:
+        """Return its columns before the vectors."""
         readings = signals.readings
         row: list[float] = []
         last, reading, parts = None, None, _NO_PARTS
@@ -229,19 +241,21 @@ class Features(Component):
             value = parts.get(part) if part else None if reading is None else reading.value
             if kind == "category":
                 row += [math.nan] * len(categories) if reading is None else [float(value == c) for c in categories]
-            elif value.__class__ is int and 0 <= value < 10**300:  # most are counts
+            elif value.__class__ is int and 0 <= value < _HUGE:  # most are counts
                 row.append(log1p(value) if kind != "flag" else float(bool(value)))
             elif value.__class__ is bool:
                 row.append(float(value) if kind == "flag" else log1p(value))
             else:
                 row.append(_number(value, kind))
-        if not self.vectors_:
-            return np.array(row, np.float64)
-        blocks = [np.array(row, np.float64)]
+        return row
+
+    def _blocks(self, signals: Signals) -> list[Floats]:
+        """Return its vectors."""
+        blocks = []
         for name, size in self.vectors_:
-            reading = readings.get(name)
+            reading = signals.readings.get(name)
             blocks.append(_projected(reading, self.bags_[name]) if name in self.bags_ else _vector(reading, name, size))
-        return np.concatenate(blocks)
+        return blocks
 
     def _raw_all(self, signals: Sequence[Signals]) -> Floats:
         return np.array([self._raw(s) for s in signals]).reshape(len(signals), len(self.means_))

@@ -189,7 +189,7 @@ class Observer:
     async def observe(self, query: Query, needs: Sequence[str]) -> Signals:
         """Read the signals in `needs`, the slow ones in threads and within the budget. One that is not there in time is late, and one that
         raises is, too: the decision goes on without it, and a guard that reads it holds."""
-        slow = [n for n in needs if n in self._slow and self.signals[n].takes_long(query)]
+        slow = [n for n in needs if n in self._slow and self.signals[n].takes_long(query)] if self._slow else ()
         readings = {name: self._read(name, query) for name in needs if name not in slow}
         if slow:
             works: dict[Callable[[], Reading], Executor] = {

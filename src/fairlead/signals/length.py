@@ -40,14 +40,14 @@ class Length(Signal):
         )
 
     def _read(self, query: Query) -> Reading:
-        text = query.text
+        text, everything = query.text, characters(query)
         head = text[:READ]
         words = head.split()
         return Reading(
             value=len(text),
             parts={
-                "characters_all": characters(query),
-                "tokens": estimate_tokens(query),
+                "characters_all": everything,
+                "tokens": estimate_tokens(query, everything),
                 "words": len(words) if len(text) <= READ else round(len(words) * len(text) / READ),
                 "longest_word": max(map(len, words), default=0),
                 "lines": text.count("\n") + 1 if text else 0,

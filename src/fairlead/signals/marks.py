@@ -38,6 +38,7 @@ _MATHS_SIGNS: Final = (
 _MATHS: Final = re.compile(rf"\b(?:{'|'.join(_MATHS_SIGNS)})\b", re.IGNORECASE)
 _CHOICE_A: Final = re.compile(r"[Aa](?<![^\s(].)[).:]\s")
 _CHOICE_B: Final = re.compile(r"[Bb](?<![^\s(].)[).:]\s")
+_CHOICE_SIGNS: Final = ("B)", "B.", "B:", "b)", "b.", "b:")
 _ITEM: Final = re.compile(r"[ \t]{0,8}(?:[-*•]|\d{1,3}[.)])[ \t]")
 _ASKS: Final = re.compile(r"\s{0,8}(?:what|who|whom|whose|which|when|where|why|how)\b", re.IGNORECASE)
 _QUOTE: Final = re.compile(r'^[ \t]{0,4}>[ \t]?\S|"[^"\n]{20,400}"|[“«„]', re.MULTILINE)
@@ -76,7 +77,8 @@ class Marks(Signal):
         marks = {
             "code": any(map(text.__contains__, _CODE_SIGNS)) and bool(_CODE.search(text)),
             "maths": _maths(text, bool(numbers)),
-            "multiple_choice": bool(_CHOICE_A.search(text) and _CHOICE_B.search(text)),
+            "multiple_choice": any(map(text.__contains__, _CHOICE_SIGNS))
+            and bool(_CHOICE_A.search(text) and _CHOICE_B.search(text)),
             "list": "\n" in text and sum(1 for line in text.split("\n") if _ITEM.match(line)) >= 2,
             "question": "?" in text or "\uff1f" in text or "\u061f" in text or bool(_ASKS.match(text)),
             "quote": ('"' in text or ">" in text or not text.isascii()) and bool(_QUOTE.search(text)),

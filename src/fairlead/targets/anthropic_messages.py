@@ -794,12 +794,22 @@ class _Reasoned(Struct):
     thinking_tokens: int | None = None
 
 
+class _Kept(Struct):
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class _Searched(Struct):
+    web_search_requests: int | None = None
+
+
 class _Usage(Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     output_tokens_details: _Reasoned | None = None
+    cache_creation: _Kept | None = None
+    server_tool_use: _Searched | None = None
 
 
 class _Block(Struct):
@@ -857,13 +867,17 @@ def _tokens(usage: _Usage | None) -> Tokens | None:
         return None
     cached = usage.cache_read_input_tokens or 0
     written = usage.cache_creation_input_tokens or 0
-    thought = usage.output_tokens_details
+    thought, kept, searched = usage.output_tokens_details, usage.cache_creation, usage.server_tool_use
+    extras = (kept.ephemeral_1h_input_tokens or 0) if kept is not None else 0
+    if searched is not None:
+        extras += searched.web_search_requests or 0
     return Tokens(
         input=usage.input_tokens + cached + written,
         cached_input=cached,
         cache_write=written,
         output=usage.output_tokens,
         reasoning=(thought.thinking_tokens or 0) if thought is not None else 0,
+        extras=extras,
     )
 
 
@@ -920,18 +934,20 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, *secrets: str)
         id = msgspec.json.decode(body, type=_Named).request_id
     except (msgspec.DecodeError, UnicodeDecodeError):
         id = None
-    return identified(failure, id or headers.get("request-id"))
+    return identified(failure, id or headers.get("request-id"), *secrets)
 
 
 class _Named(Struct):
     request_id: str | None = None
 
 
-def identified(failure: Failure, id: str | None) -> Failure:
-    """Write a request's id into the failure's message, whole."""
+def identified(failure: Failure, id: str | None, *secrets: str) -> Failure:
+    """Write a request's id into the failure's message, whole; it is the upstream's word, so no secret survives in it either."""
     if not id or id in failure.message:
         return failure
-    return msgspec.structs.replace(failure, message=f"{failure.message} (request {upstream.shorten(id[:80])})")
+    return msgspec.structs.replace(
+        failure, message=f"{failure.message} (request {upstream.shorten(id, *secrets)[:80]})"
+    )
 
 
 class StreamReader:
@@ -1022,7 +1038,7 @@ class StreamReader:
                 tokens = _tokens(self._usage)
                 return out + self._chunks.usage(wire.usage(tokens)) if self.pass_usage and tokens else out
             case "error":
-                raise TargetError(identified(self._reported(bytes(event.error)), event.request_id))
+                raise TargetError(identified(self._reported(bytes(event.error)), event.request_id, *self.secrets))
         # Whatever else there is (pings, kinds yet to come) carries nothing for the client.
         return b""
 

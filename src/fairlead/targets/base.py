@@ -23,12 +23,16 @@ import msgspec
 
 from fairlead.component import Component
 from fairlead.errors import TargetError
-from fairlead.types import Call, Failure, FailureKind, Outcome, Profile, Query, Sink, Target
+from fairlead.timeouts import Timeout
+from fairlead.types import Call, Failure, FailureKind, Outcome, Profile, Query, Sink, Target, Tokens
 
 log = logging.getLogger(__name__)
 
 UNKNOWN: Final = Profile()
 """The profile of a target that nobody has described."""
+MOST_TOKENS: Final = 10**9
+MOST_USD: Final = 1e6
+"""No call takes more. Whoever says so, or less than nothing, is not believed: budgets and the store count on it."""
 _STREAM_KINDS: Final = ("broken_stream", "client_gone", "deadline")
 
 
@@ -70,26 +74,35 @@ class Driver(Component, ABC):
         start = perf_counter()
         watch = _Watch(self.name, sink, self.timeout_seconds, within_seconds)
         try:
-            async with watch.limit:
+            with watch.limit:
                 watch.arm()
                 outcome = await self._ask(call, query, None if sink is None else watch.send)
         except TimeoutError:
             outcome = Outcome(error=watch.failure())
         except TargetError as e:
             outcome = Outcome(error=e.failure)
+        except RecursionError:
+            # JSON of a reply: nothing of ours nests.
+            outcome = Outcome(
+                error=Failure(kind="malformed", message=f"what {self.name} sent is nested too deep to be read")
+            )
         except Exception as e:
             log.exception("driver %s failed in an unforeseen way", self.name)
-            outcome = Outcome(error=Failure(kind="internal", message=f"{self.name}: {type(e).__name__}"))
+            # Nobody foresaw where: it may have been after the target had worked, which then charges.
+            outcome = Outcome(error=Failure(kind="internal", message=f"{self.name}: {type(e).__name__}", sent=True))
         finally:
             watch.disarm()
-        usd = outcome.usd
-        if usd is None and outcome.tokens is not None:
-            usd = self.profile.usd(outcome.tokens)
+        usd, tokens = outcome.usd, outcome.tokens
+        if (tokens is not None and not _credible(tokens)) or (usd is not None and not 0.0 <= usd <= MOST_USD):
+            log.warning("%s reports counts or a cost that no call can have; they are left unknown", self.name)
+            usd = tokens = None
+        if usd is None and tokens is not None:
+            usd = self.profile.usd(tokens)
             if usd is not None and query.batch and self.profile.batch_price is not None:
                 usd *= self.profile.batch_price
         joules = outcome.joules
-        if joules is None and outcome.tokens is not None and self.profile.joules_per_token is not None:
-            joules = self.profile.joules_per_token * (outcome.tokens.input + outcome.tokens.output)
+        if joules is None and tokens is not None and self.profile.joules_per_token is not None:
+            joules = self.profile.joules_per_token * (tokens.input + tokens.output)
         if watch.streamed and outcome.error is not None and outcome.error.kind not in _STREAM_KINDS:
             # Part of the answer is out: however the target failed, what the client sees is a stream that broke.
             error = msgspec.structs.replace(outcome.error, kind="broken_stream")
@@ -98,6 +111,7 @@ class Driver(Component, ABC):
             outcome,
             target=self.name,
             model=outcome.model or self.name,
+            tokens=tokens,
             usd=usd,
             joules=joules,
             seconds=perf_counter() - start,
@@ -111,6 +125,13 @@ class Driver(Component, ABC):
         Raises:
             TargetError: with a typed failure.
         """
+
+
+def _credible(t: Tokens) -> bool:
+    """Whether counts are such as a call can have."""
+    if not (0 <= t.input <= MOST_TOKENS and 0 <= t.output <= MOST_TOKENS and t.cached_input >= 0):
+        return False
+    return t.simple or min(t.cache_write, t.audio_input, t.image_input, t.reasoning, t.audio_output) >= 0
 
 
 class _Watch:
@@ -140,7 +161,7 @@ class _Watch:
         self._ended: FailureKind = "timeout"
         self._timer: asyncio.TimerHandle | None = None
         self.streamed = False
-        self.limit = asyncio.timeout(None)
+        self.limit = Timeout()
 
     def arm(self) -> None:
         """Set the timer for whichever limit is next."""
@@ -148,7 +169,7 @@ class _Watch:
         self._at = min(self._deadline, self._own if self._sending is None else self._sending + self._timeout)
         if self._at < inf:
             left = max(0.0, self._at - perf_counter())
-            self._timer = asyncio.get_running_loop().call_later(left, self._ring)
+            self._timer = self.limit.loop.call_later(left, self._ring)
 
     def disarm(self) -> None:
         """Stop the timer."""
@@ -194,4 +215,4 @@ class _Watch:
             self._ended = "timeout" if sending is None else "client_gone"
         self._timer = None
         self._at = -inf  # final: nothing is earlier, so `send` does not set it again
-        self.limit.reschedule(asyncio.get_running_loop().time())
+        self.limit.ring()

@@ -692,7 +692,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, *secrets: str)
     name = str(headers.get("x-amzn-errortype") or said.get("__type") or "")
     message = str(said.get("message") or said.get("Message") or "")
     failure = _typed(name.partition(":")[0].rpartition("#")[2], message, status, headers, *secrets)
-    return anthropic_messages.identified(failure, headers.get("x-amzn-requestid"))
+    return anthropic_messages.identified(failure, headers.get("x-amzn-requestid"), *secrets)
 
 
 def _typed(name: str, message: str, status: int, headers: Mapping[str, str], *secrets: str) -> Failure:

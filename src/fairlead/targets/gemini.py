@@ -933,7 +933,9 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, *secrets: str)
     for detail in error.details:
         if detail.type.endswith("RetryInfo") and failure.retry_after_seconds is None:
             match = re.fullmatch(r"(\d+(?:\.\d+)?)s", detail.retry_delay)
-            failure = replace(failure, retry_after_seconds=float(match[1]) if match else None)
+            failure = replace(
+                failure, retry_after_seconds=min(float(match[1]), upstream.WAIT_SECONDS) if match else None
+            )
         if detail.reason in ("API_KEY_INVALID", "API_KEY_EXPIRED"):
             failure = replace(failure, kind="auth")
     if failure.kind == "bad_request" and "exceeds the maximum number of tokens" in error.message:

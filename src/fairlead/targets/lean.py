@@ -50,6 +50,10 @@ HEAD_BYTES: Final = 64 * 1024
 HEADERS: Final = 256
 WHOLE_BYTES: Final = 256 * 1024 * 1024
 """The most that a whole reply may have, unpacked."""
+STREAM_BYTES: Final = WHOLE_BYTES
+"""The most that a stream may have, unpacked: what it says is kept until its end."""
+MEMBERS: Final = 1000
+"""The most that a packed reply may consist of."""
 WAITING_BYTES: Final = 256 * 1024
 """Of a stream that nobody reads, more than this is not taken from the socket (but what one read brings)."""
 _JOINED: Final = 64 * 1024
@@ -475,7 +479,7 @@ class _Connection(asyncio.Protocol):
             if reply.status:
                 reply.tell()
         elif reply.held > WHOLE_BYTES:
-            self._break(_too_large())
+            self._break(_too_large(WHOLE_BYTES))
 
     def resume(self) -> None:
         """Read on, if reading was stopped."""
@@ -535,11 +539,16 @@ class _Connection(asyncio.Protocol):
         headers = reply.headers = Headers(self._pairs)
         of = headers.of
         sized, chunked = b"content-length" in of, b"transfer-encoding" in of
-        if chunked and headers["transfer-encoding"].lower() != "chunked":
+        if chunked and of[b"transfer-encoding"].strip(b" \t").lower() != b"chunked":
             self._refuse("its transfer encoding is not known")
+        if b"\0" in b"".join(of.values()):
+            self._refuse("a header holds a zero byte")
         if chunked and sized:
             self._refuse("it has two lengths")
         self._framed = sized or chunked or status in (204, 304)
+        if not self._framed and any(name.endswith(b" ") for name in of):
+            # The parser takes it for the header without the space; were it a length, a reply that is cut would pass for whole.
+            self._refuse("a header's name ends in a space")
         if b"content-encoding" in of and (coding := headers["content-encoding"].lower()) not in ("", "identity"):
             if coding not in ("gzip", "x-gzip", "deflate"):
                 self._refuse("its content encoding is not known, and was not asked for")
@@ -631,14 +640,19 @@ class Incoming:
             raise _unavailable(self._why or "", sent=True)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield what has come, as it comes. Raises `TargetError` (``broken_stream``) if the connection breaks."""
+        """Yield what has come, as it comes. Raises `TargetError` (``broken_stream``) if the connection breaks, or it has no end."""
+        size = 0
         try:
             while True:
+                if size > STREAM_BYTES:
+                    raise _broken(_too_large(STREAM_BYTES))
                 if self.unpacker is not None and (piece := self.unpacker.pull()):
+                    size += len(piece)
                     yield piece
                 elif self.parts:
                     data = self._taken()
                     if self.unpacker is None:
+                        size += len(data)
                         yield data
                     else:
                         self.unpacker.push(data)
@@ -711,7 +725,7 @@ class Incoming:
                 parts.append(piece)
                 size += len(piece)
                 if size > WHOLE_BYTES:
-                    raise _unavailable(_too_large(), sent=True)
+                    raise _unavailable(_too_large(WHOLE_BYTES), sent=True)
                 if len(parts) > 1:
                     await asyncio.sleep(0)
             unpacker.check()
@@ -721,32 +735,40 @@ class Incoming:
 
 
 class _Unpacker:
-    """Undoes ``gzip`` (of several members too) and ``deflate`` (with zlib's frame, or bare as some send it), no faster than it is asked."""
+    """Undoes ``gzip`` (of several members too) and ``deflate`` (with zlib's frame, or bare as some send it), no faster than it is asked.
 
-    __slots__ = ("_bits", "_data", "_full", "_of")
+    What it holds is gone through in windows: whatever zlib does not take of what it is given it copies, each time.
+    """
+
+    __slots__ = ("_at", "_bits", "_data", "_full", "_members", "_of")
 
     def __init__(self, coding: str) -> None:
         self._bits = zlib.MAX_WBITS if coding == "deflate" else 16 + zlib.MAX_WBITS
         self._of: Any = None
         self._data = b""
+        self._at = self._members = 0
         self._full = False
 
     def push(self, data: bytes) -> None:
         """Take more of what is packed."""
-        self._data += data
+        self._data, self._at = self._data[self._at :] + data, 0
 
     def pull(self) -> bytes:
         """Return some more of what was in it; nothing if it needs more to go on. Raises `zlib.error`."""
-        while self._data or self._full:
+        while self._at < len(self._data) or self._full:
             if self._of is None:
-                bare = self._bits == zlib.MAX_WBITS and self._data[0] & 15 != 8
+                self._members += 1
+                if self._members > MEMBERS:
+                    raise zlib.error("it has too many members")
+                bare = self._bits == zlib.MAX_WBITS and self._data[self._at] & 15 != 8
                 self._of = zlib.decompressobj(wbits=-zlib.MAX_WBITS if bare else self._bits)
             of = self._of
-            piece: bytes = of.decompress(self._data, _PIECE)
-            self._data = of.unconsumed_tail
+            window = self._data[self._at : self._at + _JOINED]
+            piece: bytes = of.decompress(window, _PIECE)
+            self._at += len(window) - len(of.unused_data if of.eof else of.unconsumed_tail)
             self._full = len(piece) == _PIECE and not of.eof  # it may hold back more
             if of.eof:
-                self._data, self._of = of.unused_data, None
+                self._of = None
             if piece:
                 return piece
         return b""
@@ -806,8 +828,8 @@ def _why(error: Exception) -> str:
     return os.strerror(number) if number else str(error) or type(error).__name__
 
 
-def _too_large() -> str:
-    return f"the upstream's reply is too large: it has more than {WHOLE_BYTES} bytes"
+def _too_large(most: int) -> str:
+    return f"the upstream's reply is too large: it has more than {most} bytes"
 
 
 def _refused(message: str) -> TargetError:

@@ -32,9 +32,12 @@ from fairlead.errors import ConfigError, TargetError, suggest
 from fairlead.secret import checked, reveal
 from fairlead.targets import providers, sse, upstream, vectors, wire
 from fairlead.targets.base import UNKNOWN, Driver
+from fairlead.targets.calls import Numbers
 from fairlead.types import Call, Failure, Outcome, Part, Profile, Query, Sink, Tokens
 
 DONE: Final = b"[DONE]"
+GREETINGS: Final = 10_000
+"""The most events of a stream that are held back before one says something."""
 
 
 class OpenAIChat(Driver):
@@ -472,7 +475,8 @@ class StreamReader:
         self._refusal: list[str] = []
         self._logprobs: list[float] | None = None
         self._first_entropy: float | None = None
-        self._calls: dict[int, _ToolCall] = {}
+        self._calls: list[_ToolCall] = []
+        self._numbers = Numbers()
         self._finish = ""
         self._model = ""
         self._tokens: Tokens | None = None
@@ -518,7 +522,7 @@ class StreamReader:
                         "arguments": (c.function.arguments if c.function else None) or "",
                     },
                 }
-                for _, c in sorted(self._calls.items())
+                for c in self._calls
             ]
             calls = Raw(msgspec.json.encode(whole))
         return Outcome(
@@ -575,6 +579,8 @@ class StreamReader:
             return b""
         if not self._begun:
             self._held += out
+            if len(self._held) > GREETINGS:
+                raise TargetError(Failure(kind="malformed", message=f"the stream says nothing in {GREETINGS} events"))
             return b""
         if self._held:
             out = self._held + out
@@ -613,13 +619,12 @@ class StreamReader:
                     self._first_entropy = _first_entropy(token)
                 self._logprobs.append(token.logprob)
         for part in delta.tool_calls or ():
-            # A server that sends no index sends each call whole.
-            index = part.index if part.index is not None else len(self._calls)
-            call = self._calls.get(index)
-            if call is None:
-                self._calls[index] = part
+            number = self._numbers.of(part.index, part.id)
+            if number == len(self._calls):
+                self._calls.append(part)
                 part.function = part.function or _Function()
                 continue
+            call = self._calls[number]
             call.id = call.id or part.id
             if part.function is not None and call.function is not None:
                 call.function.name = call.function.name or part.function.name
@@ -657,13 +662,17 @@ def _plain(choices: Raw, where: str) -> Raw:
         content = said.get("content")
         if isinstance(content, list):
             said["content"] = "".join(p.get("text") or "" for p in content)
-            thinking = [p.get("thinking") for p in content if p.get("type") == "thinking"]
-            thought = thought or "".join(
-                t if isinstance(t, str) else "".join(p.get("text") or "" for p in t or ()) for t in thinking
-            )
+            thought = thought or "".join(_thought(p.get("thinking")) for p in content if p.get("type") == "thinking")
         if isinstance(thought, str) and thought:
             said["reasoning_content"] = thought
     return Raw(msgspec.json.encode(out))
+
+
+def _thought(said: Any) -> str:
+    """Read thinking that is a text, or parts with texts; whatever else it may be says nothing."""
+    if isinstance(said, list):
+        return "".join(t for p in said if isinstance(p, dict) and isinstance(t := p.get("text"), str))
+    return said if isinstance(said, str) else ""
 
 
 def _finish(reason: str | None, refused: bool) -> str:

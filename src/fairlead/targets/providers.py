@@ -113,6 +113,9 @@ _REQUEST: Final[frozenset[str]] = frozenset({"thinking", "top_k", "cache_control
 """Extension fields that stand at the top of a request."""
 _INSIDE: Final[tuple[Field, ...]] = ("cache_control", "thinking_blocks", "reasoning_content", "is_error", "file_url")
 """Those that stand in messages; `cache_control` also in tools."""
+_SERVED: Final = re.compile(rb'"type"\s*:\s*"[a-z_]+_20\d{6}"')
+_DATED: Final = re.compile(r"[a-z_]+_20\d{6}")
+"""The type of a tool that Anthropic knows or runs, such as ``web_search_20250305``: OpenAI's format has none, and its servers refuse the request for it."""
 # One pass over the bytes; a search for each name takes five times as long.
 _MARK: Final = re.compile(b'"(' + "|".join((*_INSIDE, "tool")).encode() + b')"')
 _ELSEWHERE: Final = "(attached below)"
@@ -151,17 +154,41 @@ def fit(fields: dict[str, Raw], provider: Provider) -> tuple[str, ...]:
             if found or pictures:
                 fields["messages"] = _messages(data, found, provider, dropped)
     raw = fields.get("tools")
-    if raw is not None and "cache_control" not in takes and b'"cache_control"' in bytes(raw):
-        fields["tools"] = _tools(bytes(raw), dropped)
+    if raw is not None:
+        data = bytes(raw)
+        served = _SERVED.search(data) is not None
+        if served or ("cache_control" not in takes and b'"cache_control"' in data):
+            _tools(fields, takes, dropped)
     return tuple(dict.fromkeys(dropped))
 
 
-def _tools(data: bytes, dropped: list[str]) -> Raw:
-    tools = msgspec.json.decode(data)
-    for i, tool in enumerate(tools if isinstance(tools, list) else ()):
-        if isinstance(tool, dict) and tool.pop("cache_control", None) is not None:
-            dropped.append(f"tools[{i}].cache_control")
-    return Raw(msgspec.json.encode(tools))
+def _tools(fields: dict[str, Raw], takes: frozenset[Field], dropped: list[str]) -> None:
+    """Leave out of tools what is not taken, and tools that Anthropic itself would run; a choice among none, or of one that is gone, goes too."""
+    tools = msgspec.json.decode(fields["tools"])
+    if not isinstance(tools, list):
+        return
+    kept, gone = [], []
+    for i, tool in enumerate(tools):
+        if isinstance(tool, dict):
+            if isinstance(kind := tool.get("type"), str) and _DATED.fullmatch(kind):
+                dropped.append(f"tools[{i}]")
+                gone.append(tool.get("name"))
+                continue
+            if "cache_control" not in takes and tool.pop("cache_control", None) is not None:
+                dropped.append(f"tools[{i}].cache_control")
+        kept.append(tool)
+    fields["tools"] = Raw(msgspec.json.encode(kept))
+    if not gone:
+        return
+    if not kept:
+        del fields["tools"]
+        fields.pop("parallel_tool_calls", None)
+    if (raw := fields.get("tool_choice")) is not None:
+        choice = msgspec.json.decode(raw)
+        named = choice.get("function") if isinstance(choice, dict) else None
+        if not kept or (isinstance(named, dict) and named.get("name") in gone):
+            del fields["tool_choice"]
+            dropped.append("tool_choice")
 
 
 def _messages(data: bytes, found: frozenset[Field], provider: Provider, dropped: list[str]) -> Raw:

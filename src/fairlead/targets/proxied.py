@@ -13,13 +13,35 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 
 from fairlead.errors import TargetError
-from fairlead.targets.lean import CONNECT_SECONDS, DRAIN_SECONDS, HEAD_BYTES, KEEPALIVE_SECONDS
+from fairlead.targets.lean import (
+    CONNECT_SECONDS,
+    DRAIN_SECONDS,
+    HEAD_BYTES,
+    KEEPALIVE_SECONDS,
+    STREAM_BYTES,
+    WHOLE_BYTES,
+)
 from fairlead.types import Failure
 
 if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
     from yarl import URL
 
 _POURED: Final = 2**20
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives out no idle connection on which something has come since: it would be taken for the reply to the next request."""
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            protocol = connection.protocol
+            if protocol is not None and not protocol.should_close:
+                break
+            connection.close()
+        return connection
 
 
 class Session:
@@ -28,7 +50,7 @@ class Session:
     def __init__(self, *, from_env: bool = True) -> None:
         self.from_env = from_env
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+            connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
             # Plans and drivers keep the time of a whole call.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -69,7 +91,7 @@ class Session:
         # In one, a large body would hold up everybody else.
         data = body if len(body) < _POURED else io.BytesIO(body)
         try:
-            return Incoming(await self._session.post(url, data=data, headers=headers, allow_redirects=False))
+            reply = await self._session.post(url, data=data, headers=headers, allow_redirects=False)
         except (aiohttp.ServerTimeoutError, aiohttp.ConnectionTimeoutError) as e:
             message = f"no connection within {CONNECT_SECONDS:g} s"
             raise TargetError(Failure(kind="unavailable", message=message)) from e
@@ -80,6 +102,12 @@ class Session:
         except (aiohttp.ClientError, ConnectionError) as e:
             message = f"the upstream hung up: {type(e).__name__}"
             raise TargetError(Failure(kind="unavailable", message=message, sent=True)) from e
+        if [c.strip().lower() for c in reply.headers.getall("Transfer-Encoding", ())] not in ([], ["chunked"]):
+            # aiohttp reads such a reply to the connection's end, wherever that is.
+            reply.close()
+            message = "the upstream's reply is malformed: its transfer encoding is not known"
+            raise TargetError(Failure(kind="unavailable", message=message, sent=True))
+        return Incoming(reply)
 
 
 class Incoming:
@@ -96,18 +124,34 @@ class Incoming:
         """Wait for the head, which is here."""
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield what has come, as it comes. Raises `TargetError` (``broken_stream``) if the connection breaks."""
+        """Yield what has come, as it comes. Raises `TargetError` (``broken_stream``) if the connection breaks, or it has no end."""
         readany = self._response.content.readany
+        size = 0
         try:
             while chunk := await readany():
+                size += len(chunk)
+                if size > STREAM_BYTES:
+                    message = (
+                        f"the stream broke: the upstream's reply is too large: it has more than {STREAM_BYTES} bytes"
+                    )
+                    raise TargetError(Failure(kind="broken_stream", message=message))
                 yield chunk
         except (aiohttp.ClientError, ConnectionError) as e:
             raise TargetError(Failure(kind="broken_stream", message=f"the stream broke: {type(e).__name__}")) from e
 
     async def whole(self) -> bytes:
         """Read the rest. Raises `TargetError` (``unavailable``) if the connection breaks."""
+        readany = self._response.content.readany
+        parts: list[bytes] = []
+        size = 0
         try:
-            return await self._response.read()
+            while chunk := await readany():
+                size += len(chunk)
+                if size > WHOLE_BYTES:
+                    message = f"the upstream's reply is too large: it has more than {WHOLE_BYTES} bytes"
+                    raise TargetError(Failure(kind="unavailable", message=message, sent=True))
+                parts.append(chunk)
+            return b"".join(parts)
         except (aiohttp.ClientError, ConnectionError) as e:
             message = f"the reply broke off: {type(e).__name__}"
             raise TargetError(Failure(kind="unavailable", message=message, sent=True)) from e

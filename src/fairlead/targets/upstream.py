@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MESSAGE_CHARACTERS: Final = 500
 ERROR_BYTES: Final = 64 * 1024
+WAIT_SECONDS: Final = 86400.0
+"""The longest wait that an upstream may ask for."""
 _SECRET_HEADER: Final = re.compile(r"key|token|auth|secret|password|cookie", re.IGNORECASE)
 
 _TOO_LONG: Final = (
@@ -192,6 +194,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, *secrets: str)
     if 300 <= status < 400:
         message = f"the upstream redirects (status {status}); set base_url to where it redirects to"
         return Failure(kind="not_found", message=message, status=status)
+    if status < 300:
+        return Failure(kind="malformed", message=f"the upstream answered with status {status}, not 200", status=status)
     message, code = describe(body)
     return Failure(
         kind=_kind(status, f"{code} {message}"),
@@ -211,8 +215,8 @@ def describe(body: bytes) -> tuple[str, str]:
     """Read (message, code) off an error body: OpenAI's, Anthropic's, Ollama's and FastAPI's shapes, or plain text."""
     try:
         data: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return body.decode("utf-8", "replace").strip(), ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body[:ERROR_BYTES].decode("utf-8", "replace").strip(), ""
     if not isinstance(data, dict):
         return str(data), ""
     error = data.get("error", data)
@@ -223,7 +227,7 @@ def describe(body: bytes) -> tuple[str, str]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date) as seconds from now; None if there is none."""
+    """Read ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date) as seconds from now, a day at most; None if there is none."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -233,11 +237,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             try:
                 at = parsedate_to_datetime(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 continue
             seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
         if math.isfinite(seconds):
-            return max(0.0, seconds)
+            return min(max(0.0, seconds), WAIT_SECONDS)
     return None
 
 
@@ -246,7 +250,7 @@ def _kind(status: int, words: str) -> FailureKind:
     if status == 413 or (status in (400, 422) and any(sign in words for sign in _TOO_LONG)):
         return "context_too_long"
     match status:
-        case 401 | 402 | 403:
+        case 401 | 402 | 403 | 407:
             return "auth"
         case 404:
             return "not_found"

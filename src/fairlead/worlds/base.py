@@ -11,7 +11,7 @@ estimate, or is unknown where there is none, and is never zero. A call that was 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import fsum, inf
 from typing import Any, Literal, TypeAlias
 
@@ -25,6 +25,8 @@ Estimate: TypeAlias = Callable[[Call, Query], float | None]
 """Upper bound of one call's cost in USD; None where no price is known."""
 Cover: TypeAlias = Callable[[float], bool]
 """Hold so many USD for a run in all, out of what many runs share; False if so much is not left."""
+More: TypeAlias = Callable[[float], Awaitable[bool]]
+"""Fetch what is missing for a `Cover` to hold so many USD; False if it is not to be had."""
 
 _ABANDONED = frozenset({"broken_stream", "client_gone", "deadline", "malformed", "timeout"})
 
@@ -45,12 +47,13 @@ class Run(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, outcome: Outcome, steps: list[Step], seconds: float) -> Run:
         """Sum up."""
-        steps = sorted(steps, key=lambda s: s.path)  # the same story in whatever order the calls came back
+        if len(steps) > 1:
+            steps = sorted(steps, key=lambda s: s.path)  # the same story in whatever order the calls came back
         calls = [s.outcome for s in steps if s.call is not None]
         # A call that failed before it cost anything reports no price: that is zero, not unknown.
         known = [o.usd for o in calls if o.usd is not None or may_cost(o)]
         # fsum: the same total in whatever order the calls came back.
-        usd = None if any(u is None for u in known) else fsum(u for u in known if u is not None)
+        usd = None if None in known else fsum(known)  # type: ignore[arg-type]
         counts = [o.tokens for o in calls if o.tokens is not None]
         limited = _limited(steps) if outcome.ok else ""
         if limited != outcome.limited:

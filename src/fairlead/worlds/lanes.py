@@ -28,6 +28,10 @@ class Lanes:
         self.waiting, self.seconds = waiting, seconds
         self._lanes: dict[str, _Lane] = {}
 
+    def take_over(self, other: Lanes) -> None:
+        """Go on with the lines of `other`: its calls and ours take turns."""
+        self._lanes = other._lanes
+
     def under_way(self, name: str) -> tuple[int, int]:
         """Return how many calls a target has, and how many wait. Only of targets with a limit."""
         lane = self._lanes.get(name)

@@ -72,6 +72,10 @@ class Lateness:
         insort(ordered, (outcome.seconds, cut))
         self._cut[target] = self._cut.get(target, 0) + cut
 
+    def take_over(self, other: Lateness) -> None:
+        """Go on with what `other` knows, and has yet to learn from calls under way."""
+        self._recent, self._sorted, self._cut, self._saved = other._recent, other._sorted, other._cut, other._saved
+
     def recall(self, traces: Iterable[Trace]) -> None:
         """Note the calls of traces, newest first, of an earlier life; nothing if this knows of calls already."""
         if self._recent:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from math import inf
 from time import perf_counter
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,7 @@ from fairlead.plans.fallback import Fallback
 from fairlead.pool import Health, Pool
 from fairlead.targets.base import Driver
 from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Path, Plan, Query, Sink, Step
-from fairlead.worlds.base import PATIENCE, Cover, Estimate, Meter, Run, answered, delays, halted
+from fairlead.worlds.base import PATIENCE, Cover, Estimate, Meter, More, Run, answered, delays, halted
 from fairlead.worlds.lanes import Lanes
 from fairlead.worlds.lateness import Lateness
 from fairlead.worlds.retries import Retries
@@ -56,6 +57,14 @@ class Live:
         """Whether a call must not be sent twice, as far as drivers know: for a world without a pool."""
         return Pool(targets=(d.target for n, d in self.drivers.items() if n == name)).once(name, query)
 
+    def take_over(self, other: Live) -> None:
+        """Go on with what `other`, whose calls may still be under way, knows: who is asked how often at once, how long they take."""
+        self.lateness.take_over(other.lateness)
+        if self.lanes is not None and other.lanes is not None:
+            self.lanes.take_over(other.lanes)
+        if self.retries is not None and other.retries is not None:
+            self.retries.earned = other.retries.earned
+
     def open(
         self,
         plan: Plan,
@@ -64,9 +73,10 @@ class Live:
         limits: Limits = UNLIMITED,
         sink: Sink | None = None,
         cover: Cover | None = None,
+        more: More | None = None,
     ) -> LiveRun:
-        """Make a run, not yet begun. `cover`: asked before each call, where many runs share a budget."""
-        return LiveRun(self, plan, query, limits, sink, cover)
+        """Make a run, not yet begun. `cover`: asked before each call, where many runs share a budget; `more`: asked when it says no."""
+        return LiveRun(self, plan, query, limits, sink, cover, more)
 
     async def run(self, plan: Plan, query: Query, *, limits: Limits = UNLIMITED, sink: Sink | None = None) -> Run:
         """Run `plan` to its end."""
@@ -84,8 +94,9 @@ class LiveRun:
         limits: Limits,
         sink: Sink | None,
         cover: Cover | None = None,
+        more: More | None = None,
     ) -> None:
-        self.world, self.plan, self.query, self.sink = world, plan, query, sink
+        self.world, self.plan, self.query, self.sink, self.more = world, plan, query, sink, more
         self.meter = Meter(limits, world.estimate, cover)
         self.steps: list[Step] = []
         self.answering: tuple[str, Path] | None = None
@@ -116,7 +127,13 @@ class LiveRun:
                     if throws > PATIENCE:
                         return Outcome(error=halted(reached))
                     do = steps.throw(reached)
-                outcomes = await self._do(do, (*path, n), sink, meter)
+                branches = do.branches
+                if (
+                    len(branches) == 1 and do.after is None and do.need is None and do.limits is None
+                ):  # most steps are one call
+                    outcomes = (await self._branch(branches[0], (*path, n, 0), sink if do.final else None, meter),)
+                else:
+                    outcomes = await self._do(do, (*path, n), sink, meter)
                 n += 1
         except StopIteration as stop:
             return answered(plan, stop.value)
@@ -130,8 +147,6 @@ class LiveRun:
 
     async def _do(self, do: Do, path: Path, sink: Sink | None, meter: Meter) -> tuple[Outcome, ...]:
         branches = do.branches
-        if len(branches) == 1 and do.after is None and do.need is None and do.limits is None:  # most steps are one call
-            return (await self._branch(branches[0], (*path, 0), sink if do.final else None, meter),)
         after = delays(do, partial(self.world.lateness.delay, branches=branches, query=self.query))
         meter = meter.within(do.limits, self._elapsed())
         if len(branches) == 1 and not after[0]:
@@ -173,21 +188,27 @@ class LiveRun:
         start.begun = True
         return await self._branch(branch, path, None, meter)
 
-    async def _branch(self, branch: Call | Plan, path: Path, sink: Sink | None, meter: Meter) -> Outcome:
-        if isinstance(branch, Call):
-            return await self._call(branch, path, sink, meter)
-        return await self._drive(branch, path, sink, meter)
+    def _branch(self, branch: Call | Plan, path: Path, sink: Sink | None, meter: Meter) -> Coroutine[Any, Any, Outcome]:
+        return (
+            self._call(branch, path, sink, meter)
+            if isinstance(branch, Call)
+            else self._drive(branch, path, sink, meter)
+        )
 
     async def _call(self, call: Call, path: Path, sink: Sink | None, meter: Meter) -> Outcome:
         start = self._elapsed()
         if sink is not None:
             self.answering = (call.target, path)
         reserved = meter.reserve(call, self.query)
+        if isinstance(reserved, Failure) and self.more is not None and self.world.estimate is not None:
+            usd = self.world.estimate(call, self.query)
+            if usd is not None and await self.more(self.meter.spent_usd + self.meter.reserved_usd + usd):
+                reserved = meter.reserve(call, self.query)
         if isinstance(reserved, Failure):
             outcome = Outcome(target=call.target, error=reserved)
             self.steps.append(Step(path=path, call=call, outcome=outcome, start_seconds=start))
             return outcome
-        outcome, waited = Outcome(target=call.target, cancelled=True), [0.0]
+        outcome, was = Outcome(target=call.target, cancelled=True), _Was()
         health = self.world.health
         if health is not None:
             health.began(call.target)
@@ -197,10 +218,11 @@ class LiveRun:
                 failure = Failure(kind="not_found", message=f"no target is called {call.target!r}")
                 outcome = Outcome(target=call.target, error=failure)
             else:
-                outcome = await self._ask(driver, call, path, sink, meter, waited)
+                outcome = await self._ask(driver, call, path, sink, meter, was)
         finally:
             if outcome.cancelled:
-                outcome = msgspec.structs.replace(outcome, seconds=self._elapsed() - start - waited[0])
+                seconds = self._elapsed() - start - was.waiting
+                outcome = msgspec.structs.replace(outcome, seconds=seconds, usd=None if was.out else 0.0)
                 if health is not None:
                     health.ended(call.target)
             outcome = meter.priced(call, self.query, outcome)
@@ -211,7 +233,7 @@ class LiveRun:
                 outcome=outcome,
                 start_seconds=start,
                 charged_usd=charged,
-                waited_seconds=waited[0],
+                waited_seconds=was.waiting,
             )
             self.steps.append(step)
             self.world.lateness.note(outcome)
@@ -222,10 +244,8 @@ class LiveRun:
                 health.failed(call.target, outcome.error)
         return outcome
 
-    async def _ask(
-        self, driver: Driver, call: Call, path: Path, sink: Sink | None, meter: Meter, waited: list[float]
-    ) -> Outcome:
-        """Ask a driver when it is this call's turn, and again after failures that cost nothing. What was waited is added to `waited`."""
+    async def _ask(self, driver: Driver, call: Call, path: Path, sink: Sink | None, meter: Meter, was: _Was) -> Outcome:
+        """Ask a driver when it is this call's turn, and again after failures that cost nothing. `was` is told how it stands with it."""
         most, retries, tried = driver.profile.concurrent, self.world.retries, 0
         lanes = None if most is None else self.world.lanes
         if retries is not None:
@@ -238,9 +258,10 @@ class LiveRun:
             except TargetError as e:
                 return Outcome(target=call.target, error=e.failure, retries=tried)
             finally:
-                waited[0] += self._elapsed() - began
+                was.waiting += self._elapsed() - began
             try:
                 left = meter.left_seconds(self._elapsed())
+                was.out = True
                 outcome = await driver.ask(call, self.query, sink, within_seconds=left)
             finally:
                 if lanes is not None and most is not None:
@@ -252,8 +273,13 @@ class LiveRun:
             if seconds is None:
                 break
             tried += 1
-            waited[0] += seconds + outcome.seconds
-            await asyncio.sleep(seconds)
+            was.out = False  # what it was refused for cost nothing
+            was.waiting += outcome.seconds
+            began = self._elapsed()
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                was.waiting += self._elapsed() - began
         return msgspec.structs.replace(outcome, retries=tried) if tried else outcome
 
     def _is_last(self, path: Path) -> bool:
@@ -262,6 +288,18 @@ class LiveRun:
 
     def _note(self, path: Path, outcome: Outcome) -> None:
         self.steps.append(Step(path=path, outcome=outcome, start_seconds=self._elapsed()))
+
+
+class _Was:
+    """How it stands with one call: what is to be known of it if its asker goes away."""
+
+    __slots__ = ("out", "waiting")
+
+    def __init__(self) -> None:
+        self.out = False
+        """Whether its target may be at work for it."""
+        self.waiting = 0.0
+        """Seconds that it waited for its turn, and to be sent again, refused attempts included."""
 
 
 class _Start:

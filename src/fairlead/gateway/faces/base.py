@@ -11,16 +11,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from msgspec import Raw, Struct
 
 from fairlead.gateway.limits import Shown, openai
 from fairlead.gateway.refusal import Headers, Refused
 from fairlead.types import Message, Outcome, Query, Task, Trace
-
-if TYPE_CHECKING:
-    from fairlead.gateway.door import Caller
 
 _RENAMED: Final = re.compile(r"[a-z]{1,10}_([0-9a-f]{28})")
 
@@ -74,7 +71,7 @@ class Face(ABC):
     task: ClassVar[Task] = "chat"
 
     @abstractmethod
-    async def read(self, fields: dict[str, Raw], caller: Caller | None) -> Read:
+    async def read(self, fields: dict[str, Raw]) -> Read:
         """Turn a request's top-level fields, undecoded, into the chat format.
 
         Raises:

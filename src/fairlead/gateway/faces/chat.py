@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from msgspec import Raw
 
@@ -11,9 +11,6 @@ from fairlead.gateway.faces.base import Face, Read, Writer
 from fairlead.gateway.refusal import Refused
 from fairlead.targets import wire
 from fairlead.types import Outcome, Query
-
-if TYPE_CHECKING:
-    from fairlead.gateway.door import Caller
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -24,7 +21,7 @@ class Chat(Face):
     path = "/v1/chat/completions"
     api = "chat"
 
-    async def read(self, fields: dict[str, Raw], caller: Caller | None) -> Read:
+    async def read(self, fields: dict[str, Raw]) -> Read:
         """Return the fields as they are."""
         return Read(fields=fields)
 

@@ -9,7 +9,7 @@ Cost: about 2 µs a request, 3 µs a whole answer, 3 µs a streamed event.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -19,9 +19,6 @@ from fairlead.gateway.faces.chat import DONE
 from fairlead.gateway.refusal import Refused, of_validation
 from fairlead.targets import wire
 from fairlead.types import Outcome, Query
-
-if TYPE_CHECKING:
-    from fairlead.gateway.door import Caller
 
 PREFIX: Final = "cmpl_"
 _OLD: Final = frozenset({"prompt", "suffix", "echo", "best_of", "logprobs"})
@@ -40,7 +37,7 @@ class Completions(Face):
     path = "/v1/completions"
     api = "completions"
 
-    async def read(self, fields: dict[str, Raw], caller: Caller | None) -> Read:
+    async def read(self, fields: dict[str, Raw]) -> Read:
         """Turn a request into the chat format."""
         dropped = [name for name in ("suffix", "echo", "best_of") if self._asks(fields, name)]
         dropped += [name for name in fields if name in _NOT_HERE]

@@ -7,7 +7,7 @@ same `Profile.space`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from msgspec import Raw
@@ -16,9 +16,6 @@ from fairlead.gateway.faces.base import Face, Read, Writer
 from fairlead.gateway.refusal import Refused, of_validation
 from fairlead.targets import wire
 from fairlead.types import Message, Outcome, Query, Trace
-
-if TYPE_CHECKING:
-    from fairlead.gateway.door import Caller
 
 INPUTS: Final = 2048
 """Texts of one request at most, as OpenAI has it."""
@@ -34,7 +31,7 @@ class Embeddings(Face):
     api = "embeddings"
     task = "embeddings"
 
-    async def read(self, fields: dict[str, Raw], caller: Caller | None) -> Read:
+    async def read(self, fields: dict[str, Raw]) -> Read:
         """Return the fields as they are, and the texts for signals to read."""
         if "input" not in fields:
             raise Refused(

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
+from fairlead.targets.calls import Numbers
 from fairlead.types import Tokens
 
 Event = dict[str, Any]
@@ -70,14 +71,15 @@ class _Block(Struct, kw_only=True):
 class Blocks:
     """Grows blocks. `key` is what ids are made of where a server gave none; `stops` are the sequences that the request named."""
 
-    __slots__ = ("_at", "_blocks", "_calls", "_finish", "_key", "_refused", "_stops", "stop_sequence")
+    __slots__ = ("_at", "_blocks", "_calls", "_finish", "_key", "_numbers", "_refused", "_stops", "stop_sequence")
 
     def __init__(self, key: str, stops: Iterable[str] = ()) -> None:
         self._key, self._stops = key, frozenset(stops)
         self._blocks: list[_Block] = []
         self._at = 0
         """The block that is being written."""
-        self._calls: dict[int, _Block] = {}
+        self._calls: list[_Block] = []
+        self._numbers = Numbers()
         self._finish = ""
         self._refused = False
         self.stop_sequence: str | None = None
@@ -94,12 +96,8 @@ class Blocks:
         if refusal := delta.get("refusal"):
             self._refused = True
             self._say(refusal)
-        for i, call in enumerate(delta.get("tool_calls") or ()):
-            index = call.get("index")
-            if index is None:
-                # A server that sends no index sends each call whole.
-                index = i if said == "message" else len(self._calls)
-            self._call(index, call)
+        for call in delta.get("tool_calls") or ():
+            self._call(call)
         self._finish = choice.get("finish_reason") or self._finish
         # Some servers say which of the sequences it was.
         stopped = choice.get("stop_reason")
@@ -177,11 +175,12 @@ class Blocks:
             block.pieces.append(rest)
         block.signature, block.sealed = signature, True
 
-    def _call(self, index: int, call: dict[str, Any]) -> None:
+    def _call(self, call: dict[str, Any]) -> None:
         inner, id = call.get("function") or call.get("custom") or {}, call.get("id") or ""
-        block = self._calls.get(index)
-        if block is None or (id and block.id and id != block.id):  # some servers give all calls one index
-            block = self._calls[index] = self._new("tool_use")
+        number = self._numbers.of(call.get("index"), id)
+        if number == len(self._calls):
+            self._calls.append(self._new("tool_use"))
+        block = self._calls[number]
         block.id = block.id or id
         block.name = block.name or inner.get("name") or ""
         if piece := inner.get("arguments") or inner.get("input"):

@@ -33,6 +33,7 @@ from fairlead import pool, tokens
 from fairlead.errors import NoEligibleTarget
 from fairlead.gateway import limits
 from fairlead.gateway import read as reading
+from fairlead.gateway.door import CALLER
 from fairlead.gateway.faces.base import Face, Read, Writer, renamed
 from fairlead.gateway.faces.message_blocks import Blocks, Event, usage
 from fairlead.gateway.limits import Shown
@@ -42,7 +43,6 @@ from fairlead.types import Outcome, Query
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
-    from fairlead.gateway.door import Caller
 
 PREFIX: Final = "msg_"
 PATH: Final = "/v1/messages"
@@ -89,7 +89,7 @@ class Messages(Face):
     path = PATH
     api = "messages"
 
-    async def read(self, fields: dict[str, Raw], caller: Caller | None) -> Read:
+    async def read(self, fields: dict[str, Raw]) -> Read:
         """Turn a request into the chat format."""
         if "max_tokens" not in fields:
             text = "max_tokens is missing: the most tokens that the answer may have"
@@ -564,7 +564,7 @@ async def count_tokens(gateway: Gateway, request: Request) -> Response:
     """
     router, headers = gateway.router, {k.lower(): v for k, v in request.scope["headers"]}
     read = translated(reading.split(await gateway.body(request)))
-    caller = request.scope.get("fairlead.caller")
+    caller = request.scope.get(CALLER)
     query = reading.query(read, headers, router.serving, router.pool.by_name, caller, api=Messages.api).query
     names: Sequence[str] = (query.route,)
     if query.route not in router.pool.by_name:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from fairlead.targets.calls import Numbers
+
 Item = dict[str, Any]
 Event = dict[str, Any]
 
@@ -24,7 +26,7 @@ _DONE: Final = {"output_text": "response.output_text.done", "refusal": "response
 class Output:
     """Grows items. `key` is what their ids are made of: the response's own, and the item's number."""
 
-    __slots__ = ("_calls", "_item", "_key", "_logprobs", "_waiting", "ended", "items")
+    __slots__ = ("_calls", "_item", "_key", "_logprobs", "_numbers", "_waiting", "ended", "items")
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -34,7 +36,8 @@ class Output:
         self._item: int | None = None
         """The message or thinking that is being written."""
         self._calls: dict[int, int] = {}
-        """Index of a tool call -> number of its item."""
+        """Number of a tool call -> number of its item."""
+        self._numbers = Numbers()
         self._waiting: dict[int, dict[str, str]] = {}
         """Tool calls whose id or name is not here yet."""
         self._logprobs: list[dict[str, Any]] = []
@@ -57,18 +60,14 @@ class Output:
             yield from self._said("refusal", refusal)
         for annotation in delta.get("annotations") or ():
             yield from self._annotated(annotation)
-        for i, call in enumerate(delta.get("tool_calls") or ()):
-            index = call.get("index")
-            if index is None:
-                # A server that sends no index sends each call whole.
-                index = i if said == "message" else len(self._calls) + len(self._waiting)
-            yield from self._called(index, call)
+        for call in delta.get("tool_calls") or ():
+            yield from self._called(self._numbers.of(call.get("index"), call.get("id")), call)
         self.ended = choice.get("finish_reason") or self.ended
 
     def end(self) -> Iterator[Event]:
         """Say that nothing more comes."""
-        for index in sorted(self._waiting):
-            yield from self._opened(index)
+        for number in sorted(self._waiting):
+            yield from self._opened(number)
         if not self.items:
             yield from self._part("output_text")
         status = "incomplete" if self.incomplete else "completed"
@@ -238,26 +237,26 @@ class Output:
 
     # ------------------------------------------------------------------------------------------------ tool calls
 
-    def _called(self, index: int, call: dict[str, Any]) -> Iterator[Event]:
+    def _called(self, number: int, call: dict[str, Any]) -> Iterator[Event]:
         custom = call.get("custom")
         inner = custom if isinstance(custom, dict) else call.get("function") or {}
         piece = inner.get("input" if custom else "arguments") or ""
-        if index in self._calls:
-            yield from self._more(self._calls[index], piece)
+        if number in self._calls:
+            yield from self._more(self._calls[number], piece)
             return
-        waiting = self._waiting.setdefault(index, {"kind": "", "id": "", "name": "", "text": ""})
+        waiting = self._waiting.setdefault(number, {"kind": "", "id": "", "name": "", "text": ""})
         waiting["kind"] = waiting["kind"] or ("custom_tool_call" if custom is not None else "")
         waiting["id"] = waiting["id"] or call.get("id") or ""
         waiting["name"] = waiting["name"] or inner.get("name") or ""
         waiting["text"] += piece
         if waiting["id"] and waiting["name"]:
-            yield from self._opened(index)
+            yield from self._opened(number)
 
-    def _opened(self, index: int) -> Iterator[Event]:
+    def _opened(self, number: int) -> Iterator[Event]:
         """Begin the item of a call, with what came of it so far."""
         yield from self._close("completed")
-        call = self._waiting.pop(index)
-        n = self._calls[index] = len(self.items)
+        call = self._waiting.pop(number)
+        n = self._calls[number] = len(self.items)
         custom = call["kind"] == "custom_tool_call"
         item: Item = {
             "type": call["kind"] or "function_call",

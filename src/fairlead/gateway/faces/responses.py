@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -32,9 +32,6 @@ from fairlead.gateway.kept import TURNS, Body, Kept, Turn
 from fairlead.gateway.refusal import Refused, of_validation
 from fairlead.targets import wire
 from fairlead.types import Outcome, Query, Tokens, Trace
-
-if TYPE_CHECKING:
-    from fairlead.gateway.door import Caller
 
 T = TypeVar("T")
 
@@ -117,7 +114,7 @@ class Responses(Face):
 
     # ------------------------------------------------------------------------------------------------ requests
 
-    async def read(self, fields: dict[str, Raw], caller: Caller | None) -> Read:
+    async def read(self, fields: dict[str, Raw]) -> Read:
         """Turn a request into the chat format."""
         given = {name: _decoded(raw, name) for name, raw in fields.items() if name not in ("model", "fairlead")}
         for name, why in _REFUSED.items():
