@@ -12,7 +12,10 @@ import openai
 import pytest
 
 from fairlead.config import make
+from fairlead.errors import StoreError
+from fairlead.gateway import batches
 from fairlead.gateway.app import Gateway
+from fairlead.gateway.batches import Batches
 from fairlead.gateway.keys import hashed
 from fairlead.gateway.server import Server
 
@@ -219,3 +222,149 @@ async def test_old_files_go(tmp_path: Path) -> None:
         assert await files.expire(time.time()) == 0
         assert await files.expire(time.time() + 2 * 86400) == 1
         assert (await api.files.list()).data == []
+
+
+# ----------------------------------------------------------------------------------------------------- what goes wrong
+
+
+async def test_a_line_that_breaks_fails_alone_and_a_batch_that_breaks_lets_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (_, url), client(url) as ann, client(url, "bob") as bob:
+        inside, answer = Batches._inside, Batches._answer
+
+        async def breaks(self: Batches, row: Any, endpoint: str, body: bytes) -> Any:
+            if b"3+3" in body:
+                raise ZeroDivisionError
+            return await inside(self, row, endpoint, body)
+
+        broken: list[str] = []
+
+        async def fails(self: Batches, id: str, stopped: Any) -> None:
+            if not broken:
+                broken.append(id)
+                raise ZeroDivisionError
+            await answer(self, id, stopped)
+
+        monkeypatch.setattr(Batches, "_inside", breaks)
+        bad = {"model": "auto", "messages": [{"role": "user", "content": "3+3?"}]}
+        line = json.dumps({"custom_id": "bad", "method": "POST", "url": "/v1/chat/completions", "body": bad})
+        batch = await done(ann, (await begin(ann, lines(5) + b"\n" + line.encode())).id)
+        assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 5, 1)
+        error = json.loads((await ann.files.content(batch.error_file_id)).text)
+        assert (error["custom_id"], error["response"]["status_code"]) == ("bad", 500)
+
+        monkeypatch.setattr(Batches, "_answer", fails)
+        first, second = await begin(ann, lines(1)), await begin(bob, lines(1))
+        assert (await done(bob, second.id)).status == "completed"
+        assert broken
+        assert (await done(ann, first.id)).status == "completed", "it is tried again"
+
+
+async def test_an_output_may_be_larger_than_what_may_be_uploaded(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, files={"max_bytes": 4000}, target={"replies": ["x" * 1000]}) as (_, url),
+        client(url) as api,
+    ):
+        batch = await done(api, (await begin(api, lines(15))).id)
+        assert (batch.status, batch.request_counts.completed) == ("completed", 15)
+        assert len((await api.files.content(batch.output_file_id)).text) > 15_000
+
+
+async def test_a_lease_that_cannot_be_renewed_once_is_renewed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One renewal fails; the next one works, and nobody else takes the batch. Where none works, the work is stopped before the lease lapses."""
+    monkeypatch.setattr(batches, "LEASE_SECONDS", 0.3)
+    async with (
+        serving(tmp_path, target={"replies": [{"text": "4", "delay_seconds": 0.9}]}) as (gateway, url),
+        client(url) as api,
+    ):
+        worker, real = gateway.shelf.batches, gateway.shelf.batches.store.lease
+        failures = [1]
+
+        def lease(name: str, owner: str, seconds: float) -> bool:
+            if seconds and failures and gateway.router.under_way:
+                failures.pop()
+                raise StoreError("locked")
+            return real(name, owner, seconds)
+
+        monkeypatch.setattr(worker.store, "lease", lease)
+        batch = await begin(api, lines(2))
+        async with asyncio.timeout(10):
+            while not gateway.router.under_way:
+                await asyncio.sleep(0.01)
+        taken = []
+        until = time.monotonic() + 0.7
+        while time.monotonic() < until:
+            taken.append(await asyncio.to_thread(real, f"batch:{batch.id}", "another", 0.3))
+            await asyncio.sleep(0.02)
+        assert not failures
+        assert not any(taken)
+        assert (await done(api, batch.id)).request_counts.completed == 2
+
+        failures += [1] * 1000
+        calls = gateway.router.store.count()
+        batch = await begin(api, lines(40))
+        await asyncio.sleep(1.5)
+        failures.clear()
+        assert gateway.router.store.count() - calls <= 2 * 8, "no line was begun after the lease had lapsed"
+        assert (await api.batches.retrieve(batch.id)).status == "in_progress"
+
+
+async def test_lines_outlast_a_target_that_is_gone_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused more often than `TRIES`: all lines are answered when it is back."""
+    monkeypatch.setattr(batches, "TRIES", 2)
+    monkeypatch.setattr(batches, "REST_SECONDS", 0.01)
+    down = {"error": {"kind": "unavailable", "status": 503}}
+    async with (
+        serving(
+            tmp_path,
+            target={"replies": [*[down] * 12, *["four"] * 20]},
+            retries={"most": 0},
+            breaker={"failures": 1000},
+        ) as (_, url),
+        client(url) as api,
+    ):
+        batch = await done(api, (await begin(api, lines(2))).id, seconds=40.0)
+        assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 0)
+
+
+async def test_an_input_that_is_deleted_is_told(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, target={"replies": [{"text": "4", "delay_seconds": 0.2}]}, files={"batch_concurrent": 1}) as (
+            gateway,
+            url,
+        ),
+        client(url) as api,
+    ):
+        data = lines(3) + b"\n" + b"\n".join([b" " * 300_000] * 3) + b"\n" + lines(6)[len(lines(3)) + 1 :]
+        batch = await begin(api, data)
+        async with asyncio.timeout(10):
+            while not gateway.router.under_way:
+                await asyncio.sleep(0.01)
+        await api.files.delete(batch.input_file_id)
+        batch = await done(api, batch.id)
+        assert batch.status == "failed"
+        assert "not asked" in batch.errors.data[0].message
+        assert 0 < batch.request_counts.completed < 6
+        assert batch.output_file_id
+
+
+async def test_a_key_that_has_expired_asks_no_more(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, target={"replies": [{"text": "4", "delay_seconds": 0.1}]}, files={"batch_concurrent": 1}) as (
+            gateway,
+            url,
+        ),
+        client(url) as api,
+    ):
+        batch = await begin(api, lines(4))
+        async with asyncio.timeout(10):
+            while not gateway.router.under_way:
+                await asyncio.sleep(0.01)
+        gateway.door.keyring.lasts["ann"] = time.time() - 1.0
+        async with client(url, "ops") as ops:
+            batch = await done(ops, batch.id)
+        assert batch.request_counts.completed <= 2
+        assert batch.request_counts.failed >= 2

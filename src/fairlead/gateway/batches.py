@@ -3,7 +3,8 @@
     upload a file of lines {"custom_id", "method": "POST", "url", "body"}  ->  POST /v1/batches  ->  poll  ->  download the output file
 
 Each line takes the road that a request takes (`edge.py`): let in as whoever made the batch, limits, decision, budget, trace. A line that is refused for
-the moment (429, 503) is asked again later, in the batch's own time. What a target charges for calls of a batch is `Profile.batch_price`.
+the moment (429, 503) is asked again later, in the batch's own time, and all its other lines wait as long; one whose target cannot be reached (502) is
+asked `TRIES` times. What a target charges for calls of a batch is `Profile.batch_price`.
 
 One process at a time works on a batch (a lease of the store). A line's answer is in the store before the next thing is done, so a batch that is
 cut off, by `kill -9` too, goes on where it was, in whichever process is left: lines that were under way are asked again, others are not.
@@ -14,11 +15,12 @@ States: validating, in_progress, completed; failed (the file is wrong: every err
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -44,7 +46,9 @@ TIDY_SECONDS: Final = 3600.0
 """From one look for files that are too old to the next."""
 LINES: Final = 50_000
 TRIES: Final = 8
-"""How often a line that is refused for the moment is asked in all."""
+"""How often a line whose target cannot be reached is asked in all."""
+REST_SECONDS: Final = 1.0
+"""How long a batch rests after its first refusal; after each further one of a line twice as long, up to a minute."""
 MOST_ERRORS: Final = 100
 WINDOWS: Final = {"1h": 3600.0, "24h": 86400.0, "7d": 604800.0}
 ENDED: Final = ("completed", "failed", "cancelled", "expired")
@@ -147,6 +151,14 @@ class _Row(Struct, frozen=True, kw_only=True):
     batch: Batch
 
 
+class _Code(Struct):
+    code: str | None = None
+
+
+class _Failed(Struct):
+    error: _Code
+
+
 _line = msgspec.json.Decoder(_Line)
 _batch = msgspec.json.Decoder(Batch)
 _asked = msgspec.json.Decoder(_Asked)
@@ -158,10 +170,10 @@ class Batches:
     Args:
         gateway: whose edges answer.
         files: where input and output are kept.
-        concurrent: lines under way at once in this process.
+        concurrent: says how many lines may be under way at once in this process.
     """
 
-    def __init__(self, gateway: Gateway, files: Files, *, concurrent: int) -> None:
+    def __init__(self, gateway: Gateway, files: Files, *, concurrent: Callable[[], int]) -> None:
         self.gateway, self.files, self.concurrent = gateway, files, concurrent
         self.store = files.store
         self.owner = token_hex(8)
@@ -305,40 +317,56 @@ class Batches:
         rows = await self.store.fetch(
             f"SELECT id FROM batches WHERE status NOT IN ({marks}) ORDER BY at LIMIT ?", (*ENDED, PAGE)
         )
+        broke: Exception | None = None
         for (id,) in rows:
             if not await self._lease(id):
                 continue
-            keeper = asyncio.create_task(self._keep(id, asyncio.current_task()))
+            stopped, ended = asyncio.Event(), asyncio.Event()
+            keeper = asyncio.create_task(self._keep(id, stopped, ended))
             try:
-                await self._answer(id)
-            except StoreError:
-                raise
-            except Refused as e:  # its input is gone
-                await self._change(id, status="failed", failed_at=int(time.time()), errors=_errors(e.message))
+                await self._answer(id, stopped)
+            except Exception as e:  # noqa: BLE001 - a wall: one batch must not keep the others waiting
+                broke = e.exceptions[0] if isinstance(e, ExceptionGroup) else e
+                if isinstance(broke, StoreError):
+                    break
             finally:
-                keeper.cancel()
+                # The keeper ends by itself: a lease that it is just taking would outlast us.
+                ended.set()
+                await asyncio.shield(keeper)
                 await asyncio.to_thread(self.store.lease, f"batch:{id}", self.owner, 0.0)
+        if broke is not None:
+            raise broke
 
     async def _lease(self, id: str) -> bool:
         return await asyncio.to_thread(self.store.lease, f"batch:{id}", self.owner, LEASE_SECONDS)
 
-    async def _keep(self, id: str, worker: asyncio.Task[Any] | None) -> None:
-        while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
+    async def _keep(self, id: str, stopped: asyncio.Event, ended: asyncio.Event) -> None:
+        """Renew the lease of a batch until its work has `ended`; where it is another's, or may be, have the work `stopped`."""
+        until = time.monotonic() + LEASE_SECONDS
+        while time.monotonic() < until:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), LEASE_SECONDS / 3)
+                return
+            began = time.monotonic()
             try:
                 if await self._lease(id):
+                    until = began + LEASE_SECONDS
                     continue
                 log.warning("batch %s is another process's now", id)
+                break
             except FairleadError as e:
-                log.warning("the lease of batch %s cannot be kept: %s", id, e)
-            return
+                log.warning("the lease of batch %s cannot be renewed now: %s", id, e)
+        stopped.set()
 
-    async def _answer(self, id: str) -> None:
-        """Work on one batch until it has ended."""
+    async def _answer(self, id: str, stopped: asyncio.Event) -> None:
+        """Work on one batch until it has ended, or `stopped` says that it is another's."""
         row = await self._row(id, None)
         batch = row.batch
         if batch.status == "validating":
-            total, wrong = await self._validate(batch)
+            try:
+                total, wrong = await self._validate(batch)
+            except Refused as e:  # its input is gone
+                total, wrong = 0, [LineError(code="invalid_file", message=e.message)]
             if wrong:
                 await self._change(
                     id, status="failed", failed_at=int(time.time()), errors=Errors(data=wrong), request_counts=Counts()
@@ -348,8 +376,10 @@ class Batches:
                 id, status="in_progress", in_progress_at=int(time.time()), request_counts=Counts(total=total)
             )
         if batch.status == "in_progress":
-            await self._ask_all(row, batch)
+            await self._ask_all(row, batch, stopped)
             batch = (await self._row(id, None)).batch
+        if stopped.is_set():
+            return
         if batch.status in ("in_progress", "cancelling"):
             over = batch.status == "in_progress" and time.time() >= batch.expires_at
             then = "cancelled" if batch.status == "cancelling" else "expired" if over else "completed"
@@ -374,40 +404,51 @@ class Batches:
             wrong.append(LineError(code="empty_file", message="the file has no lines"))
         return n, wrong
 
-    async def _ask_all(self, row: _Row, batch: Batch) -> None:
-        """Ask every line that has no answer yet, `concurrent` at a time, until they have, or it is cancelled or expired."""
+    async def _ask_all(self, row: _Row, batch: Batch, stopped: asyncio.Event) -> None:
+        """Ask every line that has no answer yet, `concurrent` at a time, until they have, or it is cancelled or expired, or `stopped`."""
         rows = await self.store.fetch("SELECT n FROM batches_lines WHERE batch = ?", (batch.id,))
         answered = {int(n) for (n,) in rows}
-        room = asyncio.Semaphore(self.concurrent)
-        stopped = asyncio.Event()
+        asking = _Asking(row, batch, asyncio.Semaphore(max(1, self.concurrent())), stopped)
         async with asyncio.TaskGroup() as group:
             n = 0
-            async for raw in self.files.lines(batch.input_file_id):
-                n += 1
-                if n in answered:
-                    continue
-                await room.acquire()
-                if stopped.is_set() or time.time() >= batch.expires_at:
-                    room.release()
-                    break
-                group.create_task(self._ask(row, batch, n, raw, room, stopped))
+            try:
+                async for raw in self.files.lines(batch.input_file_id):
+                    n += 1
+                    if n in answered:
+                        continue
+                    await asking.room.acquire()
+                    if asking.over:
+                        asking.room.release()
+                        break
+                    group.create_task(self._ask(asking, n, raw))
+            except Refused as e:  # deleted meanwhile: what is under way ends, and `_finish` says what is missing
+                log.warning("batch %s: %s", batch.id, e.message)
 
-    async def _ask(
-        self, row: _Row, batch: Batch, n: int, raw: bytes, room: asyncio.Semaphore, stopped: asyncio.Event
-    ) -> None:
+    async def _ask(self, asking: _Asking, n: int, raw: bytes) -> None:
         """Ask one line, again and again if it is refused for the moment, and keep what came of it."""
+        batch, tried = asking.batch, 0
         try:
             line = _line.decode(raw)
-            for tried in range(TRIES):
+            while True:
+                await asking.rested()
                 ((status,),) = await self.store.fetch("SELECT status FROM batches WHERE id = ?", (batch.id,))
-                if status != "in_progress" or time.time() >= batch.expires_at:
-                    stopped.set()
+                if status != "in_progress":
+                    asking.ended = True
+                if asking.over:
                     return
-                code, headers, body = await self._inside(row, batch.endpoint, bytes(line.body))
-                if code not in (429, 503) or tried == TRIES - 1:
+                try:
+                    code, headers, body = await self._inside(asking.row, batch.endpoint, bytes(line.body))
+                except Exception:
+                    # A wall: one line must not take those beside it down, which may have been paid for.
+                    log.exception("line %d of batch %s broke", n, batch.id)
+                    broken = Refused(500, "the gateway failed; its log tells more", code="internal_error")
+                    code, headers, body = 500, {}, broken.body
+                tried += 1
+                if headers.get(b"x-should-retry") == b"false":
                     break
-                wait = _retry_after(headers) or 2.0**tried
-                await asyncio.sleep(min(60.0, wait * (1.0 + 0.2 * random.random())))
+                if code not in (429, 503) and not (code == 502 and tried < TRIES and _unreached(body)):
+                    break
+                asking.rest(max(_retry_after(headers) or 0.0, REST_SECONDS * 2.0 ** min(tried - 1, 10)))
             id = headers.get(b"x-fairlead-id", b"").decode() or None
             reply = {"status_code": code, "request_id": id, "body": Raw(body)}
             kept = encode(
@@ -415,15 +456,15 @@ class Batches:
             )
             await self.store.transact("line of a batch", lambda c: _keep_line(c, batch.id, n, code == 200, kept))
         finally:
-            room.release()
+            asking.room.release()
 
     async def _inside(self, row: _Row, endpoint: str, body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
         """Send a request down the road that every request takes; return (status, headers, body)."""
         caller = None
         if row.key:
-            caller = self.gateway.door.keyring.callers.get(row.key)
+            caller = self.gateway.door.keyring.caller(row.key)
             if caller is None:
-                error = Refused(401, "the key that made this batch is there no more", code="key_revoked")
+                error = Refused(401, "the key that made this batch has expired or is there no more", code="key_revoked")
                 return error.status, {}, error.body
         scope = {
             "type": "http",
@@ -458,6 +499,10 @@ class Batches:
         if batch.status == "in_progress":
             batch = await self._change(batch.id, finalizing_at=now)
         ok, failed = await self._done(batch.id)
+        if then == "completed" and ok + failed < batch.request_counts.total:
+            missing = batch.request_counts.total - ok - failed
+            text = f"the input file is there no more, or not all of it: {missing} lines were not asked"
+            batch, then = await self._change(batch.id, errors=_errors(text)), "failed"
         names: dict[str, str] = {}
         for field, good, count in (("output_file_id", 1, ok), ("error_file_id", 0, failed)):
             if count:
@@ -466,13 +511,12 @@ class Batches:
                     tenant=row.tenant,
                     filename=f"{batch.id}_{'output' if good else 'error'}.jsonl",
                     purpose="batch_output",
+                    most_bytes=math.inf,  # it is paid for
                 )
                 names[field] = file.id
         counts = Counts(total=batch.request_counts.total, completed=ok, failed=failed)
-        stamp = {"completed": "completed_at", "cancelled": "cancelled_at", "expired": "expired_at"}[then]
-        await self._change(
-            batch.id, status=then, request_counts=counts, **{stamp: int(time.time())}, **names, drop_lines=True
-        )
+        stamp = {f"{then}_at": int(time.time())}
+        await self._change(batch.id, status=then, request_counts=counts, **stamp, **names, drop_lines=True)
 
     async def _written(self, id: str, ok: int) -> AsyncIterator[bytes]:
         out, n = Jsonl(), 0
@@ -495,6 +539,30 @@ class Batches:
             return _set(c, now, **fields)
 
         return await self.store.transact("batch", work)
+
+
+class _Asking:
+    """The lines of one batch that are being asked."""
+
+    def __init__(self, row: _Row, batch: Batch, room: asyncio.Semaphore, stopped: asyncio.Event) -> None:
+        self.row, self.batch, self.room, self.stopped = row, batch, room, stopped
+        self.ended = False
+        """Whether the batch was cancelled."""
+        self._until = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether no line is to be asked any more."""
+        return self.ended or self.stopped.is_set() or time.time() >= self.batch.expires_at
+
+    def rest(self, seconds: float) -> None:
+        """Ask nothing for so long, or a minute: what was refused to one line would be to the next."""
+        self._until = max(self._until, time.monotonic() + min(60.0, seconds * (1.0 + 0.2 * random.random())))
+
+    async def rested(self) -> None:
+        """Wait until lines may be asked again."""
+        while not self.over and (left := self._until - time.monotonic()) > 0.0:
+            await asyncio.sleep(min(left, 1.0 + random.random()))
 
 
 class Insider(Struct, frozen=True, kw_only=True):
@@ -542,6 +610,14 @@ def _problem(raw: bytes, endpoint: str, seen: set[str]) -> tuple[str, str] | Non
     if asked.stream:
         return "stream", "an answer of a batch cannot be streamed"
     return None
+
+
+def _unreached(body: bytes) -> bool:
+    """Whether an error says that the target could not be reached, so that nothing was paid for."""
+    try:
+        return msgspec.json.decode(body, type=_Failed).error.code == "upstream_unavailable"
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def _retry_after(headers: dict[bytes, bytes]) -> float | None:

@@ -9,9 +9,10 @@ A file keeps text, so where the store is told to keep none (``store.text: false`
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from secrets import token_hex
 from typing import Any, Final
@@ -22,6 +23,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
+from fairlead.gateway.read import PAUSE_SECONDS
 from fairlead.gateway.refusal import Refused
 from fairlead.store import Connection, Store
 
@@ -77,16 +79,20 @@ class Files:
 
     Args:
         store: not yet started.
-        most_bytes: of one file.
+        most_bytes: says how many one that is uploaded may have.
         days: how long one is kept.
     """
 
-    def __init__(self, store: Store, *, most_bytes: int, days: float) -> None:
+    def __init__(self, store: Store, *, most_bytes: Callable[[], int], days: Callable[[], float]) -> None:
         self.store, self.most_bytes, self.days = store, most_bytes, days
         store.tables(TABLES)
 
-    async def put(self, pieces: AsyncIterator[bytes], *, tenant: str, filename: str, purpose: str) -> File:
-        """Keep a file. Raises `Refused` (413) if it is too large, and whatever `pieces` raises; nothing is kept then."""
+    async def put(
+        self, pieces: AsyncIterator[bytes], *, tenant: str, filename: str, purpose: str, most_bytes: float | None = None
+    ) -> File:
+        """Keep a file. Raises `Refused` (413) if it has more than `most_bytes` (None: than may be uploaded), and whatever `pieces` raises;
+        nothing is kept then."""
+        most = self.most_bytes() if most_bytes is None else most_bytes
         id, at, size, n = f"file-{token_hex(12)}", time.time(), 0, 0
         row = (id, tenant, at, 0, filename, purpose, 0)
         await self.store.transact(
@@ -95,8 +101,8 @@ class Files:
         try:
             async for piece in pieces:
                 size += len(piece)
-                if size > self.most_bytes:
-                    text = f"the file has more than {self.most_bytes} bytes (gateway.files.max_bytes)"
+                if size > most:
+                    text = f"the file has more than {most} bytes (gateway.files.max_bytes)"
                     raise Refused(413, text, code="file_too_large", param="file")
                 await self.store.transact("file", partial(_piece, file=id, n=n, body=piece))
                 n += 1
@@ -136,11 +142,14 @@ class Files:
         return FileList(data=found, has_more=len(rows) > limit, first_id=first, last_id=last)
 
     async def pieces(self, id: str) -> AsyncIterator[bytes]:
-        """Read a file's bytes."""
-        n = 0
+        """Read a file's bytes. Raises `Refused` (404) if it is not there, or is deleted meanwhile."""
+        left, n = (await self.get(id, None)).bytes, 0
         while rows := await self.store.fetch("SELECT body FROM files_pieces WHERE file = ? AND n = ?", (id, n)):
             yield bytes(rows[0][0])
+            left -= len(rows[0][0])
             n += 1
+        if left > 0:
+            raise Refused(404, f"the file {id[:100]!r} was deleted", code="file_not_found", param="file_id")
 
     async def lines(self, id: str) -> AsyncIterator[bytes]:
         """Read a file's lines, without their ends and without empty ones. A line is at most `most_bytes` long."""
@@ -163,7 +172,7 @@ class Files:
         """Delete files that are too old, and those whose upload broke off with its process; return how many."""
         rows = await self.store.fetch(
             "SELECT id FROM files WHERE at < ? OR (whole = 0 AND at < ?) LIMIT ?",
-            (now - 86400.0 * self.days, now - 86400.0, PAGE),
+            (now - 86400.0 * self.days(), now - 86400.0, PAGE),
         )
         ids = [str(id) for (id,) in rows]
         if ids:
@@ -178,7 +187,7 @@ class Files:
             created_at=int(at),
             filename=filename,
             purpose=purpose,
-            expires_at=int(at + 86400.0 * self.days),
+            expires_at=int(at + 86400.0 * self.days()),
         )
 
 
@@ -193,12 +202,17 @@ def _remove(connection: Connection, ids: Iterable[str]) -> None:
 
 
 def bounded(receive: Any, most: int) -> Any:
-    """Count what a request's body brings. Raises `Refused` (413) where it is more than `most`."""
+    """Count what a request's body brings. Raises `Refused`: 413 where it is more than `most`, 408 where nothing comes for `PAUSE_SECONDS`."""
     size = 0
 
     async def counted() -> Any:
         nonlocal size
-        message = await receive()
+        try:
+            async with asyncio.timeout(PAUSE_SECONDS):
+                message = await receive()
+        except TimeoutError as e:
+            text = f"nothing of the upload came for {PAUSE_SECONDS:g} s"
+            raise Refused(408, text, code="request_timeout", headers=[(b"connection", b"close")]) from e
         size += len(message.get("body", b""))
         if size > most:
             raise Refused(413, f"the upload has more than {most} bytes", code="body_too_large")
@@ -211,7 +225,7 @@ async def upload(request: Request, files: Files, tenant: str) -> File:
     """Read a form and keep its file. Raises `Refused`."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Refused(415, "send a form (multipart/form-data) with `file` and `purpose`", code="not_a_form")
-    request = Request(request.scope, bounded(request.receive, files.most_bytes + 64 * 1024))
+    request = Request(request.scope, bounded(request.receive, files.most_bytes() + 64 * 1024))
     try:
         form = await request.form(max_files=1, max_fields=FIELDS, max_part_size=64 * 1024)
     except MultiPartException as e:

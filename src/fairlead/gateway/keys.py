@@ -278,6 +278,8 @@ class Keyring:
         """Whether the store has any key, also one that is revoked: the door does not open by itself when the last one goes."""
         self.kept: dict[bytes, _Kept] = {}
         self.callers: dict[str, Caller] = {}
+        self.lasts: dict[str, float] = {}
+        """Until when each holds, by name."""
         """By name: for what is answered later on behalf of a key."""
         self.scopes: dict[str, ScopeConfig] = {}
         self._means: dict[str, tuple[Rates, tuple[Account, ...]]] = {}
@@ -331,6 +333,10 @@ class Keyring:
         if kept.revoked:
             raise Refused(401, "this key was revoked; ask for a new one", code="key_revoked", retry=False)
         return kept.caller
+
+    def caller(self, name: str) -> Caller | None:
+        """Return whom the key called `name` stands for; None if there is none, or it has expired or was revoked."""
+        return self.callers.get(name) if self.lasts.get(name, math.inf) > time.time() else None
 
     def on_behalf(self, caller: Caller, tenant: str) -> Caller:
         """Return `caller`, a front end, as it asks for `tenant`: that one's limits hold, and its budgets pay."""
@@ -433,6 +439,7 @@ class Keyring:
         self._means = {s: (rates_of(s, m.limits), accounts_of(s, m.budgets)) for s, m in self.scopes.items()}
         kept: dict[bytes, _Kept] = {}
         callers: dict[str, Caller] = {}
+        lasts: dict[str, float] = {}
         for key, digest in self._rows:
             if key.name in self.keys:
                 log.warning("the key %s is in the config file and in the store; they share their accounts", key.name)
@@ -441,10 +448,13 @@ class Keyring:
             kept[bytes.fromhex(digest)] = _Kept(caller=caller, until=until, revoked=key.revoked is not None)
             if key.revoked is None:
                 callers[key.name] = caller
+                lasts[key.name] = max(until, lasts.get(key.name, -math.inf))
         for name, own in self.keys.items():
             caller = callers[name] = self._caller(name, own)
             until = math.inf if own.expires is None else _utc(own.expires).timestamp()
             kept[bytes.fromhex(own.hash.removeprefix("sha256:"))] = _Kept(caller=caller, until=until)
+            lasts[name] = until
+        self.lasts = lasts
         self.kept, self.callers, self.issued = kept, callers, bool(self._rows)
 
     def _caller(self, name: str, key: KeyConfig | Grant) -> Caller:

@@ -28,9 +28,12 @@ class Shelf:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        settings = gateway.settings
-        self.files = Files(gateway.router.store, most_bytes=settings.files.max_bytes, days=settings.files.days)
-        self.batches = Batches(gateway, self.files, concurrent=settings.files.batch_concurrent)
+        self.files = Files(
+            gateway.router.store,
+            most_bytes=lambda: gateway.settings.files.max_bytes,
+            days=lambda: gateway.settings.files.days,
+        )
+        self.batches = Batches(gateway, self.files, concurrent=lambda: gateway.settings.files.batch_concurrent)
 
     def endpoints(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
         """Return (method, path, what answers)."""

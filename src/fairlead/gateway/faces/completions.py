@@ -56,8 +56,11 @@ class Completions(Face):
         """Whether a field is there and asks for something: one of the best of as many answers as are given does not."""
         if name not in fields:
             return False
-        value = msgspec.json.decode(fields[name])
-        return value not in _IDLE and not (name == "best_of" and value == msgspec.json.decode(fields.get("n", b"1")))
+        try:
+            value, n = msgspec.json.decode(fields[name]), msgspec.json.decode(fields.get("n", b"1"))
+        except msgspec.DecodeError as e:  # a number beyond all bounds
+            raise Refused(400, f"{name}: {e}", code="invalid_json", param=name) from e
+        return value not in _IDLE and not (name == "best_of" and value == n)
 
     def whole(self, outcome: Outcome, query: Query, read: Read) -> bytes:
         """Write a ``text_completion``."""
