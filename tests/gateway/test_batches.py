@@ -8,15 +8,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 
-from fairlead.config import make
+from fairlead.build import build
+from fairlead.config import Config, make
 from fairlead.errors import StoreError
-from fairlead.gateway import batches
+from fairlead.gateway import batches, files
 from fairlead.gateway.app import Gateway
 from fairlead.gateway.batches import Batches
 from fairlead.gateway.keys import hashed
+from fairlead.gateway.refusal import Refused
 from fairlead.gateway.server import Server
 
 KEYS = {name: f"fl-{name}-0123456789" for name in ("ann", "bob", "ops")}
@@ -313,8 +316,7 @@ async def test_a_lease_that_cannot_be_renewed_once_is_renewed_later(
 
 
 async def test_lines_outlast_a_target_that_is_gone_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused more often than `TRIES`: all lines are answered when it is back."""
-    monkeypatch.setattr(batches, "TRIES", 2)
+    """Refused again and again: all lines are answered when it is back."""
     monkeypatch.setattr(batches, "REST_SECONDS", 0.01)
     down = {"error": {"kind": "unavailable", "status": 503}}
     async with (
@@ -368,3 +370,78 @@ async def test_a_key_that_has_expired_asks_no_more(tmp_path: Path) -> None:
             batch = await done(ops, batch.id)
         assert batch.request_counts.completed <= 2
         assert batch.request_counts.failed >= 2
+
+
+async def test_a_number_beyond_all_bounds_fails_its_line_alone(tmp_path: Path) -> None:
+    made = [
+        f'{{"custom_id": "{field}", "url": "/v1/completions", "body": {{"model": "auto", "prompt": "x", "{field}": {value}}}}}'
+        for field, value in (("seed", "1"), ("best_of", "1e999"), ("suffix", "1e999"), ("echo", "1e999"))
+    ]
+    async with serving(tmp_path) as (_, url), client(url) as api:
+        file = await api.files.create(file=("in.jsonl", "\n".join(made).encode()), purpose="batch")
+        endpoint: Any = "/v1/completions"
+        batch = await api.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h")
+        batch = await done(api, batch.id)
+        assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 1, 3)
+        found = [json.loads(line) for line in (await api.files.content(batch.error_file_id)).text.splitlines()]
+        assert [o["response"]["status_code"] for o in found] == [400] * 3
+
+
+async def test_an_upload_that_pauses_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PAUSE_SECONDS", 0.2)
+
+    async def pauses() -> AsyncIterator[bytes]:
+        yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\nab'
+        await asyncio.sleep(5.0)
+
+    headers = {"authorization": f"Bearer {KEYS['ann']}", "content-type": "multipart/form-data; boundary=b"}
+    async with serving(tmp_path) as (gateway, url), aiohttp.ClientSession() as http, asyncio.timeout(4):
+        async with http.post(url + "/v1/files", data=pauses(), headers=headers) as answer:
+            assert answer.status == 408
+        assert await gateway.router.store.fetch("SELECT count(*) FROM files") == [(0,)]
+
+
+async def test_limits_of_files_are_those_of_the_last_reload(tmp_path: Path) -> None:
+    limits = {"max_bytes": 2000, "days": 1, "batch_concurrent": 1}
+
+    def load() -> Config:
+        return make(
+            {
+                "targets": {"a": {"type": "scripted", "replies": ["four"]}},
+                "routes": {"auto": {"policy": {"type": "fixed", "plan": "a"}}},
+                "store": {"path": str(tmp_path / "s.sqlite")},
+                "gateway": {"files": limits},
+            }
+        )
+
+    async with Gateway.of(load(), load=load) as gateway:
+        limits |= {"max_bytes": 1000, "days": 3, "batch_concurrent": 7}
+        await gateway.reload()
+
+        async def piece() -> AsyncIterator[bytes]:
+            yield b"x" * 1500
+
+        kept = gateway.shelf.files
+        with pytest.raises(Refused, match="more than 1000 bytes"):
+            await kept.put(piece(), tenant="", filename="x", purpose="batch")
+        file = await kept.put(piece(), tenant="", filename="x", purpose="batch", most_bytes=2000)
+        assert file.expires_at == pytest.approx(file.created_at + 3 * 86400, abs=1)
+        assert gateway.shelf.batches.concurrent() == 7
+
+
+async def test_a_batch_that_rests_gives_way_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(batches, "GIVE_WAY_SECONDS", 0.1)
+    down = {"type": "scripted", "replies": [{"error": {"kind": "unavailable", "status": 503}}]}
+    settings: dict[str, Any] = {"retries": {"most": 0}, "breaker": {"failures": 1000}}
+    async with serving(tmp_path, **settings) as (gateway, url), client(url) as ann, client(url, "bob") as bob:
+        await gateway.router.add_target(build("targets", {**down, "name": "down"}))
+        stuck = await begin(ann, lines(3).replace(b'"auto"', b'"down"'))
+        async with asyncio.timeout(10):
+            while not gateway.router.store.count():
+                await asyncio.sleep(0.01)
+        assert (await done(bob, (await begin(bob, lines(3))).id)).status == "completed"
+        assert (await ann.batches.retrieve(stuck.id)).status == "in_progress"
+        await ann.batches.cancel(stuck.id)
+        batch = await done(ann, stuck.id)
+        assert (batch.status, batch.request_counts.completed) == ("cancelled", 0)

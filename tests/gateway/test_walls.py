@@ -11,7 +11,7 @@ from gateways import PRICES, config, serving
 
 from fairlead.config import Config
 from fairlead.errors import StoreError
-from fairlead.gateway import edge, read
+from fairlead.gateway import edge, logs, read
 from fairlead.gateway.app import Gateway
 from fairlead.types import Query
 
@@ -139,3 +139,21 @@ async def test_a_stop_does_not_wait_for_the_batches_of_the_router_before(tmp_pat
             while not c.gateway.router.under_way:
                 await asyncio.sleep(0.02)
             await c.gateway.reload()
+
+
+async def test_every_answer_has_the_id_that_its_line_in_the_log_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where OpenAI's and Anthropic's clients look for it; also where nothing was decided."""
+    caplog.set_level("INFO")
+    seen: list[tuple[str, str]] = []
+    logs.access.addFilter(lambda record: seen.append((record.getMessage(), logs.REQUEST.get())) or True)
+    async with serving(config(tmp_path, admin_keys={})) as c:
+        _, body, headers = await c.ask()
+        assert headers["x-request-id"] == headers["x-fairlead-id"] == body["id"]
+        status, _, headers = await c.ask(model="nobody")
+        assert status == 404
+        assert ("refused", headers["x-request-id"]) in seen
+        status, body, headers = await c.ask(path="/v1/messages", json={"model": "nobody", "messages": []})
+        assert (status // 100, headers["request-id"]) == (4, body["request_id"])
+        assert headers["request-id"].startswith("req_")

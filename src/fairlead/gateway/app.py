@@ -388,6 +388,7 @@ class Gateway:
 
     def note_refused(self, exchange: Exchange, refused: Refused) -> None:
         """Count a request that no target was asked for."""
+        exchange.named()
         self.metrics.refused.labels(str(refused.status)).inc()
         if exchange.trace is None:  # else it is counted as a decision
             self.stats.turn_away(refused.code or "refused")

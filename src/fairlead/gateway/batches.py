@@ -3,13 +3,14 @@
     upload a file of lines {"custom_id", "method": "POST", "url", "body"}  ->  POST /v1/batches  ->  poll  ->  download the output file
 
 Each line takes the road that a request takes (`edge.py`): let in as whoever made the batch, limits, decision, budget, trace. A line that is refused for
-the moment (429, 503) is asked again later, in the batch's own time, and all its other lines wait as long; one whose target cannot be reached (502) is
-asked `TRIES` times. What a target charges for calls of a batch is `Profile.batch_price`.
+the moment (429, 503), or whose target cannot be reached, is asked again later, in the batch's own time; all its other lines wait as long, and other batches go on meanwhile.
+What a target charges for calls of a batch is `Profile.batch_price`.
 
 One process at a time works on a batch (a lease of the store). A line's answer is in the store before the next thing is done, so a batch that is
 cut off, by `kill -9` too, goes on where it was, in whichever process is left: lines that were under way are asked again, others are not.
 
-States: validating, in_progress, completed; failed (the file is wrong: every error with its line); cancelling, cancelled; expired.
+States: validating, in_progress, completed; failed (the file is wrong: every error with its line; or it was deleted before all of it was asked);
+cancelling, cancelled; expired.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ LOOK_SECONDS: Final = 1.0
 TIDY_SECONDS: Final = 3600.0
 """From one look for files that are too old to the next."""
 LINES: Final = 50_000
-TRIES: Final = 8
-"""How often a line whose target cannot be reached is asked in all."""
 REST_SECONDS: Final = 1.0
-"""How long a batch rests after its first refusal; after each further one of a line twice as long, up to a minute."""
+"""How long a batch rests after its first refusal; after each further one in a row twice as long, up to a minute."""
+GIVE_WAY_SECONDS: Final = 3.0
+"""A batch that is to rest for longer gives way to the next one."""
 MOST_ERRORS: Final = 100
 WINDOWS: Final = {"1h": 3600.0, "24h": 86400.0, "7d": 604800.0}
 ENDED: Final = ("completed", "failed", "cancelled", "expired")
@@ -180,6 +181,8 @@ class Batches:
         self.store.tables(TABLES)
         self._task: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
+        self._rests: dict[str, _Rest] = {}
+        """Of the batches that were refused something."""
         self._tidied = -math.inf
 
     # ------------------------------------------------------------------------------------------------ its life
@@ -261,6 +264,7 @@ class Batches:
             return _set(c, batch, status="cancelling", cancelling_at=int(time.time()))
 
         cancelled = await self.store.transact("batch", work)
+        self._rests.pop(id, None)
         self._look.set()
         return await self._counted(cancelled)
 
@@ -319,7 +323,8 @@ class Batches:
         )
         broke: Exception | None = None
         for (id,) in rows:
-            if not await self._lease(id):
+            rest = self._rests.get(id)
+            if (rest is not None and rest.gives_way) or not await self._lease(id):
                 continue
             stopped, ended = asyncio.Event(), asyncio.Event()
             keeper = asyncio.create_task(self._keep(id, stopped, ended))
@@ -354,7 +359,7 @@ class Batches:
                     continue
                 log.warning("batch %s is another process's now", id)
                 break
-            except FairleadError as e:
+            except Exception as e:  # noqa: BLE001 - a wall: whatever it is, the lease is not renewed
                 log.warning("the lease of batch %s cannot be renewed now: %s", id, e)
         stopped.set()
 
@@ -378,8 +383,10 @@ class Batches:
         if batch.status == "in_progress":
             await self._ask_all(row, batch, stopped)
             batch = (await self._row(id, None)).batch
-        if stopped.is_set():
+        resting = self._rests.get(id)
+        if stopped.is_set() or (batch.status == "in_progress" and resting is not None and resting.gives_way):
             return
+        self._rests.pop(id, None)
         if batch.status in ("in_progress", "cancelling"):
             over = batch.status == "in_progress" and time.time() >= batch.expires_at
             then = "cancelled" if batch.status == "cancelling" else "expired" if over else "completed"
@@ -408,7 +415,8 @@ class Batches:
         """Ask every line that has no answer yet, `concurrent` at a time, until they have, or it is cancelled or expired, or `stopped`."""
         rows = await self.store.fetch("SELECT n FROM batches_lines WHERE batch = ?", (batch.id,))
         answered = {int(n) for (n,) in rows}
-        asking = _Asking(row, batch, asyncio.Semaphore(max(1, self.concurrent())), stopped)
+        rest = self._rests.setdefault(batch.id, _Rest())
+        asking = _Asking(row, batch, asyncio.Semaphore(max(1, self.concurrent())), stopped, rest)
         async with asyncio.TaskGroup() as group:
             n = 0
             try:
@@ -426,7 +434,7 @@ class Batches:
 
     async def _ask(self, asking: _Asking, n: int, raw: bytes) -> None:
         """Ask one line, again and again if it is refused for the moment, and keep what came of it."""
-        batch, tried = asking.batch, 0
+        batch = asking.batch
         try:
             line = _line.decode(raw)
             while True:
@@ -443,12 +451,11 @@ class Batches:
                     log.exception("line %d of batch %s broke", n, batch.id)
                     broken = Refused(500, "the gateway failed; its log tells more", code="internal_error")
                     code, headers, body = 500, {}, broken.body
-                tried += 1
-                if headers.get(b"x-should-retry") == b"false":
+                refused = code in (429, 503) or (code == 502 and _unreached(body))
+                if not refused or headers.get(b"x-should-retry") == b"false":
+                    asking.rest_.refusals = 0
                     break
-                if code not in (429, 503) and not (code == 502 and tried < TRIES and _unreached(body)):
-                    break
-                asking.rest(max(_retry_after(headers) or 0.0, REST_SECONDS * 2.0 ** min(tried - 1, 10)))
+                asking.rest(_retry_after(headers) or 0.0)
             id = headers.get(b"x-fairlead-id", b"").decode() or None
             reply = {"status_code": code, "request_id": id, "body": Raw(body)}
             kept = encode(
@@ -541,28 +548,52 @@ class Batches:
         return await self.store.transact("batch", work)
 
 
+class _Rest:
+    """How long a batch is to ask nothing, since what was refused to one of its lines would be to the next."""
+
+    def __init__(self) -> None:
+        self.refusals = 0
+        """In a row; those of lines that were under way together count once."""
+        self.until = -math.inf
+
+    @property
+    def left(self) -> float:
+        """Seconds to go."""
+        return self.until - time.monotonic()
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether there is time for another batch."""
+        return self.left > GIVE_WAY_SECONDS
+
+
 class _Asking:
     """The lines of one batch that are being asked."""
 
-    def __init__(self, row: _Row, batch: Batch, room: asyncio.Semaphore, stopped: asyncio.Event) -> None:
-        self.row, self.batch, self.room, self.stopped = row, batch, room, stopped
+    def __init__(self, row: _Row, batch: Batch, room: asyncio.Semaphore, stopped: asyncio.Event, rest: _Rest) -> None:
+        self.row, self.batch, self.room, self.stopped, self.rest_ = row, batch, room, stopped, rest
         self.ended = False
         """Whether the batch was cancelled."""
-        self._until = 0.0
 
     @property
     def over(self) -> bool:
-        """Whether no line is to be asked any more."""
-        return self.ended or self.stopped.is_set() or time.time() >= self.batch.expires_at
+        """Whether no line is to be asked any more, or not now."""
+        if self.ended or self.stopped.is_set() or self.rest_.gives_way:
+            return True
+        return time.time() >= self.batch.expires_at
 
     def rest(self, seconds: float) -> None:
-        """Ask nothing for so long, or a minute: what was refused to one line would be to the next."""
-        self._until = max(self._until, time.monotonic() + min(60.0, seconds * (1.0 + 0.2 * random.random())))
+        """Ask nothing for so long, or for longer after refusals in a row."""
+        rest = self.rest_
+        if rest.left <= 0.0:
+            rest.refusals += 1
+        seconds = max(seconds, REST_SECONDS * 2.0 ** min(rest.refusals - 1, 10))
+        rest.until = max(rest.until, time.monotonic() + min(60.0, seconds * (1.0 + 0.2 * random.random())))
 
     async def rested(self) -> None:
         """Wait until lines may be asked again."""
-        while not self.over and (left := self._until - time.monotonic()) > 0.0:
-            await asyncio.sleep(min(left, 1.0 + random.random()))
+        while not self.over and self.rest_.left > 0.0:
+            await asyncio.sleep(max(0.0, self.rest_.left))
 
 
 class Insider(Struct, frozen=True, kw_only=True):

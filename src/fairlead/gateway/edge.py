@@ -31,7 +31,7 @@ from fairlead.gateway.refusal import Headers, Refused, of_failure, respond
 from fairlead.ledger import Account
 from fairlead.plans.fallback import Fallback
 from fairlead.targets import wire
-from fairlead.types import Call, Decision, Outcome, Query, Trace
+from fairlead.types import Call, Decision, Outcome, Query, Trace, new_id
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
@@ -101,6 +101,7 @@ class Edge:
                 urls=gateway.settings.urls.allow,
             )
             exchange.query, exchange.stream = asked.query, asked.stream
+            exchange.id = asked.query.id
             face.check(asked.query, read)
             logs.REQUEST.set(asked.query.id)
             if INSIDE in scope:
@@ -227,6 +228,7 @@ class Exchange:
         "face",
         "first_byte",
         "gone",
+        "id",
         "over",
         "passage",
         "query",
@@ -253,6 +255,7 @@ class Exchange:
 
     def __init__(self, send: Any, face: Face) -> None:
         self.send, self.face = send, face
+        self.id = ""
         self.dropped = b""
         self.config = b""
         """Digest of the config that answers, also where another has taken its place meanwhile."""
@@ -275,6 +278,13 @@ class Exchange:
         self.trace: Trace | None = None
         self.first_byte: float | None = None
 
+    def named(self) -> str:
+        """Return the request's id; one is made for what is refused before it is read, so that its answer and its line in the log can be matched."""
+        if not self.id:
+            self.id = new_id()
+            logs.REQUEST.set(self.id)
+        return self.id
+
     def begin(self, passage: Passage) -> None:
         """Learn what was decided, before anything is done."""
         self.passage = passage
@@ -296,7 +306,7 @@ class Exchange:
 
     async def refuse(self, refused: Refused, trace: Trace | None = None) -> None:
         """Send an error: as a status if nothing is out yet, else as the stream's last event, with no ``[DONE]`` behind it."""
-        refused.id = self.query.id if hasattr(self, "query") else ""
+        refused.id = self.named()
         if self.streaming:
             await self.send({"type": "http.response.body", "body": self.writer.broken(refused)})
             return
@@ -306,7 +316,7 @@ class Exchange:
         """Write what is known of the decision."""
         passage = self.passage
         if passage is None:
-            return []
+            return self.face.headers(self.named())
         decision, run = passage.decision, passage.run
         seconds = perf_counter() - self.start
         if trace is not None:
@@ -338,7 +348,7 @@ class Exchange:
         dropped = self.left_out(trace)
         if dropped:
             out.append((b"x-fairlead-dropped", dropped))
-        out += self.face.headers(self.query)
+        out += self.face.headers(self.named())
         if self.admitted is not None:
             out += self.face.limits(self.admitted.shown())
         out += told(decision)

@@ -70,6 +70,7 @@ class LabServer:
         body = await reading.read_body(receive, headers, MOST_BYTES)
         asked = reading.read(body, headers, self.drivers, self.drivers)
         exchange.query = query = asked.query
+        exchange.id = query.id
         exchange.read = Read(fields=query.body)
         self.vigil.begin(exchange, receive)
         try:

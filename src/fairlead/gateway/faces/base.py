@@ -93,9 +93,9 @@ class Face(ABC):
         """Write an error's body: OpenAI's shape, unless a face has its own."""
         return refused.body
 
-    def headers(self, query: Query) -> Headers:
-        """Return further headers of an answer, such as ``request-id``."""
-        return []
+    def headers(self, id: str) -> Headers:
+        """Return the headers in which clients of this API look for a request's id."""
+        return [(b"x-request-id", id.encode())]
 
     def limits(self, shown: Sequence[Shown]) -> Headers:
         """Write how much is left of a caller's limits: under OpenAI's names, unless a face has its own."""

@@ -122,9 +122,9 @@ class Messages(Face):
         """Write an error in Anthropic's shape."""
         return error(refused)
 
-    def headers(self, query: Query) -> Headers:
+    def headers(self, id: str) -> Headers:
         """Return the header that Anthropic's clients show in their errors."""
-        return [(b"request-id", renamed(query.id, "req_").encode())]
+        return [(b"request-id", renamed(id, "req_").encode())]
 
     def limits(self, shown: Sequence[Shown]) -> Headers:
         """Write limits under Anthropic's names."""
