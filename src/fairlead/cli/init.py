@@ -112,7 +112,9 @@ def render(found: Sequence[Found], notes: Sequence[str] = ()) -> str:
         "",
         "store: {path: fairlead.sqlite}",
         "",
-        "gateway: {host: 127.0.0.1, port: 4356}",
+        "gateway:",
+        "  host: 127.0.0.1",
+        "  port: 4356",
     ]
     return "\n".join(lines) + "\n"
 

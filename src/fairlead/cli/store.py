@@ -40,7 +40,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     for action in (info, verify, prune, export):
         action.add_argument(
-            "config", metavar="CONFIG", help="the config that names the store, or the store's file or postgresql:// URL"
+            "config",
+            nargs="?",
+            default="fairlead.yaml",
+            help="the config that names the store, or the store's file or postgresql:// URL (default: %(default)s)",
         )
     export.add_argument("out", metavar="OUT", type=Path, help="the file to write, ending in .parquet")
 
