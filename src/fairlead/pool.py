@@ -147,6 +147,13 @@ class Pool:
         self.health = health or Health()
         self._by_name = {t.name: t for t in self.targets}
         self._prices = {t.name: _dearest(t.profile) for t in self.targets}
+        self.counts: dict[str, int] = {}
+        """Tokenizers that contexts are counted by, and the largest of those contexts."""
+        for t in self.targets:
+            if t.profile.tokenizer is not None and t.profile.context_tokens is not None:
+                self.counts[t.profile.tokenizer] = max(
+                    self.counts.get(t.profile.tokenizer, 0), t.profile.context_tokens
+                )
         self._sizes: dict[str, _Sizes] = {}
         """What was counted of queries under way: each is asked about for every target, before its plan and before each call."""
         if len(self._by_name) != len(self.targets):
@@ -231,10 +238,7 @@ class Pool:
 
     async def counted(self, query: Query) -> None:
         """Count, in a thread, what `eligible` would count for milliseconds: it then finds the counts remembered (see `fairlead.tokens`)."""
-        limits: dict[str, int] = {}
-        for t in self.targets:
-            if t.profile.tokenizer is not None and t.profile.context_tokens is not None:
-                limits[t.profile.tokenizer] = max(limits.get(t.profile.tokenizer, 0), t.profile.context_tokens)
+        limits = self.counts
         if limits and tokens.long(query) and tokens.surely(query) > min(limits.values()):
             await asyncio.to_thread(_count_all, query, limits)
 
@@ -314,10 +318,11 @@ _NO_SIZE: Final = _Sizes(messages=(), body={}, entry=0, characters=0, asked=0, n
 
 
 def _measured(call: Call, query: Query) -> _Sizes:
-    fields: dict[str, Any] = {**({} if call.alone else query.body), **call.params}
-    fields.pop("messages", None)
+    fields: Mapping[str, Any] = query.body
+    if call.alone or call.params:
+        fields = {**({} if call.alone else query.body), **call.params}
     messages = query.messages if call.messages is None else call.messages
-    size = sum(map(_bytes, fields.values()))
+    size = sum(_bytes(value) for name, value in fields.items() if name != "messages")
     characters = plain = others = 0
     for message in messages:
         text = message.content
@@ -335,8 +340,8 @@ def _measured(call: Call, query: Query) -> _Sizes:
         entry=entry + others,
         characters=characters,
         # A target may heed either field, so the larger one bounds what it writes.
-        asked=max(_count(fields, "max_completion_tokens") or 0, _count(fields, "max_tokens") or 0),
-        n=_count(fields, "n") or 1,
+        asked=max(_count(fields.get("max_completion_tokens")) or 0, _count(fields.get("max_tokens")) or 0),
+        n=_count(fields.get("n")) or 1,
     )
 
 
@@ -385,14 +390,16 @@ def _bytes(value: Any) -> int:
         return 0  # cannot be sent either
 
 
-def _count(fields: Mapping[str, Any], name: str) -> int | None:
+_number: Final = msgspec.json.Decoder(int | float)
+
+
+def _count(value: Any) -> int | None:
     """Read a field that is to hold a count. None unless it is a number of at least 1: what else a target makes of it is unknown."""
-    value = fields.get(name)
     if value is None:
         return None
     if isinstance(value, msgspec.Raw):
         try:
-            value = msgspec.json.decode(value, type=int | float)
+            value = _number.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:

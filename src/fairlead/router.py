@@ -106,6 +106,7 @@ class Router:
         self.house_guards = Guards(guards, orders=orders)
         self.guards = {r: Guards((*guards, *own), orders=orders) for r, own in (route_guards or {}).items()}
         self.serving: dict[str, Serving] = {}
+        self._needs: dict[str, tuple[Serving, tuple[str, ...]]] = {}
         world.lateness.once = lambda name, query: self.pool.once(name, query)
         limits = {route: limit_of(policy, path=f"$.routes.{route}.policy") for route, policy in self.policies.items()}
         self.spending = Spending(limits={route: limit for route, limit in limits.items() if limit is not None})
@@ -155,17 +156,23 @@ class Router:
             # Once and for all: meanwhile the learner may swap the policy, and a target's rest may end.
             serving = self.serves(query.route)
             signals = await self.observer.observe(query, self.needs(query.route, serving))
-            await self.pool.counted(query)
+            if self.pool.counts:
+                await self.pool.counted(query)
             query = self.stamped(query)  # others may have spent meanwhile
             left = self.left_usd(accounts)
             guarded = self.guarded(query, signals, left_usd=left)
-            if left is not None and await self._more(query, guarded.eligible, left, accounts):
+            if (
+                left is not None
+                and guarded.eligible.excluded
+                and await self._more(query, guarded.eligible, left, accounts)
+            ):
                 guarded = self.guarded(query, signals, left_usd=self.left_usd(accounts))
             try:
                 decision = self._decide(query, signals, serving, guarded)
             except NoEligibleTarget as e:
                 e.trace = self.refusal(query, signals, serving, guarded, e, at, start)
-                await self.keep(e.trace)
+                if (written := self.hand_over(e.trace)) is not None:
+                    await written
                 raise
             plan = self.with_fallbacks(decision, query.task)
             passage = Passage(query=query, signals=signals, decision=decision, plan=plan, sink=sink)
@@ -174,9 +181,12 @@ class Router:
             try:
                 if begun is not None:
                     begun(passage)
-                actions = [self.actions[name] for name in decision.actions]
-                passage.keep_text = not any(action.hides for action in actions)
-                outcome = await self.act(passage, actions, accounts)
+                if not decision.actions:
+                    outcome = await self.run(passage, accounts)
+                else:
+                    actions = [self.actions[name] for name in decision.actions]
+                    passage.keep_text = not any(action.hides for action in actions)
+                    outcome = await self.act(passage, actions, accounts)
             except asyncio.CancelledError:
                 gone = Failure(kind="client_gone", message="cancelled before the answer was whole")
                 story = self.trace(passage, Outcome(cancelled=True, error=gone), at, start)
@@ -186,7 +196,8 @@ class Router:
                 self.under_way.discard(ended)
                 ended.set_result(None)
             trace, charges = self.charged(self.trace(passage, outcome, at, start), passage.hold)
-            await self.keep(trace, charges)
+            if (written := self.hand_over(trace, charges)) is not None:
+                await written
             return outcome, trace
         finally:
             self.pool.forget(query)
@@ -333,8 +344,11 @@ class Router:
 
     def needs(self, route: str, serving: Serving) -> tuple[str, ...]:
         """Name the signals to read for a query on `route`."""
-        guards, needs = self.guards.get(route, self.house_guards), serving.policy.needs
-        return needs if not guards.needs else tuple(dict.fromkeys((*guards.needs, *needs)))
+        known = self._needs.get(route)
+        if known is None or known[0] is not serving:
+            guards = self.guards.get(route, self.house_guards)
+            known = self._needs[route] = (serving, tuple(dict.fromkeys((*guards.needs, *serving.policy.needs))))
+        return known[1]
 
     def guarded(self, query: Query, signals: Signals, *, left_usd: float | None = None) -> Guarded:
         """Say whom the guards leave of those who may answer, and what they order. `left_usd`: as `eligible` has it."""
@@ -447,15 +461,9 @@ class Router:
         charges, statements = hold.charge(micros(cost_of(trace, self.pool.estimate_usd)))
         return msgspec.structs.replace(trace, charged=charges), statements
 
-    async def keep(self, trace: Trace, also: Sequence[Statement] = ()) -> None:
-        """Hand a trace to the store, with what is to be written beside it, and wait until the operating system has both (unless the store
-        is relaxed)."""
-        written = self.hand_over(trace, also)
-        if written is not None:
-            await written
-
     def hand_over(self, trace: Trace, also: Sequence[Statement] = ()) -> asyncio.Future[None] | None:
-        """Hand a trace to the store as `keep` does, and wait for nobody. What it charges is charged alone if it cannot be written."""
+        """Hand a trace to the store, with what is to be written beside it; return what is done when the operating system has both (None if
+        the store is relaxed). What it charges is charged alone if it cannot be written."""
         if not also or self.ledger is None:
             return self.store.append(trace, also)
         tell = asyncio.get_running_loop().call_soon_threadsafe

@@ -9,10 +9,10 @@ and sees no clock, so what is tested on recorded outcomes is what serves (see `f
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Awaitable, Callable, Generator
 from math import inf
-from os import urandom
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -169,7 +169,22 @@ def new_id() -> str:
 
     It begins with the time in milliseconds, so that a store's index of ids grows at its end, and ends in 64 random bits.
     """
-    return f"chatcmpl-{time.time_ns() // 1_000_000:012x}{urandom(8).hex()}"
+    try:
+        tail = _tails.pop()
+    except (
+        IndexError
+    ):  # drawn many at a time: each draw is a call to the system, at which another thread takes its turn
+        drawn = os.urandom(8 * _TAILS).hex()
+        _tails.extend(drawn[i : i + 16] for i in range(16, 16 * _TAILS, 16))
+        tail = drawn[:16]
+    return f"chatcmpl-{time.time_ns() // 1_000_000:012x}{tail}"
+
+
+_TAILS: Final = 256
+_tails: Final[list[str]] = []
+"""The random bits of ids to come."""
+if hasattr(os, "register_at_fork"):  # two processes must not draw the same
+    os.register_at_fork(after_in_child=_tails.clear)
 
 
 class Reading(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -145,11 +145,14 @@ async def admit(ledger: Keeper | None, rates: Rates, query: Query) -> Admitted:
     admitted = Admitted(ledger, rates)
     try:
         if rates.requests:
-            admitted.requests = await _hold(ledger, rates.requests, 1, now)
+            of = rates.requests
+            admitted.requests = ledger.try_take(of, 1, now=now) or await ledger.take(of, 1, now=now)
         if rates.tokens:
-            admitted.tokens = await _hold(ledger, rates.tokens, _estimate(query, rates.tokens), now)
+            of, amount = rates.tokens, _estimate(query, rates.tokens)
+            admitted.tokens = ledger.try_take(of, amount, now=now) or await ledger.take(of, amount, now=now)
         if rates.concurrent:
-            admitted.concurrent = await _hold(ledger, rates.concurrent, 1, now)
+            of = rates.concurrent
+            admitted.concurrent = ledger.try_take(of, 1, now=now) or await ledger.take(of, 1, now=now)
     except Exhausted as e:
         admitted.release()
         raise _too_many(e, ledger, rates, now) from e
@@ -162,10 +165,6 @@ async def admit(ledger: Keeper | None, rates: Rates, query: Query) -> Admitted:
     if admitted.requests is not None:
         admitted.requests.use(1)
     return admitted
-
-
-async def _hold(ledger: Keeper, accounts: Sequence[Account], amount: int, now: float) -> Held:
-    return ledger.try_take(accounts, amount, now=now) or await ledger.take(accounts, amount, now=now)
 
 
 def _estimate(query: Query, accounts: Sequence[Account]) -> int:
@@ -189,12 +188,15 @@ def asked_for(query: Query) -> int:
     return (most or UNSAID) * (_whole(query.body.get("n")) or 1)
 
 
+_integer: Final = msgspec.json.Decoder(int)
+
+
 def _whole(raw: Raw | None) -> int:
     """Read a whole number above 0; 0 if it is something else (whoever reads the field for good says what is wrong with it)."""
     if raw is None:
         return 0
     try:
-        found = msgspec.json.decode(raw, type=int)
+        found = _integer.decode(raw)
     except msgspec.DecodeError:
         return 0
     return found if 0 < found < 2**31 else 0

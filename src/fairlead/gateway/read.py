@@ -200,7 +200,7 @@ def query(
         addresses.check(fields, urls)
     identity, constraints = _NOBODY, _NOTHING
     own = fields.pop("fairlead", None)
-    if own is not None or any(k.startswith(_PREFIX) for k in headers):
+    if own is not None or _PREFIX in b",".join(headers):  # one look for all; `_read_wishes` says which
         roles = _roles(headers.get(_ROLES), caller)
         identity, constraints = _of_wishes(_read_wishes(headers, own), user, targets)
         if roles:

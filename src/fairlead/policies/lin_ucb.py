@@ -72,12 +72,12 @@ class LinUCB(LinearPolicy):
             alike = preferred([(t, -o, None) for t, o in zip(order, off, strict=True)])
             return Proposal(alike, "nothing learned yet: all alike", *wishes)
         mean_K, spread_K = self.read(signals, order)
-        ranked = []
+        ranked, scores = [], {}
         for t, mean, spread, less in zip(order, mean_K.tolist(), spread_K.tolist(), off, strict=True):
             sd = sqrt(spread)
             quality = 0.0 if mean < 0.0 else 1.0 if mean > 1.0 else mean
-            ranked.append((t, mean + self.alpha * sd - less, Forecast(quality=quality, quality_sd=sd)))
+            scores[t.name] = mean + self.alpha * sd - less
+            ranked.append((t, scores[t.name], Forecast(quality=quality, quality_sd=sd)))
         options = preferred(ranked, explore=self.explore)
-        scores = sorted(((score, t.name) for t, score, _ in ranked), key=lambda s: (-s[0], s[1]))
-        reasons = [f"{name}: utility at most {score:.3f}" for score, name in scores[:2]]
+        reasons = [f"{name}: utility at most {scores[name]:.3f}" for o in options[:2] for name in o.plan.targets()]
         return Proposal(options, *reasons, *wishes, forecast_of="utility", objective=self.objective)

@@ -158,8 +158,12 @@ class Features(Component):
         self._check_fitted()
         row, blocks_B = self._row(signals), self._blocks(signals)
         if not blocks_B:  # a few numbers: an array is not worth its calls
-            known = [(x - m) / s for x, m, s in zip(row, self.means_.tolist(), self.scales_.tolist(), strict=True)]
-            return np.array([x if x == x else 0.0 for x in known] + [1.0] * self.bias)  # a NaN is not itself
+            known = []
+            for x, m, s in zip(row, self.means_.tolist(), self.scales_.tolist(), strict=True):
+                known.append((x - m) / s if x == x else 0.0)  # a NaN is not itself
+            if self.bias:
+                known.append(1.0)
+            return np.array(known)
         # Into an array that has room for its bias: `numpy.append` would cost as much as the rest.
         size = len(self.means_)
         x_D = np.empty(size + self.bias)
@@ -239,7 +243,9 @@ class Features(Component):
                 last, reading = name, readings.get(name)
                 parts = _NO_PARTS if reading is None else reading.parts
             value = parts.get(part) if part else None if reading is None else reading.value
-            if kind == "category":
+            if value is False and kind != "category":
+                row.append(0.0)
+            elif kind == "category":
                 row += [math.nan] * len(categories) if reading is None else [float(value == c) for c in categories]
             elif value.__class__ is int and 0 <= value < _HUGE:  # most are counts
                 row.append(log1p(value) if kind != "flag" else float(bool(value)))

@@ -190,14 +190,15 @@ class Observer:
         """Read the signals in `needs`, the slow ones in threads and within the budget. One that is not there in time is late, and one that
         raises is, too: the decision goes on without it, and a guard that reads it holds."""
         slow = [n for n in needs if n in self._slow and self.signals[n].takes_long(query)] if self._slow else ()
+        if not slow:
+            return Signals(readings={name: self._read(name, query) for name in needs})
         readings = {name: self._read(name, query) for name in needs if name not in slow}
-        if slow:
-            works: dict[Callable[[], Reading], Executor] = {
-                partial(self._read, name, query): self._threads(name) for name in slow
-            }
-            found = await in_time(works, self.budget_seconds)
-            for name, reading in zip(slow, found, strict=True):
-                readings[name] = reading or Reading(confidence=0.0, seconds=self.budget_seconds, late=True)
+        works: dict[Callable[[], Reading], Executor] = {
+            partial(self._read, name, query): self._threads(name) for name in slow
+        }
+        found = await in_time(works, self.budget_seconds)
+        for name, reading in zip(slow, found, strict=True):
+            readings[name] = reading or Reading(confidence=0.0, seconds=self.budget_seconds, late=True)
         return Signals(readings={name: readings[name] for name in needs})
 
     def _read(self, name: str, query: Query) -> Reading:

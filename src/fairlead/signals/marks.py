@@ -21,9 +21,9 @@ _CODE: Final = re.compile(
     r"(?:export )?function \w{0,60}\(|(?:const|let|var) \w{1,60} ?=|SELECT [^\n]{1,200} FROM )|\) ?\{$|;$",
     re.MULTILINE,
 )
-_CODE_SIGNS: Final = (
-    "`", ";", "{", "def ", "class ", "import ", "#include", "function ", "const ", "let ", "var ", "SELECT ",
-)  # fmt: skip
+# What a pattern cannot match without is looked for first: single characters, which take next to no time, and words only where they are there.
+_CODE_SIGNS: Final = ("`", ";", "{", "#include", "import ", "SELECT ")
+_CODE_WORDS: Final = {"(": ("def ", "function ", "class "), ":": ("class ",), "=": ("const ", "let ", "var ")}
 _FORMULA: Final = re.compile(
     r"\\(?:frac|sum|int|sqrt|begin|cdot|times|leq|geq|pi)\b|\$[^$\n]{0,80}[\\^_=+][^$\n]{0,80}\$", re.IGNORECASE
 )
@@ -38,12 +38,14 @@ _MATHS_SIGNS: Final = (
 _MATHS: Final = re.compile(rf"\b(?:{'|'.join(_MATHS_SIGNS)})\b", re.IGNORECASE)
 _CHOICE_A: Final = re.compile(r"[Aa](?<![^\s(].)[).:]\s")
 _CHOICE_B: Final = re.compile(r"[Bb](?<![^\s(].)[).:]\s")
-_CHOICE_SIGNS: Final = ("B)", "B.", "B:", "b)", "b.", "b:")
+_CHOICE_ENDS: Final = (")", ".", ":")
 _ITEM: Final = re.compile(r"[ \t]{0,8}(?:[-*•]|\d{1,3}[.)])[ \t]")
 _ASKS: Final = re.compile(r"\s{0,8}(?:what|who|whom|whose|which|when|where|why|how)\b", re.IGNORECASE)
 _QUOTE: Final = re.compile(r'^[ \t]{0,4}>[ \t]?\S|"[^"\n]{20,400}"|[“«„]', re.MULTILINE)
 _JSON: Final = re.compile(r'"[\w .-]{1,60}"\s{0,4}:\s{0,4}["\d\[{tfn-]')
 _NUMBER: Final = re.compile(r"[0-9]+")
+_DIGITS: Final = b"0123456789"
+_DIGITS_ONLY: Final = bytes(b if b in _DIGITS else 32 for b in range(256))
 
 
 _MARKS: Final = ("code", "maths", "multiple_choice", "list", "question", "quote", "json", "url")
@@ -73,12 +75,12 @@ class Marks(Signal):
         text = query.text
         if len(text) > 2 * READ:
             text = text[:READ] + "\n" + text[-READ:]
-        numbers = _NUMBER.findall(text)
+        lower = text.lower()
+        numbers = text.encode().translate(_DIGITS_ONLY).split() if text.isascii() else _NUMBER.findall(text)
         marks = {
-            "code": any(map(text.__contains__, _CODE_SIGNS)) and bool(_CODE.search(text)),
-            "maths": _maths(text, bool(numbers)),
-            "multiple_choice": any(map(text.__contains__, _CHOICE_SIGNS))
-            and bool(_CHOICE_A.search(text) and _CHOICE_B.search(text)),
+            "code": _code(text),
+            "maths": _maths(text, lower, bool(numbers)),
+            "multiple_choice": _choice(text, lower),
             "list": "\n" in text and sum(1 for line in text.split("\n") if _ITEM.match(line)) >= 2,
             "question": "?" in text or "\uff1f" in text or "\u061f" in text or bool(_ASKS.match(text)),
             "quote": ('"' in text or ">" in text or not text.isascii()) and bool(_QUOTE.search(text)),
@@ -91,12 +93,28 @@ class Marks(Signal):
         )
 
 
-def _maths(text: str, digits: bool) -> bool:
+def _code(text: str) -> bool:
+    for sign in _CODE_SIGNS:
+        if sign in text:
+            return bool(_CODE.search(text))
+    for sign, words in _CODE_WORDS.items():
+        if sign in text and any(map(text.__contains__, words)):
+            return bool(_CODE.search(text))
+    return False
+
+
+def _choice(text: str, lower: str) -> bool:
+    for end in _CHOICE_ENDS:
+        if end in text and f"b{end}" in lower:
+            return bool(_CHOICE_A.search(text) and _CHOICE_B.search(text))
+    return False
+
+
+def _maths(text: str, lower: str, digits: bool) -> bool:
     # Letters and digits beyond ASCII have forms of their own that a pattern knows and a plain comparison does not.
     other = not text.isascii()
     if (digits or other) and _SUM.search(text):
         return True
     if ("\\" in text or "$" in text) and _FORMULA.search(text):
         return True
-    lower = text.lower()
     return (other or any(map(lower.__contains__, _MATHS_SIGNS))) and bool(_MATHS.search(text))

@@ -35,6 +35,7 @@ from urllib.parse import quote, urlsplit
 
 import httptools
 
+from fairlead.coalesce import Coalesced
 from fairlead.errors import TargetError
 from fairlead.types import Failure
 
@@ -424,7 +425,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(
+            asyncio.Transport, Coalesced(cast(asyncio.Transport, transport), asyncio.get_running_loop())
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is under way."""

@@ -356,6 +356,7 @@ class _Choice(Struct):
 
 
 class _Completion(Struct):
+    id: Raw = wire.NULL
     choices: list[_Choice] = []
     model: str | None = None
     usage: _Usage | None = None
@@ -411,12 +412,10 @@ def read(body: bytes, *, id: str, secrets: Sequence[str] = (), cost: str | None 
         if bytes(completion.error) != b"null":
             raise TargetError(_reported(bytes(completion.error), secrets))
         choice = completion.choices[0]
-        fields = _fields.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as e:
         why = "it has no choices" if isinstance(e, IndexError) else upstream.shorten(str(e), *secrets)
         message = f"the reply is not a chat completion: {why}"
         raise TargetError(Failure(kind="malformed", message=message, status=200)) from e
-    fields["id"] = Raw(msgspec.json.encode(id))
     said = choice.message
     content = said.content
     foreign = said.reasoning is not None and not said.reasoning_content
@@ -425,8 +424,15 @@ def read(body: bytes, *, id: str, secrets: Sequence[str] = (), cost: str | None 
     else:
         text = "\n".join(p.text for p in content if p.text)
         foreign = foreign or any(p.type == "thinking" for p in content)
-    if foreign:
-        fields["choices"] = _plain(fields["choices"], "message")
+    old, new = bytes(completion.id), msgspec.json.encode(id)
+    if not foreign and body.count(old) == 1 and old[:1] == b'"':  # so it is the id
+        reply = body.replace(old, new)
+    else:
+        fields = _fields.decode(body)
+        fields["id"] = Raw(new)
+        if foreign:
+            fields["choices"] = _plain(fields["choices"], "message")
+        reply = msgspec.json.encode(fields)
     usage = completion.usage
     logprobs = choice.logprobs.content if choice.logprobs is not None else None
     calls = bytes(said.tool_calls)
@@ -439,7 +445,7 @@ def read(body: bytes, *, id: str, secrets: Sequence[str] = (), cost: str | None 
         first_entropy=_first_entropy(logprobs[0]) if logprobs else None,
         finish=_finish(choice.finish_reason, bool(said.refusal)),
         tool_calls=None if calls.replace(b" ", b"") in (b"null", b"[]") else Raw(calls),
-        reply=msgspec.json.encode(fields),
+        reply=reply,
     )
 
 

@@ -144,8 +144,12 @@ class Meter:
             self.calls += _counts(call)
             return 0.0
         meters = self._chain()
-        bounded = any(m.limits.usd < inf or m.cover is not None for m in meters)
-        usd = self.estimate(call, query) if self.estimate is not None and bounded else 0.0
+        usd: float | None = 0.0
+        if self.estimate is not None:
+            for meter in meters:
+                if meter.cover is not None or meter.limits.usd < inf:
+                    usd = self.estimate(call, query)
+                    break
         if usd is None:
             message = (
                 f"the price of {call.target} is unknown, so its limit on spend cannot be kept; give its profile prices"

@@ -18,6 +18,7 @@ import msgspec
 
 from fairlead.errors import LimitReached, TargetError
 from fairlead.plans.fallback import Fallback
+from fairlead.plans.single import Single
 from fairlead.pool import Health, Pool
 from fairlead.targets.base import Driver
 from fairlead.types import UNLIMITED, Call, Do, Failure, Late, Limits, Outcome, Path, Plan, Query, Sink, Step
@@ -105,7 +106,7 @@ class LiveRun:
 
     async def go(self) -> Run:
         """Run the plan to its end."""
-        return self.close(await self._drive(self.plan, (), self.sink, self.meter))
+        return self.close(await self._branch(self.plan, (), self.sink, self.meter))
 
     def close(self, outcome: Outcome) -> Run:
         """Sum up with `outcome` as the answer; also for a run that was cancelled."""
@@ -189,11 +190,11 @@ class LiveRun:
         return await self._branch(branch, path, None, meter)
 
     def _branch(self, branch: Call | Plan, path: Path, sink: Sink | None, meter: Meter) -> Coroutine[Any, Any, Outcome]:
-        return (
-            self._call(branch, path, sink, meter)
-            if isinstance(branch, Call)
-            else self._drive(branch, path, sink, meter)
-        )
+        if isinstance(branch, Call):
+            return self._call(branch, path, sink, meter)
+        if isinstance(branch, Single) and meter.stop(self._elapsed()) is None:  # as `_drive` would do it
+            return self._call(Call(target=branch.target), (*path, 0, 0), sink, meter)
+        return self._drive(branch, path, sink, meter)
 
     async def _call(self, call: Call, path: Path, sink: Sink | None, meter: Meter) -> Outcome:
         start = self._elapsed()
