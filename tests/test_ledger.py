@@ -49,7 +49,7 @@ async def spend(ledger: Ledger, amount: int, cost: int, account: Account = BUDGE
         return False
     await asyncio.sleep(0)
     _, statements = hold.charge(cost)
-    await ledger.store.transact("charge", lambda c: [c.execute(*s) for s in statements])
+    await ledger.store.transact("charge", lambda c: [c.execute(*s.statement) for s in statements])
     return True
 
 
@@ -86,7 +86,9 @@ def test_any_order_of_holds_and_charges_stays_within(steps: list[tuple[int, int,
                     held, hold = holds.pop(0)
                     cost = int(share * held)
                     _, statements = hold.charge(cost)
-                    await each[who].store.transact("charge", lambda c, s=statements: [c.execute(*x) for x in s])
+                    await each[who].store.transact(
+                        "charge", lambda c, s=statements: [c.execute(*x.statement) for x in s]
+                    )
                     spent += cost
                     await each[who]._housekeep()
                 assert spent + sum(a for a, _ in holds) <= limit
@@ -188,7 +190,7 @@ async def test_any_overlap_of_holds_charges_and_housekeeping_stays_within(
         cost = rnd.randrange(0, 50) if rnd.random() < 0.9 else amount + rnd.randrange(0, 300)
         held, spent, over = held - amount, spent + cost, over + max(0, cost - amount)
         _, statements = hold.charge(cost)
-        await ledger.store.transact("charge", lambda c: [c.execute(*s) for s in statements])
+        await ledger.store.transact("charge", lambda c: [c.execute(*s.statement) for s in statements])
 
     async def keep(ledger: Ledger) -> None:
         for _ in range(10):
@@ -294,7 +296,7 @@ async def test_what_waits_in_the_spool_stays_set_aside(tmp_path: Path, monkeypat
             await one._housekeep()
             with pytest.raises(Exhausted):
                 await two.take([BUDGET], 41)
-        await one.store.transact("spool", lambda c: [c.execute(*s) for s in statements])
+        await one.store.transact("spool", lambda c: [c.execute(*s.statement) for s in statements])
         await one._housekeep()
         assert await reserved(one) == {}
         await asyncio.sleep(AGAIN_SECONDS)
@@ -474,7 +476,7 @@ async def test_one_name_with_several_periods(tmp_path: Path) -> None:
     each = [Account(name="key:ann/usd", period=p, limit=100) for p in periods]
     async with ledgers(tmp_path) as (ledger,):
         _, statements = (await ledger.take(each, 30)).charge(20)
-        await ledger.store.transact("charge", lambda c: [c.execute(*s) for s in statements])
+        await ledger.store.transact("charge", lambda c: [c.execute(*s.statement) for s in statements])
         assert [await asyncio.to_thread(ledger.spent, a) for a in each] == [20, 20, 20]
         assert [ledger.left(a) for a in each] == [80, 80, 80]
 
@@ -571,3 +573,28 @@ async def test_a_dearer_plan_that_takes_over_is_paid_from_what_the_store_has_lef
         outcome, _ = await router.handle(Query.ask("hi"), accounts=[poor])
         assert outcome.error is not None
         assert not outcome.ok
+
+
+async def test_charges_of_one_transaction_are_added_up_and_whoever_reads_meanwhile_sees_them(tmp_path: Path) -> None:
+    account = Account(name="key:ann/usd", period="total", limit=10_000)
+    async with ledgers(tmp_path) as (ledger,):
+        store = ledger.store
+        sql: list[str] = []
+        found: list[Any] = []
+        assert isinstance(store, SQLStore)
+        holds = [await ledger.take([account], 100) for _ in range(6)]
+        watch: Any = lambda c, _: c.set_trace_callback(sql.append)  # noqa: E731
+        store._blocking("watch", watch)
+        written: list[Any] = []
+        read = "SELECT spent FROM ledger_accounts"
+        for n, hold in enumerate(holds):
+            charged, sums = hold.charge(10 + n)
+            assert charged == {"key:ann/usd/total": 10 + n}
+            written.append(store.append(a_trace(f"t{n}"), sums))
+            if n == 3:
+                written.append(store.transact("read", lambda c: found.extend(c.execute(read).fetchall())))
+        await asyncio.gather(*written)
+        assert found == [(10 + 11 + 12 + 13,)]
+        assert store.rows("SELECT spent FROM ledger_accounts") == [(75,)]
+        adds = [s for s in sql if s.startswith("INSERT INTO ledger_accounts")]
+        assert len(adds) == 2, "one before the job that reads, one at the end"

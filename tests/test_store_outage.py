@@ -16,6 +16,7 @@ from stores import a_trace, gate, kept  # noqa: F401 - fixtures
 from fairlead.errors import ConfigError, StoreError
 from fairlead.postgres import PostgresStore, marked, translated
 from fairlead.spool import Spools
+from fairlead.store import Sum
 from fairlead.types import Feedback, Query
 
 TABLE = "CREATE TABLE IF NOT EXISTS paid(id TEXT PRIMARY KEY, micro INTEGER)"
@@ -67,7 +68,7 @@ async def test_traces_and_feedback_wait_for_a_database_that_is_gone(kept, gone):
     await store.append(a_trace("before"))
     with gone():
         for i in range(20):
-            await store.append(a_trace(f"t{i}"), [("INSERT INTO paid VALUES (?, ?)", (f"t{i}", i))])
+            await store.append(a_trace(f"t{i}"), [Sum("INSERT INTO paid VALUES (?, ?)", (f"t{i}",), i)])
         assert not store.up
         receipt = await store.add_feedback(Feedback(trace_id="t3", value=0.25))
         assert (receipt.status, receipt.lesson) == ("spooled", None)
@@ -379,8 +380,8 @@ def test_sql_is_translated():
 async def test_what_was_acknowledged_and_cannot_be_written_is_set_aside(kept, gone, caplog):
     store = with_table(kept)
     with gone():
-        await store.append(a_trace("t0"), [("INSERT INTO paid VALUES (?, ?)", ("a", 1))])
-        await store.append(a_trace("t1"), [("INSERT INTO paid VALUES (?, ?)", ("a", 1))])
+        await store.append(a_trace("t0"), [Sum("INSERT INTO paid VALUES (?, ?)", ("a",), 1)])
+        await store.append(a_trace("t1"), [Sum("INSERT INTO paid VALUES (?, 0 + ?)", ("a",), 1)])
         store.spools.put([("", b"of another version")])
         await store.append(a_trace("t2"))
     await until(lambda: store.up and not store.spool_bytes)

@@ -11,6 +11,7 @@ import pytest
 from stores import a_trace, gate, kept, store  # noqa: F401 - fixtures
 
 from fairlead.errors import ConfigError, StoreError
+from fairlead.store import Sum
 from fairlead.types import Feedback
 
 CHILD = """
@@ -209,10 +210,10 @@ async def test_a_job_that_breaks_is_a_failure_of_its_own(rich, caplog):
 
 
 async def test_a_trace_and_what_belongs_to_it_are_written_together(rich):
-    settle = ("INSERT INTO money VALUES (?, ?, NULL, NULL)", ("t0", 5))
+    settle = Sum("INSERT INTO money VALUES (?, ?, NULL, NULL)", ("t0",), 5)
     await rich.append(a_trace("t0"), [settle])
     with pytest.raises(StoreError, match="t0 is there already"):
-        await rich.append(a_trace("t0"), [("UPDATE money SET micro = 7", ())])
+        await rich.append(a_trace("t0"), [Sum("UPDATE money SET micro = ?", (), 7)])
     with pytest.raises(StoreError, match="trace t1 was not written"):
         await rich.append(a_trace("t1"), [settle])
     assert rich.rows("SELECT name, micro FROM money") == [("t0", 5)]

@@ -36,7 +36,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from msgspec import Struct
 
 from fairlead.errors import FairleadError, StoreError
-from fairlead.store import Connection, Statement, Store
+from fairlead.store import Connection, Statement, Store, Sum
 
 log = logging.getLogger(__name__)
 
@@ -229,10 +229,10 @@ class Hold:
             lease.used += amount
         self.amounts.clear()
 
-    def charge(self, amount: int) -> tuple[dict[str, int], list[Statement]]:
+    def charge(self, amount: int) -> tuple[dict[str, int], list[Sum]]:
         """Charge `amount` on each account and give back the rest: (what goes into the trace, the SQL that goes with it into one transaction)."""
         charged: dict[str, int] = {}
-        statements: list[Statement] = []
+        sums: list[Sum] = []
         for lease, held in self.amounts:
             name, period = lease.key
             charged[f"{name}/{period}"] = amount
@@ -240,17 +240,19 @@ class Hold:
             lease.leased -= amount
             lease.owed += amount
             if amount:
-                statements.append(_charge(name, period, amount, lease.ends))
+                sums.append(_charge(name, period, amount, lease.ends))
         self.amounts.clear()
-        return charged, statements
+        return charged, sums
 
 
-def _charge(name: str, period: str, amount: int, ends: float) -> Statement:
-    add = (
-        "INSERT INTO ledger_accounts(name, period, spent, ends) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT(name, period) DO UPDATE SET spent = ledger_accounts.spent + excluded.spent"
-    )
-    return add, (name, period, amount, min(ends, FOREVER))
+_ADD: Final = (
+    "INSERT INTO ledger_accounts(name, period, ends, spent) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT(name, period) DO UPDATE SET spent = ledger_accounts.spent + excluded.spent"
+)
+
+
+def _charge(name: str, period: str, amount: int, ends: float) -> Sum:
+    return Sum(_ADD, (name, period, min(ends, FOREVER)), amount)
 
 
 class Ledger:
@@ -272,7 +274,7 @@ class Ledger:
         """Where an account was held last, and since when: within one period that is not worked out again."""
         self._until = -math.inf
         """Uptime until which the leases stand."""
-        self._late: list[Statement] = []
+        self._late: list[Sum] = []
         """Charges whose trace could not be written: they are written alone."""
         self._renewing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -307,9 +309,9 @@ class Ledger:
         """Whether what leases have left may be held from."""
         return _uptime() < self._until
 
-    def later(self, statements: Sequence[Statement]) -> None:
+    def later(self, sums: Sequence[Sum]) -> None:
         """Write charges whose trace could not be written: the money is gone, whether the story of it was kept or not."""
-        self._late += statements
+        self._late += sums
 
     # ------------------------------------------------------------------------------------------------ holding
 
@@ -343,19 +345,21 @@ class Ledger:
         hold = Hold(self)
         for account in accounts:
             lease = self._lease(account, now)
-            if amount > lease.room:
+            held = lease.held + amount
+            if held > lease.leased:
                 hold.release()
                 return None
-            lease.held += amount
-            if lease.held > lease.floating:
-                lease.floating = lease.held
+            lease.held = held
+            if held > lease.floating:
+                lease.floating = held
             hold.amounts.append((lease, amount))
         return hold
 
     def left(self, account: Account, *, now: float | None = None) -> int:
         """Return how much of an account is left, as far as this process knows: others may have spent or given back since the store was asked."""
         lease = self._lease(account, time.time() if now is None else now)
-        return max(0, lease.left + lease.room)
+        left = lease.left + lease.leased - lease.held
+        return left if left > 0 else 0
 
     async def look(self, accounts: Sequence[Account]) -> bool:
         """Ask the store what is left of those of `accounts` that it was not asked for in the last `AGAIN_SECONDS`; say whether it was asked."""
@@ -374,7 +378,7 @@ class Ledger:
         known = self._known.get(id(account))
         if known is not None and known[0] is account and known[1] <= now < known[2].ends:
             lease = known[2]
-            if self._leases.get(lease.key) is lease and lease.account is account:
+            if lease.account is account:
                 return lease
         lease = self._find(account, now)
         if len(self._known) >= KNOWN:
@@ -498,7 +502,7 @@ class Ledger:
                 await asyncio.wait(asking)  # what they get is not to be taken off behind their back
             now, sent = time.time(), _uptime()
             late, self._late = self._late, []
-            statements = list(late)
+            statements = [charge.statement for charge in late]
             told: list[tuple[_Lease, int, int, int, int]] = []
             for key, lease in list(self._leases.items()):
                 used, owed, short = self._to_tell(lease)
@@ -508,7 +512,7 @@ class Ledger:
                 lease.floating = lease.held
                 lease.recent //= 2
                 if used:
-                    statements.append(_charge(*key, used, lease.ends))
+                    statements.append(_charge(*key, used, lease.ends).statement)
                 if lapsed and not leaving and (ours := lease.held + lease.owed - owed):
                     statements.append(_put(self.owner, *key, ours))
                 elif not lapsed and owed + back:
@@ -521,6 +525,7 @@ class Ledger:
                     told.append((lease, used, owed, back, short))
                 elif now > lease.ends + 60.0 and not (lease.asking or lease.held or lease.owed or lease.leased > 0):
                     del self._leases[key]
+                    self._known.clear()
             try:
                 scarce = [le for le in self._leases.values() if le.left + le.room < le.account.limit // 10]
                 seconds = None if leaving else self.lease_seconds
@@ -585,7 +590,7 @@ def _grant(
     owner, account, period, ends, seconds, clock = ask
     name = account.name
     # An account's row is what processes queue at: whoever changes it first goes first, in either database.
-    connection.execute(*_charge(name, period, used, ends))
+    connection.execute(*_charge(name, period, used, ends).statement)
     now = _time(connection, clock)
     if owed:
         connection.execute(*_less(owner, name, period, owed))

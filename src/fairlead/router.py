@@ -35,7 +35,7 @@ from fairlead.pool import Eligibility, Pool
 from fairlead.replica import Replica
 from fairlead.signals.base import Observer
 from fairlead.spending import Purse, Spending, cost_of, held_for, limit_of
-from fairlead.store import BEGIN, STRAIGHT, Receipt, Statement, Store
+from fairlead.store import BEGIN, STRAIGHT, Receipt, Store, Sum
 from fairlead.targets.base import Driver
 from fairlead.trust import Trust
 from fairlead.types import Decision, Failure, Feedback, Limits, Outcome, Plan, Query, Signals, Sink, Step, Task, Trace
@@ -454,14 +454,14 @@ class Router:
         target = self.pool.by_name.get(name)
         return target is None or target.profile.answers
 
-    def charged(self, trace: Trace, hold: Hold | None) -> tuple[Trace, Sequence[Statement]]:
+    def charged(self, trace: Trace, hold: Hold | None) -> tuple[Trace, Sequence[Sum]]:
         """Charge what a query cost to the accounts that pay: its trace with the charges, and what is written beside it."""
         if hold is None:
             return trace, ()
         charges, statements = hold.charge(micros(cost_of(trace, self.pool.estimate_usd)))
         return msgspec.structs.replace(trace, charged=charges), statements
 
-    def hand_over(self, trace: Trace, also: Sequence[Statement] = ()) -> asyncio.Future[None] | None:
+    def hand_over(self, trace: Trace, also: Sequence[Sum] = ()) -> asyncio.Future[None] | None:
         """Hand a trace to the store, with what is to be written beside it; return what is done when the operating system has both (None if
         the store is relaxed). What it charges is charged alone if it cannot be written."""
         if not also or self.ledger is None:

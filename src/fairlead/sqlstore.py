@@ -47,7 +47,7 @@ from fairlead.errors import ChainBroken, StateError, StoreError
 from fairlead.rewards import LEAST, Lesson, lesson
 from fairlead.spool import Spools
 from fairlead.sqlproof import PAGE, TraceColumns, checkpoint, deflated_row, inflated, seal, verified
-from fairlead.store import BEGIN, KEEP, Connection, Forgotten, Receipt, Snapshot, Statement, Store, T, Value
+from fairlead.store import BEGIN, KEEP, Connection, Forgotten, Receipt, Snapshot, Store, Sum, T, Value
 from fairlead.types import Feedback, Target, Trace
 from fairlead.writer import Answer, Apart, Became, Heads, Job, Work, Writer
 
@@ -84,7 +84,7 @@ class _Append(Job):
         store: SQLStore,
         trace: Trace,
         answer: Answer,
-        also: Sequence[Statement],
+        also: Sequence[Sum],
         lost: Callable[[], object] | None,
     ) -> None:
         super().__init__(f"trace {trace.id}", answer)
@@ -142,7 +142,7 @@ class _KeptTrace(Job):
 
     __slots__ = ("also", "body", "columns")
 
-    def __init__(self, body: bytes, also: list[Statement]) -> None:
+    def __init__(self, body: bytes, also: list[Sum]) -> None:
         self.columns = msgspec.json.decode(body, type=TraceColumns)
         super().__init__(f"trace {self.columns.id}", None)
         self.body, self.also = body, also
@@ -161,7 +161,7 @@ def _kept(record: bytes) -> Job:
     """Make a job of what a spool kept."""
     kind, body, *more = msgspec.msgpack.decode(record)
     if kind == "trace":
-        return _KeptTrace(body, [(sql, tuple(params)) for sql, params in more[0]])
+        return _KeptTrace(body, [Sum(sql, tuple(key), amount) for sql, key, amount in more[0]])
     return _Judge(chain.decode(body, Feedback), None, more[0], more[1])
 
 
@@ -361,7 +361,7 @@ class SQLStore(Store):
     # ------------------------------------------------------------------------------------------------ traces
 
     def append(
-        self, trace: Trace, also: Sequence[Statement] = (), *, lost: Callable[[], object] | None = None
+        self, trace: Trace, also: Sequence[Sum] = (), *, lost: Callable[[], object] | None = None
     ) -> asyncio.Future[None] | None:
         """Hand over a trace; see `Store.append`. For the event loop; returns at once.
 
@@ -867,15 +867,15 @@ def _add_trace(
     columns: tuple[Any, ...],
     policy: str,
     body: bytes,
-    also: Sequence[Statement],
+    also: Sequence[Sum],
 ) -> None:
     """Chain a trace, and write what belongs to it."""
     heads.add(connection, "traces", columns, body)
     if policy and policy not in heads.named:
         heads.named.add(policy)
         connection.execute("DELETE FROM spare WHERE digest = ?", (policy,))
-    for sql, params in also:
-        connection.execute(sql, params)
+    for sql, key, amount in also:
+        heads.sums[sql, key] = heads.sums.get((sql, key), 0) + amount
 
 
 def _forget(name: str, upto: int, connection: Connection, _: Heads) -> int:

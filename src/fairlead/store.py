@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from asyncio import Future
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -40,6 +40,19 @@ Value: TypeAlias = int | float | str | bytes | None
 """What a column holds."""
 Statement: TypeAlias = tuple[str, tuple[Value, ...]]
 """SQL with ``?`` for each parameter, and the parameters."""
+
+
+class Sum(NamedTuple):
+    """SQL that adds an amount, its last parameter, to what `key`, the others, names. A transaction adds up those that name the same, and runs it once."""
+
+    sql: str
+    key: tuple[Value, ...]
+    amount: int
+
+    @property
+    def statement(self) -> Statement:
+        """The same by itself."""
+        return self.sql, (*self.key, self.amount)
 
 
 class Cursor(Protocol):
@@ -133,7 +146,7 @@ class Store(ABC):
 
     @abstractmethod
     def append(
-        self, trace: Trace, also: Sequence[Statement] = (), *, lost: Callable[[], object] | None = None
+        self, trace: Trace, also: Sequence[Sum] = (), *, lost: Callable[[], object] | None = None
     ) -> Future[None] | None:
         """Hand over a trace; returns at once.
 

@@ -330,15 +330,10 @@ class Exchange:
             own = seconds - (perf_counter() - run.start)
         out = [
             (b"x-fairlead-id", self.query.id.encode()),
-            (b"x-fairlead-policy", clean(decision.policy)),
-            (b"x-fairlead-version", b"%d" % decision.version),
+            *_standing(decision.policy, decision.version, self.config, target),
             (b"x-fairlead-propensity", b"%.6g" % decision.propensity),
             (b"x-fairlead-overhead-ms", b"%.3f" % (1e3 * max(own, 0.0))),
         ]
-        if self.config:
-            out.append((b"x-fairlead-config", self.config))
-        if target:
-            out.append((b"x-fairlead-target", clean(target)))
         if trace is not None and trace.usd is not None:
             out.append((b"x-fairlead-cost-usd", usd(trace.usd)))
         if trace is not None and trace.outcome.limited:
@@ -435,6 +430,17 @@ async def _watch(exchange: Exchange) -> None:
     if not exchange.over:
         exchange.gone = True
         exchange.task.cancel()
+
+
+@lru_cache(maxsize=1024)
+def _standing(policy: str, version: int, config: bytes, target: str) -> Headers:
+    """Write what many answers share."""
+    out = [(b"x-fairlead-policy", clean(policy)), (b"x-fairlead-version", b"%d" % version)]
+    if config:
+        out.append((b"x-fairlead-config", config))
+    if target:
+        out.append((b"x-fairlead-target", clean(target)))
+    return out
 
 
 def usd(amount: float) -> bytes:

@@ -121,16 +121,21 @@ class Admitted:
 def shown(ledger: Keeper, rates: Rates, now: float) -> list[Shown]:
     """Return how much is left of the tightest account of each kind."""
     found = []
-    kinds: tuple[tuple[Kind, tuple[Account, ...]], ...] = (("requests", rates.requests), ("tokens", rates.tokens))
-    for kind, accounts in kinds:
-        tightest, least = None, math.inf
-        for account in accounts:
-            left = ledger.left(account, now=now)
-            if left < least:
-                tightest, least = account, left
-        if tightest is not None:
-            found.append(Shown(kind, tightest.limit, int(least), tightest.window(now)[1]))
+    if rates.requests:
+        found.append(_tightest("requests", rates.requests, ledger, now))
+    if rates.tokens:
+        found.append(_tightest("tokens", rates.tokens, ledger, now))
     return found
+
+
+def _tightest(kind: Kind, accounts: tuple[Account, ...], ledger: Keeper, now: float) -> Shown:
+    tightest = accounts[0]
+    least = ledger.left(tightest, now=now)
+    for account in accounts[1:]:
+        left = ledger.left(account, now=now)
+        if left < least:
+            tightest, least = account, left
+    return Shown(kind, tightest.limit, int(least), tightest.window(now)[1])
 
 
 async def admit(ledger: Keeper | None, rates: Rates, query: Query) -> Admitted:

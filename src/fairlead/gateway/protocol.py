@@ -129,7 +129,10 @@ class Protocol(HttpToolsProtocol):
             return
         if len(name) == 17 and name.lower() == b"transfer-encoding" and value.lower() != b"chunked":
             raise ValueError("the body's encoding is not known")
-        super().on_header(name, value)
+        if len(name) == 6:  # it may be `expect`, which uvicorn heeds
+            super().on_header(name, value)
+        else:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""

@@ -111,7 +111,7 @@ def decayed(arms: Arms, keep: float, ridge: Ridge) -> Arms:
 class Bank:
     """The arms of one set of targets, stacked for one product per decision. Built from state; never part of it."""
 
-    __slots__ = ("A_inv_KD_D", "all_seen", "arms", "names", "ridge", "seen", "size", "theta_KD")
+    __slots__ = ("all_seen", "arms", "k", "names", "ridge", "rows_KKD_D", "seen", "size")
 
     def __init__(self, arms: Mapping[str, Arm], names: Sequence[str], ridge: Ridge) -> None:
         self.arms = arms
@@ -121,9 +121,9 @@ class Bank:
         self.all_seen = bool(self.seen.all())
         here = [arms[name] for name in names if name in arms]
         self.size = here[0]["b"].size if here else 0
-        if here:
-            self.A_inv_KD_D = np.concatenate([arm["A_inv"] for arm in here])
-            self.theta_KD = np.stack([arm["A_inv"] @ arm["b"] for arm in here])
+        self.k = len(here)
+        if here:  # theta of each arm, and below them all A^-1: one product with x reads both
+            self.rows_KKD_D = np.concatenate([[arm["A_inv"] @ arm["b"] for arm in here], *(arm["A_inv"] for arm in here)])
 
     def read(self, x_D: Floats) -> tuple[Floats, Floats]:
         """Return theta^T x and x^T A^-1 x of every arm; both of shape (K,). 5 µs and up, by K and D.
@@ -134,8 +134,10 @@ class Bank:
         if self.size and self.size != x_D.size:
             raise StateError(f"arms with {self.size} features cannot read {x_D.size}; the signals have changed")
         if self.size:
-            seen_mean_K = self.theta_KD @ x_D
-            seen_spread_K = np.maximum((self.A_inv_KD_D @ x_D).reshape(-1, self.size) @ x_D, 0.0)
+            read_KKD = self.rows_KKD_D @ x_D
+            seen_mean_K = read_KKD[: self.k]
+            seen_spread_K = read_KKD[self.k :].reshape(self.k, self.size) @ x_D
+            np.maximum(seen_spread_K, 0.0, out=seen_spread_K)
             if self.all_seen:
                 return seen_mean_K, seen_spread_K
         mean_K = np.zeros(len(self.names))
