@@ -270,8 +270,8 @@ class Ledger:
         self.owner = token_hex(8)
         self.reachable = True
         self._leases: dict[tuple[str, str], _Lease] = {}
-        self._known: dict[int, tuple[Account, float, _Lease]] = {}
-        """Where an account was held last, and since when: within one period that is not worked out again."""
+        self._known: dict[int, tuple[float, _Lease]] = {}
+        """Since when an account (by identity; its lease keeps it alive) was held, and where: within one period that is not worked out again."""
         self._until = -math.inf
         """Uptime until which the leases stand."""
         self._late: list[Sum] = []
@@ -376,14 +376,14 @@ class Ledger:
 
     def _lease(self, account: Account, now: float) -> _Lease:
         known = self._known.get(id(account))
-        if known is not None and known[0] is account and known[1] <= now < known[2].ends:
-            lease = known[2]
-            if lease.account is account:
+        if known is not None:
+            since, lease = known
+            if lease.account is account and since <= now < lease.ends:
                 return lease
         lease = self._find(account, now)
         if len(self._known) >= KNOWN:
             self._known.clear()
-        self._known[id(account)] = (account, now, lease)
+        self._known[id(account)] = (now, lease)
         return lease
 
     def _find(self, account: Account, now: float) -> _Lease:

@@ -154,6 +154,8 @@ class Pool:
                 self.counts[t.profile.tokenizer] = max(
                     self.counts.get(t.profile.tokenizer, 0), t.profile.context_tokens
                 )
+        self._plain = frozenset(t.name for t in self.targets if _takes_any_text(t.profile))
+        """Who may answer any text, if there is money for it."""
         self._sizes: dict[str, _Sizes] = {}
         """What was counted of queries under way: each is asked about for every target, before its plan and before each call."""
         if len(self._by_name) != len(self.targets):
@@ -195,10 +197,26 @@ class Pool:
         modalities = query.modalities
         sizes: dict[str, int] = {}
         size = _NO_SIZE if budget is None and left_usd is None else self._size(Call(target=""), query)
+        plain = (
+            allow is None
+            and regions is None
+            and budget is None
+            and not query.tools
+            and query.task == "chat"
+            and modalities == _TEXT
+        )
         good: list[Target] = []
         excluded: dict[str, str] = {}
         kinds: dict[str, Kind] = {}
         for t in self.targets:
+            if (
+                plain
+                and t.name in self._plain
+                and t.name not in self.health.rests_until
+                and (left_usd is None or ((usd := self._usd(t, size, query)) is not None and usd <= left_usd))
+            ):
+                good.append(t)
+                continue
             p = t.profile
             kind: Kind
             if allow is not None and t.name not in allow:
@@ -345,6 +363,15 @@ def _measured(call: Call, query: Query) -> _Sizes:
     )
 
 
+_TEXT: Final = frozenset({"text"})
+
+
+def _takes_any_text(profile: Profile) -> bool:
+    return (
+        profile.answers and "chat" in profile.tasks and "text" in profile.modalities and profile.context_tokens is None
+    )
+
+
 def _dearest(profile: Profile) -> tuple[float, float] | None:
     """Return what a million tokens that go in, and come out, cost at most; None if a price is not known."""
     # Either may turn out to be of a dearer kind: what is written to a prompt cache, a sound, or reasoning.
@@ -432,8 +459,17 @@ def estimate_tokens(query: Query, counted: int | None = None) -> int:
 
 def characters(query: Query) -> int:
     """Count the characters of all messages."""
+    global _counted
+    counted, n = _counted
+    if counted is query.messages:  # whoever else counts those of a request does so right after the first
+        return n
     n = 0
     for message in query.messages:
         content = message.content
         n += len(content) if content.__class__ is str else len(message.text)  # as its `text` has it
+    _counted = query.messages, n
     return n
+
+
+_counted: tuple[tuple[Message, ...], int] = ((), 0)
+"""What was counted last."""

@@ -26,8 +26,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from math import log1p
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,12 +45,17 @@ _TINY: Final = 1e-9
 _HUGE: Final = 10**300
 """Larger counts are unknown: they may not fit a float."""
 _BEGIN: Final = 128
+_NO_READING: Final = Reading()
 _NO_PARTS: Final[dict[str, bool | int | float | str]] = {}
 """Width of the fixed projection of a bag."""
 _WEIGHTS: Final = (1.0, 0.5)
 """What words and trigrams weigh in it, as in `hashing`."""
 
 Floats = NDArray[np.float64]
+
+
+_Group: TypeAlias = tuple[str, bool, tuple[str, ...], list[tuple[float, float, float, str]]]
+"""A signal, whether its value is a column, its parts that are, and for each what a 0 comes to, mean, scale, kind."""
 
 
 class Features(Component):
@@ -76,6 +82,9 @@ class Features(Component):
     """For each signal that is a bag: `rare` (B,), the weight of each feature, and `matrix` (B, P). Empty: the fixed projection."""
     means_: Floats
     scales_: Floats
+    __slots__ = ("_plain",)
+    _plain: tuple[list[list[Any]], Floats, Floats, list[_Group] | None]
+    """Of the layout as it is: see `_numbers`. No part of the state."""
 
     def __init__(
         self,
@@ -156,14 +165,9 @@ class Features(Component):
             StateError: if a vector is not of the size it had then.
         """
         self._check_fitted()
+        if not self.vectors_ and (groups := self._numbers()) is not None:
+            return self._read_numbers(groups, signals)
         row, blocks_B = self._row(signals), self._blocks(signals)
-        if not blocks_B:  # a few numbers: an array is not worth its calls
-            known = []
-            for x, m, s in zip(row, self.means_.tolist(), self.scales_.tolist(), strict=True):
-                known.append((x - m) / s if x == x else 0.0)  # a NaN is not itself
-            if self.bias:
-                known.append(1.0)
-            return np.array(known)
         # Into an array that has room for its bias: `numpy.append` would cost as much as the rest.
         size = len(self.means_)
         x_D = np.empty(size + self.bias)
@@ -173,6 +177,48 @@ class Features(Component):
         known_D /= self.scales_
         known_D[np.isnan(known_D)] = 0.0
         return x_D
+
+    def _numbers(self) -> list[_Group] | None:
+        """Return the columns, signal by signal, if they are numbers only; None if there are categories."""
+        try:
+            layout, means, scales, groups = self._plain
+        except AttributeError:  # a slot that is not filled yet
+            pass
+        else:
+            if layout is self.layout_ and means is self.means_ and scales is self.scales_:
+                return groups
+        groups = None
+        if not any(kind == "category" for _, _, kind, _ in self.layout_):
+            groups = []
+            at = 0
+            for name, columns in groupby(self.layout_, key=lambda column: column[0]):
+                parts, kinds = zip(*((part, kind) for _, part, kind, _ in columns), strict=True)
+                mean_D, scale_D = self.means_[at : at + len(parts)], self.scales_[at : at + len(parts)]
+                scaled = zip(((0.0 - mean_D) / scale_D).tolist(), mean_D.tolist(), scale_D.tolist(), kinds, strict=True)
+                groups.append((name, parts[0] == "", parts[parts[0] == "" :], list(scaled)))
+                at += len(parts)
+        self._plain = (self.layout_, self.means_, self.scales_, groups)
+        return groups
+
+    def _read_numbers(self, groups: list[_Group], signals: Signals) -> Floats:
+        """Read a few numbers, as `_row` and the arrays below would: an array is not worth its calls."""
+        x: list[float] = []
+        for name, whole, parts, columns in groups:
+            reading = signals.readings.get(name, _NO_READING)
+            values = list(map(reading.parts.get, parts))
+            if whole:
+                values.insert(0, reading.value)
+            x += [
+                none  # most are marks that are not there, and counts
+                if value is False
+                else (log1p(value) - mean) / scale
+                if value.__class__ is int and 0 <= value < _HUGE and kind != "flag"
+                else _scaled(_number(value, kind), mean, scale)
+                for value, (none, mean, scale, kind) in zip(values, columns, strict=True)
+            ]
+        if self.bias:
+            x.append(1.0)
+        return np.array(x)
 
     def read_all(self, signals: Sequence[Signals]) -> Floats:
         """Return the features of many queries, shape (Q, D); errors as in `read`."""
@@ -243,9 +289,7 @@ class Features(Component):
                 last, reading = name, readings.get(name)
                 parts = _NO_PARTS if reading is None else reading.parts
             value = parts.get(part) if part else None if reading is None else reading.value
-            if value is False and kind != "category":
-                row.append(0.0)
-            elif kind == "category":
+            if kind == "category":
                 row += [math.nan] * len(categories) if reading is None else [float(value == c) for c in categories]
             elif value.__class__ is int and 0 <= value < _HUGE:  # most are counts
                 row.append(log1p(value) if kind != "flag" else float(bool(value)))
@@ -278,6 +322,10 @@ def _kind(values: Sequence[Scalar], categories: int) -> tuple[str, list[str]]:
     if all(isinstance(v, bool) for v in known):
         return "flag", []
     return ("count" if all(isinstance(v, int) for v in known) else "number"), []
+
+
+def _scaled(number: float, mean: float, scale: float) -> float:
+    return (number - mean) / scale if number == number else 0.0  # a NaN is not itself
 
 
 def _number(value: Scalar, kind: str) -> float:

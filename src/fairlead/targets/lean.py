@@ -371,11 +371,13 @@ class _Connection(asyncio.Protocol):
         "_wrong",
         "expires",
         "idle_since",
+        "loop",
         "origin",
         "transport",
     )
 
     transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
 
     def __init__(self, client: Client, origin: _Origin) -> None:
         self._client, self.origin = client, origin
@@ -425,9 +427,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self.transport = cast(
-            asyncio.Transport, Coalesced(cast(asyncio.Transport, transport), asyncio.get_running_loop())
-        )
+        self.loop = asyncio.get_running_loop()
+        self.transport = cast(asyncio.Transport, Coalesced(cast(asyncio.Transport, transport), self.loop))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is under way."""
@@ -586,6 +587,7 @@ class Incoming:
 
     __slots__ = (
         "_connection",
+        "_loop",
         "_waiter",
         "_why",
         "headers",
@@ -601,6 +603,7 @@ class Incoming:
 
     def __init__(self, connection: _Connection, *, whole: bool) -> None:
         self._connection: _Connection | None = connection
+        self._loop = connection.loop
         self._waiter: asyncio.Future[None] | None = None
         self._why: str | None = None
         self.takes_whole = whole
@@ -629,7 +632,7 @@ class Incoming:
 
     async def news(self) -> None:
         """Wait until something has happened."""
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
