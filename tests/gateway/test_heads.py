@@ -1,0 +1,105 @@
+"""Heads of answers, as the server's protocol writes them: raw bytes over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from fairlead.gateway import protocol
+from fairlead.gateway.server import Server
+
+
+@contextlib.asynccontextmanager
+async def serving(*messages: dict[str, Any]) -> AsyncIterator[int]:
+    """Serve an application that sends `messages`, whatever it is asked."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    async with Server(app, host="127.0.0.1", port=0) as server:
+        yield server.port
+
+
+def start(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(data: bytes, *, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def raw(port: int, request: bytes) -> bytes:
+    """Send bytes, and read until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n"
+LAST = GET + b"connection: close\r\n\r\n"
+
+
+async def test_two_answers_on_one_connection_each_have_their_own_head() -> None:
+    async with serving(start((b"content-length", b"2"), (b"x-a", b"1")), body(b"ok")) as port:
+        said = await raw(port, GET + b"\r\n" + LAST)
+    first, second, third = said.split(b"HTTP/1.1 200 OK\r\n")
+    assert not first
+    for answer in (second, third):
+        head, _, content = answer.partition(b"\r\n\r\n")
+        assert content == b"ok"
+        lines = head.split(b"\r\n")
+        assert lines.count(b"content-length: 2") == lines.count(b"x-a: 1") == 1
+        assert sum(line.startswith(b"date: ") for line in lines) == 1
+    assert b"connection: close" in third and b"connection: close" not in second
+
+
+async def test_an_answer_to_head_has_no_body() -> None:
+    async with serving(start((b"content-length", b"2")), body(b"")) as port:
+        said = await raw(port, LAST.replace(b"GET", b"HEAD"))
+    assert said.endswith(b"content-length: 2\r\nconnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [(b"x-a", b"1\r\nx-b: 2"), (b"x-a", b"1\n"), (b"x-a", b"1\0"), (b"x-a\r\nx-b", b"1"), (b"x a", b"1")],
+)
+async def test_a_header_that_would_be_two_is_never_sent(header: tuple[bytes, bytes], caplog: Any) -> None:
+    async with serving(start((b"content-length", b"2"), header), body(b"ok")) as port:
+        said = await raw(port, GET + b"\r\n")
+    assert said == b"" or b"x-b" not in said
+    assert b"ok" not in said
+    assert any(r.levelname == "ERROR" for r in caplog.records), "it is the application's fault, and the log says so"
+
+
+@pytest.mark.parametrize("data", [b"toolong", b"x"])
+async def test_a_body_that_is_not_as_long_as_its_head_says_is_an_error(data: bytes, caplog: Any) -> None:
+    async with serving(start((b"content-length", b"2")), body(data)) as port:
+        said = await raw(port, GET + b"\r\n")
+    assert b"toolong" not in said
+    assert any(r.levelname == "ERROR" for r in caplog.records)
+
+
+async def test_what_has_no_length_comes_in_chunks() -> None:
+    async with serving(start((b"x-a", b"1")), body(b"one", more=True), body(b"two")) as port:
+        said = await raw(port, LAST)
+    head, _, content = said.partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head
+    assert content == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+
+
+async def test_names_of_headers_are_remembered_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_names", set())
+    monkeypatch.setattr(protocol, "_NAMES", 3)
+    for n in range(5):
+        async with serving(start((b"content-length", b"2"), (b"x-%d" % n, b"1")), body(b"ok")) as port:
+            assert b"x-%d: 1" % n in await raw(port, LAST)
+            assert len(protocol._names) <= 3
+    assert protocol._plain(b"x-9") and not protocol._plain(b"connection") and not protocol._plain(b"X-Upper")
