@@ -58,7 +58,8 @@ async def test_two_answers_on_one_connection_each_have_their_own_head() -> None:
         lines = head.split(b"\r\n")
         assert lines.count(b"content-length: 2") == lines.count(b"x-a: 1") == 1
         assert sum(line.startswith(b"date: ") for line in lines) == 1
-    assert b"connection: close" in third and b"connection: close" not in second
+    assert b"connection: close" in third
+    assert b"connection: close" not in second
 
 
 async def test_an_answer_to_head_has_no_body() -> None:
@@ -102,4 +103,6 @@ async def test_names_of_headers_are_remembered_up_to_a_limit(monkeypatch: pytest
         async with serving(start((b"content-length", b"2"), (b"x-%d" % n, b"1")), body(b"ok")) as port:
             assert b"x-%d: 1" % n in await raw(port, LAST)
             assert len(protocol._names) <= 3
-    assert protocol._plain(b"x-9") and not protocol._plain(b"connection") and not protocol._plain(b"X-Upper")
+    assert protocol._plain(b"x-9")
+    assert not protocol._plain(b"connection")
+    assert not protocol._plain(b"X-Upper")
