@@ -8,14 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from postgres import GUARDED, PASSWORD, VARIABLE
 from stores import a_trace, gate, kept  # noqa: F401 - fixtures
 
+from fairlead import chain, sqlstore
 from fairlead.errors import ConfigError, StoreError
 from fairlead.postgres import PostgresStore, marked, translated
 from fairlead.spool import Spools
+from fairlead.sqlite import SQLiteStore
 from fairlead.store import Sum
 from fairlead.types import Feedback, Query
 
@@ -443,3 +446,16 @@ async def test_a_router_serves_and_is_judged_while_postgresql_is_gone(postgres_u
         assert len(list(router.store.judgements())) == 5
     finally:
         await router.stop()
+
+
+async def test_charges_of_a_spool_from_before_they_were_added_up_are_written(tmp_path: Path) -> None:
+    old = sqlstore._pack(("trace", chain.encode(a_trace("t0")), [("INSERT INTO paid VALUES (?, ?)", ("a", 3))]))
+    store = SQLiteStore(tmp_path / "a.sqlite")
+    store.tables("CREATE TABLE IF NOT EXISTS paid(id TEXT PRIMARY KEY, micro INTEGER);")
+    store.start()
+    try:
+        store._blocking("spool", sqlstore._kept(old).do)
+        assert store.rows("SELECT * FROM paid") == [("a", 3)]
+        assert store.read("t0") == a_trace("t0")
+    finally:
+        store.stop()

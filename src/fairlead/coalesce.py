@@ -8,8 +8,11 @@ the second. Nothing waits longer than the turn lasts. Held bytes are bounded: a 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Final
 from weakref import WeakKeyDictionary
+
+log = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 64 * 1024
 """What one connection holds at most."""
@@ -73,12 +76,17 @@ class Coalesced:
         """Write now."""
         held = self._held
         if held:
-            self._held, self._size = [], 0
-            if not self.is_closing():
-                try:
-                    self._transport.write(held[0] if len(held) == 1 else b"".join(held))
-                except RuntimeError:  # it broke at this moment; the others' writes are to go out
-                    self._transport.abort()
+            size, self._held, self._size = self._size, [], 0
+            if self.is_closing():
+                return
+            try:
+                if len(held) > 1 and size < MOST_BYTES:
+                    held = [b"".join(held)]
+                for data in held:
+                    self._transport.write(data)
+            except Exception:  # a wall: it broke at this moment, whatever by, and the others' writes are to go out
+                log.exception("a connection broke as it was written to")
+                self._transport.abort()
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes have not gone out."""

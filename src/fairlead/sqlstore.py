@@ -47,7 +47,7 @@ from fairlead.errors import ChainBroken, StateError, StoreError
 from fairlead.rewards import LEAST, Lesson, lesson
 from fairlead.spool import Spools
 from fairlead.sqlproof import PAGE, TraceColumns, checkpoint, deflated_row, inflated, seal, verified
-from fairlead.store import BEGIN, KEEP, Connection, Forgotten, Receipt, Snapshot, Store, Sum, T, Value
+from fairlead.store import BEGIN, KEEP, Connection, Forgotten, Receipt, Snapshot, Statement, Store, Sum, T, Value
 from fairlead.types import Feedback, Target, Trace
 from fairlead.writer import Answer, Apart, Became, Heads, Job, Work, Writer
 
@@ -140,18 +140,22 @@ class _Judge(Job):
 class _KeptTrace(Job):
     """A trace out of a spool."""
 
-    __slots__ = ("also", "body", "columns")
+    __slots__ = ("also", "body", "columns", "statements")
 
-    def __init__(self, body: bytes, also: list[Sum]) -> None:
+    def __init__(self, body: bytes, also: list[Sum], statements: list[Statement]) -> None:
         self.columns = msgspec.json.decode(body, type=TraceColumns)
         super().__init__(f"trace {self.columns.id}", None)
         self.body, self.also = body, also
+        self.statements = statements
+        """What spools had of charges before they were added up."""
 
     def do(self, connection: Connection, heads: Heads) -> None:
         """Chain it."""
         t = self.columns
         columns = (t.id, t.at, t.seconds, t.query.route, t.outcome.target)
         _add_trace(connection, heads, columns, t.decision.policy_digest, self.body, self.also)
+        for sql, params in self.statements:
+            connection.execute(sql, params)
 
 
 _pack = msgspec.msgpack.encode
@@ -161,7 +165,8 @@ def _kept(record: bytes) -> Job:
     """Make a job of what a spool kept."""
     kind, body, *more = msgspec.msgpack.decode(record)
     if kind == "trace":
-        return _KeptTrace(body, [Sum(sql, tuple(key), amount) for sql, key, amount in more[0]])
+        sums = [Sum(each[0], tuple(each[1]), each[2]) for each in more[0] if len(each) == 3]
+        return _KeptTrace(body, sums, [(each[0], tuple(each[1])) for each in more[0] if len(each) == 2])
     return _Judge(chain.decode(body, Feedback), None, more[0], more[1])
 
 

@@ -68,6 +68,16 @@ async def test_an_answer_to_head_has_no_body() -> None:
     assert said.endswith(b"content-length: 2\r\nconnection: close\r\n\r\n")
 
 
+async def test_a_client_that_half_closes_after_its_request_gets_its_answer() -> None:
+    async with serving(start((b"content-length", b"2")), body(b"ok")) as port:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET + b"\r\n")
+            writer.write_eof()
+            assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"\r\n\r\nok")
+            writer.close()
+
+
 @pytest.mark.parametrize(
     "header",
     [(b"x-a", b"1\r\nx-b: 2"), (b"x-a", b"1\n"), (b"x-a", b"1\0"), (b"x-a\r\nx-b", b"1"), (b"x a", b"1")],

@@ -90,7 +90,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head."""
-        super().connection_made(cast(asyncio.Transport, Coalesced(transport, self.loop)))
+        super().connection_made(Coalesced(transport, self.loop))  # type: ignore[arg-type]
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,6 +98,11 @@ class Protocol(HttpToolsProtocol):
         self._disarm()
         self._received()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client sends no more, and the transport closes itself: what is held for it goes out before."""
+        cast(Coalesced, self.transport).flush()
+        super().eof_received()
 
     def data_received(self, data: bytes) -> None:
         """Read on, within bounds."""
