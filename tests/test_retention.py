@@ -3,10 +3,12 @@
 
 import asyncio
 import json
+import math
 import sqlite3
 import time
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from stores import a_trace, kept, store  # noqa: F401 - fixtures
 
@@ -196,7 +198,10 @@ async def test_store_on_the_command_line(config, capsys, tmp_path, monkeypatch):
     new, bad = table.query_ids.index("new"), table.query_ids.index("bad")
     assert table.models == ["a"]
     assert (table.prompts[new], table.prompts[bad]) == ("2 + 2?", None)
-    assert (table.quality_QM[new, 0], table.quality_QM[bad, 0]) == (0.9, 0.0)
+    assert table.quality_QM[new, 0] == 0.9
+    assert math.isnan(table.quality_QM[bad, 0]), "nobody judged the failure"
+    errors = {row["query_id"]: row["error"] for row in pq.read_table(out).to_pylist()}
+    assert (errors["new"], errors["bad"]) == (None, "malformed")
     assert (table.usd_QM[new, 0], table.seconds_QM[new, 0], table.joules_QM[new, 0]) == (0.25, 1.5, 3.0)
     assert (table.input_tokens_QM[new, 0], table.output_tokens_QM[new, 0]) == (7, 2)
     assert table.responses_QMS[new, 0, 0] == "four"

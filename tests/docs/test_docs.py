@@ -213,6 +213,16 @@ def test_configs_are_valid(snippet: str, tmp_path: Path, monkeypatch: pytest.Mon
             raise
 
 
+def test_every_header_is_documented() -> None:
+    """Those of answers, as the code that writes them spells them."""
+    written = (ROOT / "src" / "fairlead" / "gateway" / "edge.py").read_text("utf-8")
+    page = (ROOT / "docs" / "guides" / "gateway.md").read_text("utf-8")
+    table = page.partition("## What comes back")[2].partition("\n\n**")[0]
+    names = set(re.findall(r'b"(x-fairlead-[a-z-]+[a-z])"', written))
+    assert {"x-fairlead-id", "x-fairlead-config", "x-fairlead-cost-usd"} <= names
+    assert [name for name in sorted(names) if f"`{name}`" not in table] == []
+
+
 def test_every_benchmark_is_listed() -> None:
     listed = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     for file in (ROOT / "benchmarks").glob("*.py"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -112,6 +113,7 @@ async def test_lines_that_fail_have_a_file_of_their_own(tmp_path: Path) -> None:
         assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 1)
         (error,) = [json.loads(line) for line in (await api.files.content(batch.error_file_id)).text.splitlines()]
         assert (error["custom_id"], error["response"]["status_code"]) == ("bad", 400)
+        assert re.fullmatch("chatcmpl-[0-9a-f]{28}", error["response"]["request_id"]), "one that was refused, too"
 
 
 @pytest.mark.parametrize(

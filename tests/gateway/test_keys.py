@@ -83,17 +83,19 @@ async def test_routes_and_targets_of_a_key(tmp_path: Path) -> None:
         dear = await client.key("dear", routes=["auto", "dear"], targets=["dear"])
         some = await client.key("some", targets=["cheap"])
         status, body, _ = await client.ask(dear, model="cheap")
-        assert (status, body["error"]["code"]) == (403, "route_not_allowed")
+        assert (status, body["error"]["code"]) == (404, "model_not_found"), "as if there were none"
         status, _, headers = await client.ask(dear, model="dear")
         assert (status, headers["x-fairlead-target"]) == (200, "dear")
-        assert (await client.ask(some, model="dear"))[0] == 403
-        for asked in (["cheap"], ["cheap", "dear"]):
-            status, body, headers = await client.ask(some, fairlead={"allow": asked})
-            assert (status, headers["x-fairlead-target"]) == (200, "cheap")
-        status, body, _ = await client.ask(some, fairlead={"allow": ["dear"]})
-        assert (status, body["error"]["code"]) == (403, "target_not_allowed")
+        assert (await client.ask(some, model="dear"))[0] == 404
+        status, body, headers = await client.ask(some, fairlead={"allow": ["cheap"]})
+        assert (status, headers["x-fairlead-target"]) == (200, "cheap")
+        for asked in (["dear"], ["cheap", "dear"]):
+            status, body, _ = await client.ask(some, fairlead={"allow": asked})
+            assert (status, body["error"]["code"]) == (400, "unknown_target")
+        status, body, _ = await client.ask(some, fairlead={"allow": []})
+        assert (status, body["error"]["code"]) == (503, "no_eligible_target")
         status, body, _ = await client.ask(dear, "/v1/route", json={**ASK, "model": "cheap"})
-        assert (status, body["error"]["code"]) == (403, "route_not_allowed")
+        assert (status, body["error"]["code"]) == (404, "model_not_found")
         for key, names in ((dear, {"auto", "dear"}), (some, {"auto", "cheap"})):
             _, listed, _ = await client.ask(key, "/v1/models", "GET")
             assert {m["id"] for m in listed["data"]} == names

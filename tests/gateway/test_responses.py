@@ -385,7 +385,6 @@ async def test_every_option_is_translated_or_told(tmp_path: Path) -> None:
     assert body["tools"] == [
         {"type": "function", "function": function},
         {"type": "custom", "custom": {"name": "free", "format": grammar}},
-        {"type": "web_search"},
     ]
     assert body["tool_choice"] == {"type": "function", "function": {"name": "look"}}
     wanted = {
@@ -400,7 +399,7 @@ async def test_every_option_is_translated_or_told(tmp_path: Path) -> None:
     }
     assert {k: body.get(k) for k in wanted} == wanted
     assert not {"input", "instructions", "text", "reasoning", "store", "metadata", "include"} & set(body)
-    assert dropped.split(", ")[:8] == [
+    assert dropped.split(", ")[:7] == [
         "max_tool_calls",
         "seed",
         "truncation",
@@ -408,8 +407,33 @@ async def test_every_option_is_translated_or_told(tmp_path: Path) -> None:
         "tools[3] (mcp)",
         "reasoning.summary",
         "include[1] (file_search_call.results)",
-        *dropped.split(", ")[7:8],
     ]
+    assert dropped.endswith("tools (web_search)")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_tool_that_the_provider_would_run_is_left_out_and_told(tmp_path: Path, stream: bool) -> None:
+    """With the choice that asks for it: a chat server that validates would refuse the request for either."""
+    search = {"type": "web_search", "search_context_size": "low"}
+    asked: dict[str, Any] = {"input": "hi", "tools": [search], "stream": stream}
+    for choice, told in (
+        ("auto", "tools (web_search), tool_choice"),
+        ("required", "tools (web_search), tool_choice"),
+        ({"type": "web_search"}, "tool_choice, tools (web_search)"),
+    ):
+        async with ScriptedServer(replies=("ok",)) as server, running(tmp_path, upstream(server)) as run:
+            sent = {"model": "small", **asked, "tool_choice": choice}
+            async with run.http.post("/v1/responses", json=sent) as reply:
+                assert (reply.status, reply.headers["x-fairlead-dropped"]) == (200, told)
+                await reply.read()
+            assert not {"tools", "tool_choice"} & set(body_of(server, 0)), choice
+    body, dropped = await sent_tools(tmp_path, [search, TOOL, {"type": "web_search_preview_2025_03_11"}])
+    assert [tool["type"] for tool in body["tools"]] == ["function"]
+    assert dropped == "tools (web_search), tools (web_search_preview_2025_03_11)"
+
+
+async def sent_tools(tmp_path: Path, tools: list[Any]) -> tuple[dict[str, Any], str]:
+    return await sent(tmp_path, {"input": "hi", "tools": tools})
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,15 @@ def test_what_is_not_understood_is_refused(headers: dict[str, str], own: dict[st
     assert says in e.value.message
 
 
+def test_every_400_has_a_code() -> None:
+    with pytest.raises(Refused) as e:
+        asked({"x-fairlead-max-us": "1"})
+    assert (e.value.status, e.value.code, e.value.param) == (400, "unknown_header", "x-fairlead-max-us")
+    assert "did you mean 'x-fairlead-max-usd'" in e.value.message
+    assert Refused(400, "something else").code == "invalid_value"
+    assert Refused(405, "something else").code is None
+
+
 async def test_a_wished_decision_is_recorded_and_replays(tmp_path: Path) -> None:
     config = make(
         {

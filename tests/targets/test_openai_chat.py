@@ -12,6 +12,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from fairlead.component import pack
 from fairlead.errors import ConfigError, TargetError
+from fairlead.targets import openai_chat
 from fairlead.targets.openai_chat import OpenAIChat, StreamReader
 from fairlead.targets.scripted import Reply
 from fairlead.targets.scripted_server import Bytes, ScriptedServer
@@ -457,3 +458,30 @@ def test_errors_within_a_stream(event, kind):
     with pytest.raises(TargetError) as caught:
         read(event)
     assert caught.value.failure.kind == kind
+
+
+CHOICES = b'"choices":[{"message":{"content":"hi"}}]'
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"id": "a",\n ' + CHOICES + b', "x": 1}', b'{"id": "new",\n ' + CHOICES + b', "x": 1}'),
+        (b'{"id":"hi",' + CHOICES + b"}", b'{"id":"new",' + CHOICES + b"}"),
+        (b"{" + CHOICES + b"}", b"{" + CHOICES + b',"id":"new"}'),
+        (b'{"id":null,' + CHOICES + b"}", b'{"id":"new",' + CHOICES + b"}"),
+        (b'{"id":"a",' + CHOICES + b',"id":"a"}', b'{"id":"new",' + CHOICES + b"}"),
+        (b'{"id":"a","choices":[{"message":{"content":"no"}}],' + CHOICES + b"}", b'{"id":"new",' + CHOICES + b"}"),
+    ],
+)
+def test_a_reply_goes_on_as_it_came_but_for_its_id(body: bytes, expected: bytes) -> None:
+    outcome = openai_chat.read(body, id="new")
+    assert outcome.text == "hi"
+    assert outcome.reply == expected
+
+
+@pytest.mark.parametrize("id", [b'"id":"a",', b'"id":"hi",', b""])
+def test_a_reply_whose_names_are_no_text_is_malformed(id: bytes) -> None:
+    with pytest.raises(TargetError) as e:
+        openai_chat.read(b"{" + id + CHOICES + b',"\xff":1}', id="new")
+    assert e.value.failure.kind == "malformed"

@@ -425,3 +425,21 @@ def test_tools_that_another_provider_would_run_are_left_out_and_told() -> None:
     assert fitted(tools=[mine, theirs], tool_choice=named) == ({"tools": [mine]}, ("tools[1]", "tool_choice"))
     own = {"type": "builtin_function", "function": {"name": "$web_search"}}
     assert fitted(tools=[own, mine]) == ({"tools": [own, mine]}, ())
+
+
+def test_tools_that_openai_would_run_are_left_out_of_a_request_in_its_newer_format() -> None:
+    """One that came by chat is in its target's own format, which may have them; some providers run them in chat, too."""
+
+    def fitted(tools: list[object], name: str = "openai", api: str = "responses") -> tuple[object, tuple[str, ...]]:
+        fields = {"tools": Raw(msgspec.json.encode(tools))}
+        dropped = providers.fit(fields, PROVIDERS[name], api)
+        return msgspec.json.decode(fields.get("tools", b"null")), dropped
+
+    search, code = {"type": "web_search"}, {"type": "code_interpreter", "container": {"type": "auto"}}
+    mine = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"type": search}}}}
+    nested = {"type": "web_search", "web_search": {"enable": True}}
+    assert fitted([search, mine, code]) == ([mine], ("tools (web_search)", "tools (code_interpreter)"))
+    assert fitted([code, search], "groq") == ([code], ("tools (web_search)",))
+    assert fitted([nested, mine]) == ([nested, mine], ())
+    assert fitted([mine]) == ([mine], ())
+    assert fitted([search, mine], api="chat") == ([search, mine], ())

@@ -1,7 +1,8 @@
-"""A store's traces as an outcome table in Parquet (`fairlead.table`): one row per answered query, of the target that answered.
+"""A store's traces as an outcome table in Parquet (`fairlead.table`): one row per query, of the target that answered or was the last to fail.
 
-`quality` is what the judgements that stand say (`rewards.judged`), if they weigh half a judgement or more in all; 0 for an answer that failed
-by its own fault; else it is not known. Cost, tokens, seconds and energy are those of the call that answered, not of the whole plan.
+`quality` is what the judgements that stand say (`rewards.judged`), if they weigh half a judgement or more in all; else it is not known, also of
+a failure: `error` says its kind, and what it is worth is for whoever reads the table (`fairlead evaluate` counts one of a store as 0, see
+``docs/decisions/0009-off-policy.md``). Cost, tokens, seconds and energy are those of that call, not of the whole plan.
 `propensity` is there where the chosen option was that one call, so that `fairlead evaluate` reads the file as a log. Prompts and answers are
 there where the store kept them. Rows are written a page at a time: memory does not grow with the store.
 """
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from fairlead import chain, rewards
-from fairlead.bench.decision_log import NOT_ITS_FAULT
 from fairlead.errors import TableError
 from fairlead.sqlstore import SQLStore
 from fairlead.types import EVIDENCE, Feedback, Outcome, Trace
@@ -37,6 +37,7 @@ COLUMNS = {
     "latency_s": "float64",
     "energy_j": "float64",
     "response": "string",
+    "error": "string",
     "route": "string",
     "at": "float64",
     "propensity": "float64",
@@ -74,7 +75,7 @@ def export(store: SQLStore, path: Path, *, since: float = -math.inf) -> int:
 
 
 def rows(store: SQLStore, *, since: float = -math.inf) -> Iterator[dict[str, Any]]:
-    """Yield one row a trace that a target answered, named as `COLUMNS`. Blocks."""
+    """Yield one row a trace that a target answered or failed to, named as `COLUMNS`. Blocks."""
     traces = (t for t in store.traces() if t.at >= since)
     while page := list(itertools.islice(traces, PAGE)):
         marks = ", ".join("?" * len(page))
@@ -96,29 +97,27 @@ def _row(trace: Trace, judged: list[Feedback]) -> dict[str, Any] | None:
     calls = [s for s in trace.steps if s.call is not None and s.call.purpose == "answer" and s.outcome.target == target]
     one: Outcome = calls[-1].outcome if calls else trace.outcome
     alone = len(trace.steps) == 1 and trace.decision.options and trace.decision.plan.targets() == (target,)
-    tokens = one.tokens
+    tokens, error = one.tokens, trace.outcome.error
     topic = trace.signals.readings.get("domain")
     return {
         "query_id": trace.id,
         "domain": topic.value if topic is not None and isinstance(topic.value, str) else None,
         "prompt": trace.query.text if trace.text_kept else None,
         "model": target,
-        "quality": _quality(trace, judged),
+        "quality": _quality(judged),
         "cost_usd": one.usd,
         "input_tokens": None if tokens is None else tokens.input,
         "output_tokens": None if tokens is None else tokens.output,
         "latency_s": one.seconds,
         "energy_j": one.joules,
-        "response": trace.outcome.text if trace.text_kept else None,
+        "response": trace.outcome.text if trace.text_kept and (error is None or trace.outcome.text) else None,
+        "error": None if error is None else error.kind,
         "route": trace.query.route,
         "at": trace.at,
         "propensity": trace.decision.propensity if alone else None,
     }
 
 
-def _quality(trace: Trace, judged: list[Feedback]) -> float | None:
+def _quality(judged: list[Feedback]) -> float | None:
     said = rewards.judged(judged)
-    if said is not None and said[1] >= EVIDENCE:
-        return said[0]
-    error = trace.outcome.error
-    return 0.0 if error is not None and error.kind not in NOT_ITS_FAULT else None
+    return said[0] if said is not None and said[1] >= EVIDENCE else None

@@ -52,7 +52,7 @@ from fairlead.gateway.faces.base import Face, query_id
 from fairlead.gateway.faces.chat import Chat
 from fairlead.gateway.faces.completions import Completions
 from fairlead.gateway.faces.embeddings import Embeddings
-from fairlead.gateway.faces.responses import Responses
+from fairlead.gateway.faces.responses import Responses, not_found
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.kept import Kept
 from fairlead.gateway.limits import Keeper, TooMany
@@ -61,6 +61,7 @@ from fairlead.gateway.page import Page
 from fairlead.gateway.refusal import Headers, Refused, of_validation, respond
 from fairlead.gateway.shared import Shared
 from fairlead.gateway.shelf import Shelf
+from fairlead.gateway.sight import Sight, told
 from fairlead.gateway.stats import SEED, Stats
 from fairlead.router import Router
 from fairlead.sqlstore import SQLStore
@@ -429,8 +430,10 @@ class Gateway:
         self.metrics.held(trace)
         self.stats.held(trace)
 
-    def nobody(self, e: NoEligibleTarget) -> Refused:
+    def nobody(self, e: NoEligibleTarget, caller: Caller | None = None) -> Refused:
         """Say that nobody may answer, and when somebody may again; where only the request stands in the way, it is told so."""
+        sight = Sight.of(caller, self.router)
+        e = e if sight is None else sight.refusal(e)
         kinds = set(e.kinds.values())
         if "budget" in kinds and kinds <= {"budget", "asked", "fit", "context"}:
             return Refused(402, str(e), code="budget_exceeded", retry=False)
@@ -441,7 +444,8 @@ class Gateway:
             # Nor is it told more than it must be: the trace has the reasons, the headers the names of guards and rule.
             asked = ": nobody is left of those that it allows itself" if "asked" in kinds else ""
             return Refused(403, e.words or f"this request may not be answered here{asked}", code="blocked", retry=False)
-        rests = [r for name in e.excluded if (r := self.router.pool.health.resting(name)) > 0.0]
+        resting = self.router.pool.health.resting
+        rests = [r for name, kind in e.kinds.items() if kind == "rest" and (r := resting(name)) > 0.0]
         headers: Headers = [(b"retry-after", str(math.ceil(min(rests))).encode())] if rests else []
         return Refused(503, str(e), code="no_eligible_target", retry=bool(rests), headers=headers)
 
@@ -519,18 +523,30 @@ class Gateway:
         """Say that the process is up."""
         return _json({"status": "ok", "version": VERSION, "config": self.config_digest})
 
-    async def ready(self, _: Request) -> Response:
-        """Say whether requests can be answered: the store is open, not every target rests, and nobody asked for a drain."""
+    async def ready(self, request: Request) -> Response:
+        """Say whether requests can be answered: the store is open, not every target rests, and nobody asked for a drain.
+
+        Which targets rest, and for how long, is for whoever may ask for them: with keys, not for those who send none.
+        """
         resting = {t.name: r for t in self.router.pool if (r := self.router.pool.health.resting(t.name)) > 0.0}
         ready = self.opened and not self.draining and len(resting) < len(self.router.pool)
         status = "draining" if self.draining else "ready" if ready else "not ready"
+        caller: Caller | None = request.scope.get(CALLER)
+        if self.door.locked:
+            resting = {n: r for n, r in resting.items() if caller is not None and caller.may_act(n)}
         shown = {"status": status, "resting_seconds": resting, "config": self.config_digest}
         return _json(shown, status=200 if ready else 503)
 
-    async def scrape(self, _: Request) -> Response:
+    async def scrape(self, request: Request) -> Response:
         """Send the metrics."""
-        text = self.metrics.text if self.sharing is None else self.sharing.text
-        return Response(await asyncio.to_thread(text), media_type=CONTENT_TYPE.decode())
+        text = await asyncio.to_thread(self.metrics.text if self.sharing is None else self.sharing.text)
+        if (sight := self.sight(request)) is not None:
+            text = sight.metrics(text)
+        return Response(text, media_type=CONTENT_TYPE.decode())
+
+    def sight(self, request: Request) -> Sight | None:
+        """Return what the key of a request may see of routes and targets; None: all."""
+        return Sight.of(request.scope.get(CALLER), self.router)
 
     async def models(self, request: Request) -> Response:
         """List the routes and targets that a caller may ask for, in OpenAI's shape, or in Anthropic's for clients that name its version."""
@@ -699,7 +715,9 @@ class Gateway:
         try:
             query, signals, decision = await self.router.consider(asked.query)
         except NoEligibleTarget as e:
-            raise self.nobody(e) from e
+            raise self.nobody(e, caller) from e
+        if (sight := self.sight(request)) is not None:
+            decision = sight.decision(decision)
         return _json(explain(query, signals, decision))
 
     async def traces(self, request: Request) -> Response:
@@ -708,14 +726,17 @@ class Gateway:
         if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= MOST_TRACES:
             raise Refused(400, f"limit must be a whole number from 1 to {MOST_TRACES}", param="limit")
         limit = int(text)
-        store, tenant = self.router.store, _tenant(request)
+        store, tenant, sight = self.router.store, _tenant(request), self.sight(request)
 
         def read() -> bytes:
-            if tenant is None:
+            if tenant is None and sight is None:
                 found = list(store.traces(newest_first=True, limit=limit))
             else:
                 newest = store.traces(newest_first=True, limit=MOST_SEARCHED)
-                found = list(itertools.islice((t for t in newest if t.query.identity.tenant == tenant), limit))
+                theirs = (t for t in newest if tenant in (None, t.query.identity.tenant))
+                if sight is not None:
+                    theirs = (sight.trace(t) for t in theirs if sight.sees(t))
+                found = list(itertools.islice(theirs, limit))
             return msgspec.json.encode({"object": "list", "data": found})
 
         return Response(await asyncio.to_thread(read), media_type="application/json")
@@ -723,17 +744,21 @@ class Gateway:
     async def trace(self, request: Request) -> Response:
         """Send one trace with all judgements of it, and its decision explained as a dry run is."""
         id = query_id(request.path_params["id"])
-        store = self.router.store
+        store, sight = self.router.store, self.sight(request)
         trace = await store.get(id)
         if trace is None or _tenant(request) not in (None, trace.query.identity.tenant):
             raise _no_trace(id)
+        if sight is not None:
+            if not sight.sees(trace):
+                raise _no_trace(id)
+            trace = sight.trace(trace)
         shown = {"trace": trace, "feedback": await asyncio.to_thread(store.feedback, id)}
         shown["explanation"] = explain(trace.query, trace.signals, trace.decision)
         return _json(shown)
 
     async def kept_response(self, request: Request) -> Response:
         """Send a kept response, or delete it."""
-        id, tenant = request.path_params["id"], _asking(request)
+        id, tenant = await self._response(request), _asking(request)
         if request.method == "DELETE":
             return _json(await self.responses.delete(id, tenant))
         if request.query_params.get("stream") == "true":
@@ -743,7 +768,16 @@ class Gateway:
     async def kept_input(self, request: Request) -> Response:
         """List what a kept response was asked with."""
         asked = {k: v for k in ("limit", "order", "after") if (v := request.query_params.get(k)) is not None}
-        return _json(await self.responses.inputs(request.path_params["id"], _asking(request), **asked))
+        return _json(await self.responses.inputs(await self._response(request), _asking(request), **asked))
+
+    async def _response(self, request: Request) -> str:
+        """Return the id that a request names. Raises `Refused` (404) if its trace is none that the key may see."""
+        id: str = request.path_params["id"]
+        if (sight := self.sight(request)) is not None:
+            trace = await self.router.store.get(query_id(id))
+            if trace is not None and not sight.sees(trace):
+                raise not_found(id, "response_id")
+        return id
 
     async def body(self, request: Request) -> bytes:
         """Read a request's body. Raises `Refused`."""
@@ -776,7 +810,7 @@ def _failing(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
             raise Refused(503, str(e), code="store_unavailable") from e
         except FairleadError as e:
             log.error("%s: %s", request.url.path, e)
-            raise Refused(500, str(e), code="internal_error") from e
+            raise Refused(500, told(e, request.scope.get(CALLER)), code="internal_error") from e
 
     return answer
 

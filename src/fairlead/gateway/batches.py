@@ -456,7 +456,8 @@ class Batches:
                     asking.rest_.refusals = 0
                     break
                 asking.rest(_retry_after(headers) or 0.0)
-            id = headers.get(b"x-fairlead-id", b"").decode() or None
+            # One that was refused before anything was decided has its id under the clients' own name for it alone.
+            id = (headers.get(b"x-fairlead-id") or headers.get(b"x-request-id") or b"").decode() or None
             reply = {"status_code": code, "request_id": id, "body": Raw(body)}
             kept = encode(
                 {"id": f"batch_req_{token_hex(8)}", "custom_id": line.custom_id, "response": reply, "error": None}

@@ -22,9 +22,10 @@ import msgspec
 
 from fairlead.actions.base import Passage
 from fairlead.errors import FairleadError, NoEligibleTarget, StoreError
-from fairlead.gateway import limits, logs
+from fairlead.gateway import limits, logs, sight
 from fairlead.gateway import read as reading
 from fairlead.gateway.batches import INSIDE
+from fairlead.gateway.door import Caller
 from fairlead.gateway.faces.base import Face, Read, Writer
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.refusal import Headers, Refused, of_failure, respond
@@ -121,7 +122,7 @@ class Edge:
             return
         gateway.vigil.begin(exchange, receive)
         try:
-            await self._answer(exchange, router)
+            await self._answer(exchange, router, caller)
         except asyncio.CancelledError:
             if not exchange.gone:
                 raise
@@ -135,13 +136,13 @@ class Edge:
             if exchange.admitted is not None:
                 exchange.admitted.end(exchange.trace, called=exchange.passage is not None)
 
-    async def _answer(self, exchange: Exchange, router: Router) -> None:
+    async def _answer(self, exchange: Exchange, router: Router, caller: Caller | None) -> None:
         gateway, query = self.gateway, exchange.query
         sink = exchange.pass_on if exchange.stream else None
         try:
             outcome, trace = await router.handle(query, sink=sink, begun=exchange.begin, accounts=exchange.accounts)
         except NoEligibleTarget as e:
-            refused = gateway.nobody(e)
+            refused = gateway.nobody(e, caller)
             if refused.status == 402 and exchange.accounts and router.ledger is not None:
                 asked = [router.pool.estimate_usd(Call(target=n), query) for n, k in e.kinds.items() if k == "budget"]
                 least = min((usd for usd in asked if usd is not None), default=0.0)
@@ -155,7 +156,7 @@ class Edge:
             message = f"the answer is withheld, since its trace could not be kept ({e})"
             refused = Refused(500, message, code="trace_not_kept")
         except Exception as e:  # noqa: BLE001 - the wall at the gateway's edge
-            refused = _refusal(e)
+            refused = _refusal(e, caller)
         else:
             exchange.over = True
             exchange.trace = trace
@@ -360,7 +361,7 @@ class Exchange:
         return b", ".join(part for part in (said, self.dropped) if part)[:HEADER]
 
 
-def _refusal(e: Exception) -> Refused:
+def _refusal(e: Exception, caller: Caller | None = None) -> Refused:
     """Turn what broke into what its client is told: whatever it is, the client gets an answer and the log the story."""
     if isinstance(e, Refused):
         return e
@@ -369,7 +370,7 @@ def _refusal(e: Exception) -> Refused:
         return Refused(503, str(e), code="store_unavailable", headers=[_SOON])
     if isinstance(e, FairleadError):
         log.error("a request could not be handled: %s", e)
-        return Refused(500, str(e), code="internal_error")
+        return Refused(500, sight.told(e, caller), code="internal_error")
     log.error("a request could not be handled", exc_info=e)
     return Refused(500, "the gateway failed; its log tells more", code="internal_error")
 

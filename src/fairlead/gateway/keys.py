@@ -98,6 +98,15 @@ class Caller(Struct, frozen=True, kw_only=True):
     accounts: tuple[Account, ...] = ()
     """Who pays: the budgets of the key, its team and its tenant."""
 
+    @property
+    def limited(self) -> bool:
+        """Whether there are routes or targets that it may not ask for: it is shown only what it may (`sight.py`)."""
+        return self.routes is not None or self.targets is not None
+
+    def may_act(self, target: str) -> bool:
+        """Whether `target` may act for it."""
+        return self.targets is None or target in self.targets
+
     def may_ask(self, model: str, targets: Container[str]) -> bool:
         """Whether `model`, a route or one of `targets`, may be asked for."""
         if self.routes is not None and model not in self.routes:

@@ -26,7 +26,7 @@ from fairlead.errors import StoreError
 from fairlead.gateway.door import CALLER
 from fairlead.gateway.metrics import Place
 from fairlead.gateway.refusal import Refused, of_validation
-from fairlead.gateway.search import Sought, search
+from fairlead.gateway.search import Found, Sought, search
 from fairlead.gateway.stats import Now, SharedStats, Told
 from fairlead.policies.rules import Rules
 from fairlead.version import VERSION
@@ -91,6 +91,9 @@ class Page:
         nows = [now, *(told.now for told in others)]
         covers["workers"] = len(nows)
         shown = self.gateway.stats.show(others, now)
+        sight = self.gateway.sight(request)
+        if sight is not None:
+            shown = sight.stats(shown)
         if tenant is not None:
             shown["recent"] = [row for row in shown["recent"] if row["tenant"] == tenant]
         router = self.gateway.router
@@ -114,10 +117,11 @@ class Page:
                     **shown["of_routes"].get(name, {}),
                 }
                 for name, policy in router.policies.items()
+                if sight is None or name in sight.models
             ],
             # How rules and guards are written, and what others may spend, is for operators: a tenant could steer by it.
-            "rulebook": self.rulebook() if tenant is None else None,
-            "budgets": await asyncio.to_thread(self.budgets) if tenant is None else [],
+            "rulebook": self.rulebook() if tenant is None and sight is None else None,
+            "budgets": await asyncio.to_thread(self.budgets) if tenant is None and sight is None else [],
         }
         del shown["of_routes"]
         return _json(shown)
@@ -209,8 +213,12 @@ class Page:
         except msgspec.ValidationError as e:
             raise of_validation(e) from e
         assert limit is not None
-        store, text = self.gateway.router.store, self.gateway.stats.text
-        return _json(await asyncio.to_thread(search, store, sought, limit=limit, before=before, text=text))
+        store, text, sight = self.gateway.router.store, self.gateway.stats.text, self.gateway.sight(request)
+        seen = None if sight is None else sight.row
+        if sight is not None and not sight.may_seek(sought):
+            return _json(Found(data=[], searched=0))
+        found = await asyncio.to_thread(search, store, sought, limit=limit, before=before, text=text, seen=seen)
+        return _json(found)
 
 
 def document() -> tuple[bytes, dict[str, str]]:

@@ -167,7 +167,7 @@ def query(
         urls: hosts whose addresses it may name; None: all, for what is sent to nobody.
 
     Raises:
-        Refused: 400 with the path of what is wrong; 404 for an unknown model; 403 for what the key does not allow.
+        Refused: 400 with the path of what is wrong; 404 for an unknown model. What the key may not ask for is not known to it.
     """
     fields, messages = read.fields, read.messages
     field = ""
@@ -183,7 +183,7 @@ def query(
             if not messages:
                 raise Refused(400, "messages: at least one is needed", code="empty_array", param=field)
         field = "model"
-        route = _route(_string.decode(fields[field]) or "", known)
+        route = _route(_string.decode(fields[field]) or "", known, targets, caller)
         field = "stream"
         stream = field in fields and _flag.decode(fields[field]) is True
         tools: tuple[str, ...] = ()
@@ -202,14 +202,15 @@ def query(
     own = fields.pop("fairlead", None)
     if own is not None or _PREFIX in b",".join(headers):  # one look for all; `_read_wishes` says which
         roles = _roles(headers.get(_ROLES), caller)
-        identity, constraints = _of_wishes(_read_wishes(headers, own), user, targets)
+        identity, constraints = _of_wishes(_read_wishes(headers, own), user, targets, caller)
         if roles:
             identity = msgspec.structs.replace(identity, roles=roles)
     elif user:
         identity = Identity(user=user)
     if caller is not None:
         identity = known_as(identity, caller)
-        constraints = _allowed(route, constraints, targets, caller)
+        if caller.targets is not None and constraints.allow is None:
+            constraints = msgspec.structs.replace(constraints, allow=tuple(sorted(caller.targets)))
     made = Query(
         id=new_id(),
         messages=messages,
@@ -234,21 +235,6 @@ def known_as(identity: Identity, caller: Caller) -> Identity:
         user=caller.user or identity.user,
         roles=tuple(dict.fromkeys((*caller.roles, *identity.roles))),
     )
-
-
-def _allowed(route: str, constraints: Constraints, targets: Collection[str], caller: Caller) -> Constraints:
-    """Keep a request to the routes and targets that its key allows. Raises `Refused` (403)."""
-    if not caller.may_ask(route, targets):
-        text = f"this key may not ask for {route!r}; GET /v1/models lists what it may ask for"
-        raise Refused(403, text, code="route_not_allowed", param="model", retry=False)
-    if caller.targets is None:
-        return constraints
-    wanted = constraints.allow
-    allow = tuple(sorted(caller.targets)) if wanted is None else tuple(n for n in wanted if n in caller.targets)
-    if not allow:
-        text = "this key allows none of the targets that the request allows"
-        raise Refused(403, text, code="target_not_allowed", param="allow", retry=False)
-    return msgspec.structs.replace(constraints, allow=allow)
 
 
 def _roles(said: bytes | None, caller: Caller | None) -> tuple[str, ...]:
@@ -335,9 +321,11 @@ def include_usage(query: Query) -> bool:
     return wire.wants_usage(query.body)
 
 
-def _route(model: str, known: Collection[str]) -> str:
-    if model in known:
+def _route(model: str, known: Collection[str], targets: Collection[str], caller: Caller | None) -> str:
+    if model in known and (caller is None or caller.may_ask(model, targets)):
         return model
+    if caller is not None and caller.limited:
+        known = [name for name in known if caller.may_ask(name, targets)]
     short = model.removeprefix("fairlead/")
     if short in known:
         return short
@@ -361,7 +349,9 @@ def _read_wishes(headers: dict[bytes, bytes], own: Raw | None) -> Wishes:
         if field is None:
             if key.startswith(_PREFIX) and key != _ROLES:
                 names = [n.decode() for n in _NAMES]
-                raise Refused(400, f"unknown header {key.decode('latin-1')!r}; {suggest(key.decode('latin-1'), names)}")
+                name = key.decode("latin-1")
+                text = f"unknown header {name!r}; {suggest(name, names)}"
+                raise Refused(400, text, code="unknown_header", param=name)
             continue
         text = value.decode("utf-8", "replace")
         try:
@@ -394,7 +384,11 @@ def _read_wishes(headers: dict[bytes, bytes], own: Raw | None) -> Wishes:
     return wishes
 
 
-def _of_wishes(wishes: Wishes, user: str | None, targets: Collection[str]) -> tuple[Identity, Constraints]:
+def _of_wishes(
+    wishes: Wishes, user: str | None, targets: Collection[str], caller: Caller | None
+) -> tuple[Identity, Constraints]:
+    if wishes.allow and caller is not None and caller.targets is not None:
+        targets = caller.targets.intersection(targets)
     for name in wishes.allow or ():
         if name not in targets:
             message = f"allow: no target is called {name!r}; {suggest(name, targets)}"

@@ -74,7 +74,7 @@ class Refused(FairleadError):
         super().__init__(message)
         self.status = status
         self.message = message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
-        self.code = code
+        self.code = code or ("invalid_value" if status == 400 else None)
         self.param = param if param is None or len(param) <= LONGEST else param[: LONGEST - 1] + "…"
         self.type = type or ("invalid_request_error" if status < 500 else "server_error")
         self.headers = [*(headers or ()), *([] if retry else [(b"x-should-retry", b"false")])]

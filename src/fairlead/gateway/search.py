@@ -7,7 +7,7 @@ A trace of more than `LARGE` bytes is found by its id, route and target alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final, Literal
 
@@ -126,7 +126,15 @@ class _Trace(Struct):
 _decode = msgspec.json.Decoder(_Trace).decode
 
 
-def search(store: Store, sought: Sought, *, limit: int, before: int | None = None, text: bool = True) -> Found:
+def search(
+    store: Store,
+    sought: Sought,
+    *,
+    limit: int,
+    before: int | None = None,
+    text: bool = True,
+    seen: Callable[[Row, bytes | None], bool] | None = None,
+) -> Found:
     """Find the newest decisions that fit. Blocks.
 
     Args:
@@ -135,6 +143,7 @@ def search(store: Store, sought: Sought, *, limit: int, before: int | None = Non
         limit: how many at most.
         before: as an earlier search gave `older`.
         text: whether prompts may be shown.
+        seen: whether a row is there for who asks, of its trace's bytes (None: they are too many); None: each is.
 
     Raises:
         StoreError: if the store cannot be asked.
@@ -155,7 +164,8 @@ def search(store: Store, sought: Sought, *, limit: int, before: int | None = Non
         fits = []
         for seq, id, at, seconds, route, target, body in rows:
             row = Row(id=id, at=at, route=route, target=target, seconds=seconds)
-            if _read(row, None if body is None else bytes(body), sought, word, text):
+            body = None if body is None else bytes(body)
+            if _read(row, body, sought, word, text) and (seen is None or seen(row, body)):
                 fits.append((seq, row))
         judged = _judgements(store, [row.id for _, row in fits])
         for at_seq, row in fits:

@@ -205,7 +205,10 @@ def answering(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     Raises:
         NoEligibleTarget: if there is none.
     """
-    if all(t.profile.answers for t in targets):
+    for t in targets:
+        if not t.profile.answers:
+            break
+    else:
         return targets
     able = tuple(t for t in targets if t.profile.answers)
     if not able:

@@ -149,7 +149,7 @@ def request(
         TargetError: ``bad_request``, if the request is not in OpenAI's format.
     """
     fields = wire.fields(call, query)
-    dropped = providers.fit(fields, provider)
+    dropped = providers.fit(fields, provider, query.api)
     fields["model"] = Raw(msgspec.json.encode(model))
     if not streaming:
         fields.pop("stream", None)
@@ -412,27 +412,27 @@ def read(body: bytes, *, id: str, secrets: Sequence[str] = (), cost: str | None 
         if bytes(completion.error) != b"null":
             raise TargetError(_reported(bytes(completion.error), secrets))
         choice = completion.choices[0]
+        said = choice.message
+        content = said.content
+        foreign = said.reasoning is not None and not said.reasoning_content
+        if isinstance(content, str) or content is None:
+            text = content or ""
+        else:
+            text = "\n".join(p.text for p in content if p.text)
+            foreign = foreign or any(p.type == "thinking" for p in content)
+        old, new = bytes(completion.id), msgspec.json.encode(id)
+        if not foreign and _once(old, body):
+            reply = body.replace(old, new)
+        else:
+            fields = _fields.decode(body)
+            fields["id"] = Raw(new)
+            if foreign:
+                fields["choices"] = _plain(fields["choices"], "message")
+            reply = msgspec.json.encode(fields)
     except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as e:
         why = "it has no choices" if isinstance(e, IndexError) else upstream.shorten(str(e), *secrets)
         message = f"the reply is not a chat completion: {why}"
         raise TargetError(Failure(kind="malformed", message=message, status=200)) from e
-    said = choice.message
-    content = said.content
-    foreign = said.reasoning is not None and not said.reasoning_content
-    if isinstance(content, str) or content is None:
-        text = content or ""
-    else:
-        text = "\n".join(p.text for p in content if p.text)
-        foreign = foreign or any(p.type == "thinking" for p in content)
-    old, new = bytes(completion.id), msgspec.json.encode(id)
-    if not foreign and body.count(old) == 1 and old[:1] == b'"':  # so it is the id
-        reply = body.replace(old, new)
-    else:
-        fields = _fields.decode(body)
-        fields["id"] = Raw(new)
-        if foreign:
-            fields["choices"] = _plain(fields["choices"], "message")
-        reply = msgspec.json.encode(fields)
     usage = completion.usage
     logprobs = choice.logprobs.content if choice.logprobs is not None else None
     calls = bytes(said.tool_calls)
@@ -446,6 +446,14 @@ def read(body: bytes, *, id: str, secrets: Sequence[str] = (), cost: str | None 
         finish=_finish(choice.finish_reason, bool(said.refusal)),
         tool_calls=None if calls.replace(b" ", b"") in (b"null", b"[]") else Raw(calls),
         reply=reply,
+    )
+
+
+def _once(id: bytes, body: bytes) -> bool:
+    """Whether a reply's id can be replaced in its bytes, which spares reading and writing all of it: it stands there once, and so do the choices
+    that were read. Raises `UnicodeDecodeError`."""
+    return (
+        id[:1] == b'"' and body.count(id) == body.count(b'"choices"') == 1 and (body.isascii() or bool(body.decode()))
     )
 
 

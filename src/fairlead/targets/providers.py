@@ -52,6 +52,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     """Whether it may be asked for token counts in a stream. Mistral counts unasked, and answers 422 to the question."""
     file_urls: Literal["file_data"] | None = None
     """The field of a file where it takes an address."""
+    runs: frozenset[str] = frozenset()
+    """Tools of OpenAI's Responses that it runs in chat, too."""
     cost: Literal["cost", "cost_in_usd_ticks"] | None = None
     """The field of its usage that holds what it charged: USD, or xAI's ten-billionths of one."""
 
@@ -71,7 +73,9 @@ PROVIDERS: Final[dict[str, Provider]] = {
         file_urls="file_data",
         cost="cost",
     ),
-    "groq": Provider(base_url="https://api.groq.com/openai/v1", key="GROQ_API_KEY"),
+    "groq": Provider(
+        base_url="https://api.groq.com/openai/v1", key="GROQ_API_KEY", runs=frozenset({"code_interpreter"})
+    ),
     "together": Provider(
         base_url="https://api.together.xyz/v1", key="TOGETHER_API_KEY", takes=_TOP_K, limit="max_tokens"
     ),
@@ -116,14 +120,21 @@ _INSIDE: Final[tuple[Field, ...]] = ("cache_control", "thinking_blocks", "reason
 _SERVED: Final = re.compile(rb'"type"\s*:\s*"[a-z_]+_20\d{6}"')
 _DATED: Final = re.compile(r"[a-z_]+_20\d{6}")
 """The type of a tool that Anthropic knows or runs, such as ``web_search_20250305``: OpenAI's format has none, and its servers refuse the request for it."""
+_KINDS: Final = r"web_search(?:_preview)?(?:_20\d\d_\d\d_\d\d)?|code_interpreter"
+_KIND: Final = re.compile(_KINDS)
+_HOSTED: Final = re.compile(rb'"type"\s*:\s*"(?:' + _KINDS.encode() + rb')"')
+"""The type of a tool that OpenAI runs for its Responses."""
 # One pass over the bytes; a search for each name takes five times as long.
 _MARK: Final = re.compile(b'"(' + "|".join((*_INSIDE, "tool")).encode() + b')"')
 _ELSEWHERE: Final = "(attached below)"
 """What a tool's result says that was nothing but pictures."""
 
 
-def fit(fields: dict[str, Raw], provider: Provider) -> tuple[str, ...]:
+def fit(fields: dict[str, Raw], provider: Provider, api: str = "chat") -> tuple[str, ...]:
     """Take out of a request, in place, the extension fields that `provider` does not know; return what was left out.
+
+    Of a request that came by OpenAI's Responses (`api`) that is also what OpenAI runs there by itself: its chat has no such tools. One that came
+    by chat is in its target's own format, and what it says of tools stays.
 
     Pictures in a tool's result, for which OpenAI's format has no place, go into a user's message after the results.
 
@@ -157,13 +168,16 @@ def fit(fields: dict[str, Raw], provider: Provider) -> tuple[str, ...]:
     if raw is not None:
         data = bytes(raw)
         served = _SERVED.search(data) is not None
-        if served or ("cache_control" not in takes and b'"cache_control"' in data):
-            _tools(fields, takes, dropped)
+        hosted = api == "responses" and _HOSTED.search(data) is not None
+        if served or hosted or ("cache_control" not in takes and b'"cache_control"' in data):
+            _tools(fields, provider, dropped, hosted=hosted)
     return tuple(dict.fromkeys(dropped))
 
 
-def _tools(fields: dict[str, Raw], takes: frozenset[Field], dropped: list[str]) -> None:
-    """Leave out of tools what is not taken, and tools that Anthropic itself would run; a choice among none, or of one that is gone, goes too."""
+def _tools(fields: dict[str, Raw], provider: Provider, dropped: list[str], *, hosted: bool) -> None:
+    """Leave out of tools what is not taken, tools that Anthropic itself would run, and, where they are `hosted`, those that OpenAI would; a choice
+    among none, or of one that is gone, goes too."""
+    takes = provider.takes
     tools = msgspec.json.decode(fields["tools"])
     if not isinstance(tools, list):
         return
@@ -173,6 +187,11 @@ def _tools(fields: dict[str, Raw], takes: frozenset[Field], dropped: list[str]) 
             if isinstance(kind := tool.get("type"), str) and _DATED.fullmatch(kind):
                 dropped.append(f"tools[{i}]")
                 gone.append(tool.get("name"))
+                continue
+            # One with a member of its own name is of a chat format that has it, as some providers' have.
+            if hosted and isinstance(kind, str) and _KIND.fullmatch(kind) and kind not in (*provider.runs, *tool):
+                dropped.append(f"tools ({kind})")
+                gone.append(None)
                 continue
             if "cache_control" not in takes and tool.pop("cache_control", None) is not None:
                 dropped.append(f"tools[{i}].cache_control")

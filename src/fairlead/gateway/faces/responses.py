@@ -166,12 +166,12 @@ class Responses(Face):
             return [], []
         rows = await self._need("previous_response_id").chain(previous, size=self.most_bytes)
         if not rows:
-            raise _not_found(previous, "previous_response_id")
+            raise not_found(previous, "previous_response_id")
         if rows[0].previous is not None:
             if len(rows) >= TURNS or sum(len(bytes(r.body.response)) for r in rows) > self.most_bytes // 2:
                 text = f"this conversation has more than {TURNS} turns or {self.most_bytes} bytes; begin a new one"
                 raise Refused(400, text, code="conversation_too_long", param="previous_response_id", retry=False)
-            raise _not_found(rows[0].previous, "previous_response_id")
+            raise not_found(rows[0].previous, "previous_response_id")
         return [item for row in rows for item in (*row.body.input, *row.output)], rows
 
     async def _referred(self, items: list[Item]) -> dict[str, Turn]:
@@ -196,7 +196,7 @@ class Responses(Face):
         state: State = read.kept
         tenant = query.identity.tenant
         if tenant is not None and not state.whose <= {tenant}:
-            raise _not_found(state.previous or "an item", "previous_response_id" if state.previous else "input")
+            raise not_found(state.previous or "an item", "previous_response_id" if state.previous else "input")
 
     # ------------------------------------------------------------------------------------------------ answers
 
@@ -228,7 +228,7 @@ class Responses(Face):
         """Read a response that `tenant` may see (None: any). Raises `Refused` (404)."""
         row = None if self.kept is None else await self.kept.get(id)
         if row is None or tenant not in (None, row.tenant):
-            raise _not_found(id, "response_id")
+            raise not_found(id, "response_id")
         return row
 
     async def delete(self, id: str, tenant: str | None) -> dict[str, Any]:
@@ -279,7 +279,8 @@ def _wrong(where: str, text: str) -> Refused:
     return Refused(400, f"{where}: {text}", code="invalid_value", param=where)
 
 
-def _not_found(id: str, param: str) -> Refused:
+def not_found(id: str, param: str) -> Refused:
+    """Say that there is no such response for whoever asks."""
     text = f"no response {id[:200]!r} is kept: it was not stored, was deleted, is too old, or is not yours"
     return Refused(
         404, text, code="previous_response_not_found" if param != "response_id" else "not_found", param=param
