@@ -2,15 +2,16 @@
 
 A small write costs the system more than the copying: it wakes whoever waits at the other end, and uvloop makes one for each call. Here what is
 written to a connection in one turn becomes one write, and the writes of all connections follow one another: whoever they wake is awake already for
-the second. Nothing waits longer than the turn lasts. Held bytes are bounded: a connection that has `MOST_BYTES` writes at once, as without this.
+the second. Nothing waits longer than the loop takes for what it was to do anyway. Held bytes are bounded: a connection that has `MOST_BYTES` writes at once, as without this.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,10 @@ MOST_BYTES: Final = 64 * 1024
 class Turn:
     """The connections of one event loop that have something to write when its turn ends."""
 
-    _of: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Turn]] = WeakKeyDictionary()
+    _of: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, ref[Turn]]] = WeakKeyDictionary()
+    """Weakly both ways: its connections hold it, and they hold the loop."""
+
+    __slots__ = ("__weakref__", "waiting")
 
     def __init__(self) -> None:
         self.waiting: list[Coalesced] = []
@@ -29,9 +33,11 @@ class Turn:
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Turn:
         """Return the one of `loop`."""
-        turn = cls._of.get(loop)
+        known = cls._of.get(loop)
+        turn = None if known is None else known()
         if turn is None:
-            turn = cls._of[loop] = cls()
+            turn = cls()
+            cls._of[loop] = ref(turn)
         return turn
 
     def end(self) -> None:
@@ -71,6 +77,16 @@ class Coalesced:
         self._size += len(data)
         if self._size >= MOST_BYTES:
             self.flush()
+
+    def writelines(self, parts: Iterable[bytes | memoryview]) -> None:
+        """Write each of them, as `write` does."""
+        for data in parts:
+            self.write(data)
+
+    def write_eof(self) -> None:
+        """Say that nothing follows, once what was written is out."""
+        self.flush()
+        self._transport.write_eof()
 
     def flush(self) -> None:
         """Write now."""

@@ -211,7 +211,7 @@ class Writer:
         """Jobs kept in a file since the start."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._held: list[Job] = []
-        """Traces that go to the thread at the end of the event loop's round, so that it is woken once for all of them."""
+        """Traces that go to the thread at the end of the event loop's next round, so that it is woken once for all of them."""
         self._holder: asyncio.AbstractEventLoop | None = None
         self._gate = threading.Lock()
         """Nothing is queued behind the end."""

@@ -447,3 +447,120 @@ async def test_a_batch_that_rests_gives_way_to_the_next(tmp_path: Path, monkeypa
         await ann.batches.cancel(stuck.id)
         batch = await done(ann, stuck.id)
         assert (batch.status, batch.request_counts.completed) == ("cancelled", 0)
+
+
+async def test_an_answer_that_cannot_be_kept_for_a_moment_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "FIRST_SECONDS", 0.01)
+    async with serving(tmp_path) as (gateway, url), client(url) as api:
+        store = gateway.router.store
+        transact, fetch = store.transact, store.fetch
+        refused: list[str] = []
+
+        def flaky(name: str, work: Any) -> Any:
+            if name == "line of a batch" and refused.count(name) < 3:
+                refused.append(name)
+                future = asyncio.get_running_loop().create_future()
+                future.set_exception(StoreError("the disk is full"))
+                return future
+            return transact(name, work)
+
+        async def flaky_too(sql: str, params: Any = ()) -> Any:
+            if sql.startswith("SELECT status FROM batches") and sql not in refused:
+                refused.append(sql)
+                raise StoreError("the database is gone")
+            return await fetch(sql, params)
+
+        monkeypatch.setattr(store, "transact", flaky)
+        monkeypatch.setattr(store, "fetch", flaky_too)
+        batch = await done(api, (await begin(api, lines(8))).id)
+        assert (batch.status, batch.request_counts.completed) == ("completed", 8)
+        assert len(refused) == 4
+        assert store.count() == 8, "each line was asked once"
+
+
+async def test_two_processes_that_both_finish_leave_one_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has lost its lease goes on for a moment while the other finishes: the first output stands."""
+    async with serving(tmp_path) as (gateway, url), client(url) as api:
+        own = gateway.shelf.batches
+        put, other = own.files.put, []
+
+        async def slow(pieces: Any, **more: Any) -> Any:
+            if more["purpose"] == "batch_output" and not other:
+                other.append("is finishing")
+                row = await own._row(begun.id, None)
+                await own._finish(row, row.batch, "completed")
+                other.append((await own.get(begun.id, None)).output_file_id)
+            return await put(pieces, **more)
+
+        monkeypatch.setattr(own.files, "put", slow)
+        begun = await begin(api, lines(3))
+        batch = await done(api, begun.id)
+        await asyncio.to_thread(own.store.lease, f"batch:{begun.id}", "a test", 30.0)  # both are through
+        batch = await api.batches.retrieve(batch.id)
+        assert batch.output_file_id == other[1]
+        assert len((await api.files.content(batch.output_file_id)).text.splitlines()) == 3
+        outputs = [f for f in (await api.files.list()).data if f.purpose == "batch_output"]
+        assert [f.id for f in outputs] == [batch.output_file_id]
+
+
+@pytest.mark.parametrize("mode", ["hangs up", "sets out"])
+async def test_upstreams_of_a_batch(tmp_path: Path, mode: str) -> None:
+    """One that hangs up once it has the request may charge for it, and is not asked again; one that sets its answers out for the eye."""
+    asked = 0
+
+    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while head := (await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""):
+            found = re.search(rb"(?i)content-length: (\d+)", head)
+            assert found is not None
+            await reader.readexactly(int(found[1]))
+            asked += 1
+            if mode == "hangs up":
+                break
+            message = {"role": "assistant", "content": "four\nor so"}
+            body = json.dumps({"id": "x", "choices": [{"index": 0, "message": message}]}, indent=2).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body)
+            break
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(upstream, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    target = {"type": "openai_chat", "model": "m", "base_url": address}
+    async with server, serving(tmp_path, targets={"a": target}) as (_, url), client(url) as api:
+        batch = await done(api, (await begin(api, lines(2))).id)
+        assert asked == 2
+        name = batch.error_file_id if mode == "hangs up" else batch.output_file_id
+        kept = [json.loads(line) for line in (await api.files.content(name)).text.splitlines()]
+        assert [line["custom_id"] for line in kept] == ["c0", "c1"]
+        for line in kept:
+            said = line["response"]["body"]
+            if mode == "hangs up":
+                assert (line["response"]["status_code"], said["error"]["code"]) == (502, "upstream_hung_up")
+            else:
+                assert said["choices"][0]["message"]["content"] == "four\nor so"
+
+
+async def test_a_batch_that_gives_way_goes_on_though_a_line_under_way_outlasts_its_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "REST_SECONDS", 0.2)
+    monkeypatch.setattr(batches, "GIVE_WAY_SECONDS", 0.05)
+    inside, asked = Batches._inside, 0
+
+    async def slow(self: Batches, row: Any, endpoint: str, body: bytes) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            return 503, {}, b"{}"
+        if asked == 1:
+            await asyncio.sleep(0.6)
+        return await inside(self, row, endpoint, body)
+
+    monkeypatch.setattr(Batches, "_inside", slow)
+    async with serving(tmp_path, files={"batch_concurrent": 2}) as (_, url), client(url) as api:
+        batch = await done(api, (await begin(api, lines(6))).id)
+        assert (batch.status, batch.request_counts.completed) == ("completed", 6), batch.errors
+        assert asked == 7

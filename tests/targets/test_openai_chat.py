@@ -466,7 +466,8 @@ CHOICES = b'"choices":[{"message":{"content":"hi"}}]'
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b'{"id": "a",\n ' + CHOICES + b', "x": 1}', b'{"id": "new",\n ' + CHOICES + b', "x": 1}'),
+        (b'{"id": "a", ' + CHOICES + b', "x": 1}', b'{"id": "new", ' + CHOICES + b', "x": 1}'),
+        (b'{\r\n  "id": "a",\n ' + CHOICES + b', "x": [\n1]\n}\n', b'{"id":"new",' + CHOICES + b',"x":[1]}'),
         (b'{"id":"hi",' + CHOICES + b"}", b'{"id":"new",' + CHOICES + b"}"),
         (b"{" + CHOICES + b"}", b"{" + CHOICES + b',"id":"new"}'),
         (b'{"id":null,' + CHOICES + b"}", b'{"id":"new",' + CHOICES + b"}"),

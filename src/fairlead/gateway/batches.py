@@ -21,7 +21,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -31,7 +31,7 @@ from msgspec import Meta, Raw, Struct
 from fairlead.errors import FairleadError, StoreError
 from fairlead.gateway.files import Files, Jsonl, encode
 from fairlead.gateway.refusal import Refused
-from fairlead.store import Connection
+from fairlead.store import Connection, T
 
 if TYPE_CHECKING:
     from fairlead.gateway.app import Gateway
@@ -46,6 +46,8 @@ LOOK_SECONDS: Final = 1.0
 TIDY_SECONDS: Final = 3600.0
 """From one look for files that are too old to the next."""
 LINES: Final = 50_000
+FIRST_SECONDS: Final = 0.5
+"""Until the store is tried again with what came of a line; doubled each time."""
 REST_SECONDS: Final = 1.0
 """How long a batch rests after its first refusal; after each further one in a row twice as long, up to a minute."""
 GIVE_WAY_SECONDS: Final = 3.0
@@ -381,10 +383,11 @@ class Batches:
                 id, status="in_progress", in_progress_at=int(time.time()), request_counts=Counts(total=total)
             )
         if batch.status == "in_progress":
-            await self._ask_all(row, batch, stopped)
+            through = await self._ask_all(row, batch, stopped)
             batch = (await self._row(id, None)).batch
-        resting = self._rests.get(id)
-        if stopped.is_set() or (batch.status == "in_progress" and resting is not None and resting.gives_way):
+            if not through and batch.status == "in_progress" and time.time() < batch.expires_at:
+                return  # it gave way, and is gone on with later
+        if stopped.is_set():
             return
         self._rests.pop(id, None)
         if batch.status in ("in_progress", "cancelling"):
@@ -411,8 +414,9 @@ class Batches:
             wrong.append(LineError(code="empty_file", message="the file has no lines"))
         return n, wrong
 
-    async def _ask_all(self, row: _Row, batch: Batch, stopped: asyncio.Event) -> None:
-        """Ask every line that has no answer yet, `concurrent` at a time, until they have, or it is cancelled or expired, or `stopped`."""
+    async def _ask_all(self, row: _Row, batch: Batch, stopped: asyncio.Event) -> bool:
+        """Ask every line that has no answer yet, `concurrent` at a time; return whether all have been, or the input is gone. If not, it was cancelled,
+        has expired, gives way to others or was `stopped`."""
         rows = await self.store.fetch("SELECT n FROM batches_lines WHERE batch = ?", (batch.id,))
         answered = {int(n) for (n,) in rows}
         rest = self._rests.setdefault(batch.id, _Rest())
@@ -427,10 +431,12 @@ class Batches:
                     await asking.room.acquire()
                     if asking.over:
                         asking.room.release()
+                        asking.cut = True
                         break
                     group.create_task(self._ask(asking, n, raw))
             except Refused as e:  # deleted meanwhile: what is under way ends, and `_finish` says what is missing
                 log.warning("batch %s: %s", batch.id, e.message)
+        return not asking.cut
 
     async def _ask(self, asking: _Asking, n: int, raw: bytes) -> None:
         """Ask one line, again and again if it is refused for the moment, and keep what came of it."""
@@ -439,10 +445,13 @@ class Batches:
             line = _line.decode(raw)
             while True:
                 await asking.rested()
-                ((status,),) = await self.store.fetch("SELECT status FROM batches WHERE id = ?", (batch.id,))
-                if status != "in_progress":
+                rows = await self._surely(
+                    asking, lambda: self.store.fetch("SELECT status FROM batches WHERE id = ?", (batch.id,))
+                )
+                if not rows or rows[0][0] != "in_progress":
                     asking.ended = True
                 if asking.over:
+                    asking.cut = True
                     return
                 try:
                     code, headers, body = await self._inside(asking.row, batch.endpoint, bytes(line.body))
@@ -458,13 +467,33 @@ class Batches:
                 asking.rest(_retry_after(headers) or 0.0)
             # One that was refused before anything was decided has its id under the clients' own name for it alone.
             id = (headers.get(b"x-fairlead-id") or headers.get(b"x-request-id") or b"").decode() or None
+            if b"\n" in body or b"\r" in body:  # a line of the output is one line
+                body = msgspec.json.format(body, indent=-1)
             reply = {"status_code": code, "request_id": id, "body": Raw(body)}
             kept = encode(
                 {"id": f"batch_req_{token_hex(8)}", "custom_id": line.custom_id, "response": reply, "error": None}
             )
-            await self.store.transact("line of a batch", lambda c: _keep_line(c, batch.id, n, code == 200, kept))
+            await self._surely(
+                asking,
+                lambda: self.store.transact("line of a batch", lambda c: _keep_line(c, batch.id, n, code == 200, kept)),
+            )
         finally:
             asking.room.release()
+
+    async def _surely(self, asking: _Asking, do: Callable[[], Awaitable[T]]) -> T | None:
+        """Do something with the store, again and again while that is gone: what was paid for is not thrown away, nor the lines beside it. None:
+        the batch is another's meanwhile."""
+        pause = FIRST_SECONDS
+        while True:
+            try:
+                return await do()
+            except StoreError as e:
+                if asking.stopped.is_set():
+                    return None
+                log.error("batch %s: the store is tried again in %g s: %s", asking.batch.id, pause, e)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asking.stopped.wait(), pause)
+            pause = min(30.0, 2.0 * pause)
 
     async def _inside(self, row: _Row, endpoint: str, body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
         """Send a request down the road that every request takes; return (status, headers, body)."""
@@ -524,7 +553,10 @@ class Batches:
                 names[field] = file.id
         counts = Counts(total=batch.request_counts.total, completed=ok, failed=failed)
         stamp = {f"{then}_at": int(time.time())}
-        await self._change(batch.id, status=then, request_counts=counts, **stamp, **names, drop_lines=True)
+        ended = await self._change(batch.id, status=then, request_counts=counts, **stamp, **names, drop_lines=True)
+        for field, name in names.items():
+            if getattr(ended, field) != name:  # another process was first, and its files stand
+                await self.files.delete(name, None)
 
     async def _written(self, id: str, ok: int) -> AsyncIterator[bytes]:
         out, n = Jsonl(), 0
@@ -539,9 +571,11 @@ class Batches:
     async def _change(self, id: str, *, drop_lines: bool = False, **fields: Any) -> Batch:
         def work(c: Connection) -> Batch:
             (body,) = c.execute("SELECT body FROM batches WHERE id = ?", (id,)).fetchone()
+            now = _batch.decode(body)
+            if now.status in ENDED:
+                return now  # by another process, which had the lease when this one had lost it
             if drop_lines:
                 c.execute("DELETE FROM batches_lines WHERE batch = ?", (id,))
-            now = _batch.decode(body)
             if now.status == "cancelling" and fields.get("status") == "in_progress":
                 return now  # it was cancelled while it was checked
             return _set(c, now, **fields)
@@ -575,6 +609,8 @@ class _Asking:
         self.row, self.batch, self.room, self.stopped, self.rest_ = row, batch, room, stopped, rest
         self.ended = False
         """Whether the batch was cancelled."""
+        self.cut = False
+        """Whether a line was not asked."""
 
     @property
     def over(self) -> bool:
@@ -611,6 +647,9 @@ def _set(connection: Connection, batch: Batch, **fields: Any) -> Batch:
 
 
 def _keep_line(connection: Connection, batch: str, n: int, ok: bool, body: bytes) -> None:
+    row = connection.execute("SELECT status FROM batches WHERE id = ?", (batch,)).fetchone()
+    if row is None or row[0] in ENDED:
+        return
     # Two processes may have asked the same line, if one lost its lease: the first answer stands.
     connection.execute(
         "INSERT INTO batches_lines VALUES (?, ?, ?, ?) ON CONFLICT(batch, n) DO NOTHING", (batch, n, int(ok), body)

@@ -97,6 +97,8 @@ def of_failure(failure: Failure) -> Refused:
         return Refused(503, failure.message, code="ledger_unavailable", headers=headers)
     if failure.kind == "unavailable" and (failure.status == 503 or after is not None):
         status = 503
+    if failure.kind == "unavailable" and failure.sent:
+        code = "upstream_hung_up"  # it may have worked on it, and charge: whoever asks again should know
     message = failure.message or failure.kind
     if failure.kind == "context_too_long" and "maximum context length" not in message:
         # Clients (LiteLLM) know this error by OpenAI's words for it, not by its code.

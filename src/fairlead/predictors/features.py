@@ -45,9 +45,9 @@ _TINY: Final = 1e-9
 _HUGE: Final = 10**300
 """Larger counts are unknown: they may not fit a float."""
 _BEGIN: Final = 128
+"""Width of the fixed projection of a bag."""
 _NO_READING: Final = Reading()
 _NO_PARTS: Final[dict[str, bool | int | float | str]] = {}
-"""Width of the fixed projection of a bag."""
 _WEIGHTS: Final = (1.0, 0.5)
 """What words and trigrams weigh in it, as in `hashing`."""
 

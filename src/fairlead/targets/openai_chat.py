@@ -408,6 +408,10 @@ def read(body: bytes, *, id: str, secrets: Sequence[str] = (), cost: str | None 
         TargetError: ``malformed`` if it is not a completion; the upstream's own error if it holds one.
     """
     try:
+        if (
+            b"\n" in body or b"\r" in body
+        ):  # it is set out for the eye; events and lines of files, into which it may go, must have none
+            body = msgspec.json.format(body, indent=-1)
         completion = _completion.decode(body)
         if bytes(completion.error) != b"null":
             raise TargetError(_reported(bytes(completion.error), secrets))

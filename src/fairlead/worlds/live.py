@@ -142,7 +142,7 @@ class LiveRun:
             return Outcome(error=halted(reached))
         except Exception as e:
             log.exception("plan %s broke", type(plan).__name__)
-            return Outcome(error=Failure(kind="internal", message=f"plan broke: {type(e).__name__}: {e}"))
+            return _broke(e)
         finally:
             steps.close()
 
@@ -192,9 +192,17 @@ class LiveRun:
     def _branch(self, branch: Call | Plan, path: Path, sink: Sink | None, meter: Meter) -> Coroutine[Any, Any, Outcome]:
         if isinstance(branch, Call):
             return self._call(branch, path, sink, meter)
-        if isinstance(branch, Single) and meter.stop(self._elapsed()) is None:  # as `_drive` would do it
-            return self._call(Call(target=branch.target), (*path, 0, 0), sink, meter)
+        if isinstance(branch, Single) and meter.stop(self._elapsed()) is None:
+            return self._single(branch, path, sink, meter)
         return self._drive(branch, path, sink, meter)
+
+    async def _single(self, plan: Single, path: Path, sink: Sink | None, meter: Meter) -> Outcome:
+        """Do what `_drive` would of the plan that most are, at half the price."""
+        try:
+            return await self._call(Call(target=plan.target), (*path, 0, 0), sink, meter)
+        except Exception as e:
+            log.exception("plan %s broke", type(plan).__name__)
+            return _broke(e)
 
     async def _call(self, call: Call, path: Path, sink: Sink | None, meter: Meter) -> Outcome:
         start = self._elapsed()
@@ -334,3 +342,7 @@ def _hurry(starts: Sequence[_Start], tasks: Sequence[asyncio.Task[Outcome]]) -> 
         first = min(waiting, key=lambda s: s.seconds)
         first.begun = True
         first.now.set()
+
+
+def _broke(e: Exception) -> Outcome:
+    return Outcome(error=Failure(kind="internal", message=f"plan broke: {type(e).__name__}: {e}"))
