@@ -54,6 +54,7 @@ def imports_of(path: Path) -> set[str]:
 LAYERS = [
     {
         "errors",
+        "coalesce",
         "timeouts",
         "version",
         "types",

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from fairlead.gateway.metrics import SHARE_SECONDS
+
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="workers need Unix signals")
 
 
@@ -123,6 +125,33 @@ async def test_all_workers_reload(tmp_path: Path) -> None:
             seen = {(await asyncio.to_thread(call, url + "/healthz"))["config"] for _ in range(12)}
 
 
+async def test_a_stop_refuses_new_connections_at_once_and_lets_streams_end(tmp_path: Path) -> None:
+    slow = {"type": "scripted", "replies": [{"text": "one two three four five six", "word_seconds": 1.0}]}
+    more = {"targets": {"a": slow}, "routes": {"auto": {"policy": {"type": "fixed", "plan": "a"}}}}
+    with served(tmp_path, workers=2, **more, gateway={"port": 0, "drain_seconds": 20, "workers": 2}) as (process, url):
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps({"model": "auto", "stream": True, "messages": [{"role": "user", "content": "count"}]})
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write((head + body).encode())
+        said = await reader.readuntil(b'"one')
+        process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + 3
+        while True:  # the signal has a way to go, and the stream a longer one
+            assert time.monotonic() < until, "connections are still taken"
+            try:
+                _, probe = await asyncio.open_connection(host, int(port))
+            except ConnectionRefusedError:
+                break
+            probe.close()
+            await asyncio.sleep(0.05)
+        assert process.poll() is None, "it drains"
+        said += await asyncio.wait_for(reader.read(), 20)
+        assert b"six" in said
+        assert b"data: [DONE]" in said
+        writer.close()
+
+
 def test_workers_that_cannot_start_end_their_parent(tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError) as caught,
@@ -160,6 +189,9 @@ async def test_whichever_worker_is_scraped_shows_what_all_did(tmp_path: Path) ->
         while sum((await asyncio.to_thread(counted, url)).values()) < 40:
             assert time.monotonic() < until, "each writes its metrics every two seconds"
             await asyncio.sleep(0.1)
+        await asyncio.sleep(
+            SHARE_SECONDS + 0.5
+        )  # it may have been the one that dies who said so, and had not written it yet
         os.kill(children(process.pid)[0], signal.SIGKILL)
         until = time.monotonic() + 20
         while len(children(process.pid)) < 2:

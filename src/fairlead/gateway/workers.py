@@ -1,7 +1,7 @@
 """Several workers: one parent that serves nothing, and N processes that share its listening socket and, through the store, everything else.
 
 The parent binds the socket, starts the workers and watches them. One that dies is started again, at once the first time, then after a wait that doubles.
-SIGTERM and SIGINT go to all of them, which drain as one process does; SIGHUP goes to all, which reload. If no worker comes up at all (a config that is
+SIGTERM and SIGINT go to all of them, which take no new connections and drain as one process does; SIGHUP goes to all, which reload. If no worker comes up at all (a config that is
 wrong, say), the parent ends with the status of the first that failed.
 """
 
@@ -132,6 +132,7 @@ class Workers:
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         if number != signal.SIGHUP:
             self.stopping = True
+            self.opened.close()  # else the system went on taking connections that nobody answers, while the workers drain
         self._stop(signal.Signals(number))
 
     def _stop(self, number: signal.Signals) -> None:

@@ -123,7 +123,9 @@ class Bank:
         self.size = here[0]["b"].size if here else 0
         self.k = len(here)
         if here:  # theta of each arm, and below them all A^-1: one product with x reads both
-            self.rows_KKD_D = np.concatenate([[arm["A_inv"] @ arm["b"] for arm in here], *(arm["A_inv"] for arm in here)])
+            self.rows_KKD_D = np.concatenate(
+                [[arm["A_inv"] @ arm["b"] for arm in here], *(arm["A_inv"] for arm in here)]
+            )
 
     def read(self, x_D: Floats) -> tuple[Floats, Floats]:
         """Return theta^T x and x^T A^-1 x of every arm; both of shape (K,). 5 µs and up, by K and D.

@@ -188,7 +188,9 @@ class Features(Component):
             if layout is self.layout_ and means is self.means_ and scales is self.scales_:
                 return groups
         groups = None
-        if len(set(self.signals)) == len(self.signals) and not any(kind == "category" for _, _, kind, _ in self.layout_):
+        if len(set(self.signals)) == len(self.signals) and not any(
+            kind == "category" for _, _, kind, _ in self.layout_
+        ):
             groups = []
             at = 0
             for name, columns in groupby(self.layout_, key=lambda column: column[0]):
