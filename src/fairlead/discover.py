@@ -34,7 +34,7 @@ class Found(Struct, frozen=True, kw_only=True):
     """The environment variable that holds its key."""
     mode: str | None = None
     """How one of the laboratory's models is asked, if not directly."""
-    options: dict[str, str] = {}
+    options: dict[str, str | float] = {}
     """Further arguments of the target."""
     profile: Profile = Profile()
     source: str = ""

@@ -1,20 +1,29 @@
-"""Read a LiteLLM proxy config's `model_list` as targets. Nothing is dropped silently: what has no counterpart is told in a note.
+"""Read a LiteLLM proxy config as targets and routes. Nothing is dropped silently: what is not taken over is told in a note, with what to write
+in its place where there is something.
 
 Azure, Bedrock, Vertex and Gemini become targets of their own types, with their endpoints, regions and projects.
 
+A name that clients use stays. An entry that has its `model_name` to itself is a target of that name. Several of one name become targets with
+numbers, behind a route of the name which chooses among them at random, by LiteLLM's weights, and lets the others take over when one fails: what
+`simple-shuffle` does. So does a name that has fallbacks: these take over last, with a share of 0.
+
 Keys are taken as references (``os.environ/NAME`` becomes ``${NAME}``). A key that is written out is never copied: its target gets a
-reference to a variable named after it, and a note says so. Fallback lists and router settings have no counterpart: routes do that.
+reference to a variable named after it, and a note says so.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from msgspec import Struct
+from msgspec.structs import replace
 
+from fairlead import profiles
 from fairlead.discover import ROUTE, Found, free_name, list_price, plain_name
 from fairlead.errors import ConfigError
 from fairlead.secret import Secret
@@ -76,21 +85,145 @@ _OPTIONS: Final[dict[str, dict[str, tuple[str, bool]]]] = {
 _NO_ADDRESS: Final = ("bedrock", "vertex")
 """Formats whose addresses follow from region or location."""
 
+_INSISTS: Final = ("anthropic_messages", "bedrock", "vertex")
+"""Formats whose targets have a `max_tokens` for requests that name none."""
 _PRICES: Final = {
     "input_cost_per_token": "input_usd_per_mtok",
     "cache_read_input_token_cost": "cached_input_usd_per_mtok",
+    "cache_creation_input_token_cost": "cache_write_usd_per_mtok",
     "output_cost_per_token": "output_usd_per_mtok",
+    "output_cost_per_reasoning_token": "reasoning_usd_per_mtok",
 }
 _NO_KEY: Final = ("", "none", "null", "empty", "dummy", "not-needed", "sk-no-key-required")
 """What is written for a server that wants no key, since LiteLLM's client insists on one."""
-_SIZES: Final = {"max_input_tokens": "context_tokens", "max_output_tokens": "max_output_tokens"}
+# `max_tokens` of a model_info is the older name of max_output_tokens, so it is read first.
+_SIZES: Final = {
+    "max_tokens": "max_output_tokens",
+    "max_input_tokens": "context_tokens",
+    "max_output_tokens": "max_output_tokens",
+}
+_CHAT: Final = ("chat", "completion", "responses")
+"""Modes of models that are asked for answers."""
+_SHARES: Final = ("weight", "rpm", "tpm")
+"""What LiteLLM shuffles by: the first that every deployment of a name has."""
+
+_KEY_LIMITS: Final = "`limits` of a key, a team or a tenant, and `profile: {concurrent: N}` of a target"
+_SAMPLING: Final = "a target of type `strategy` sets fields of a request: `{type: strategy, of: NAME, fields: {…}}`"
+_RETRIES: Final = "`retries` of the file, for the same target, and `fallbacks: N`, for others"
+_BREAKER: Final = "`breaker` of the file; a rest grows with every failure"
+_REDIS: Final = "`gateway.redis`"
+_CACHE: Final = "the action `cache`"
+_TRACES: Final = "nothing to set: every answer leaves a trace in the store, and `/metrics` is for Prometheus"
+_GUARDS: Final = "`guards`, with signals that run here"
+
+PARAMS: Final[dict[str, str]] = {
+    "rpm": _KEY_LIMITS,
+    "tpm": _KEY_LIMITS,
+    "weight": "`weights` of the policy `random`, by target",
+    "order": "a rule with `use: [first, second]`",
+    "stream_timeout": "`timeout_seconds` bounds a whole call; the plan `hedge` asks another target when one is late",
+    "max_retries": _RETRIES,
+    "num_retries": _RETRIES,
+    "temperature": _SAMPLING,
+    "top_p": _SAMPLING,
+    "max_tokens": _SAMPLING,
+    "extra_headers": "`headers` of the target",
+    "organization": "`headers: {OpenAI-Organization: …}` of the target",
+    "drop_params": "nothing to set: what a target's format cannot carry is left out and told in `x-fairlead-dropped`",
+    "region_name": "`profile: {regions: […]}`",
+    "tags": "`profile: {tags: […]}`, which guards can name; requests do not choose by it",
+    "max_budget": "the policy `budget` of a route",
+    "litellm_credential_name": "`api_key` of the target",
+    "id": "a target goes by its name alone",
+    "access_groups": "`routes` and `targets` of a key",
+    "base_model": "its list price is taken where an entry names no price",
+}
+"""What an entry may say that is not taken over -> what does its work here. All of it stands in docs/guides/from-litellm.md."""
+
+SETTINGS: Final[dict[str, str]] = {
+    "routing_strategy": "routes over several deployments choose at random; a policy that weighs USD or seconds can take its place: "
+    "`policy: {type: thompson, objective: {usd_weight: 10, seconds_weight: 0.01}}`",
+    "default_fallbacks": "the route `auto`, where others take over by themselves; or write them as `fallbacks` of each name before you import",
+    "context_window_fallbacks": "the route `auto`, where a target whose context is too small is not eligible",
+    "max_fallbacks": "`fallbacks: N` of the file",
+    "num_retries": _RETRIES,
+    "retry_after": _RETRIES,
+    "retry_policy": _RETRIES,
+    "allowed_fails": _BREAKER,
+    "cooldown_time": _BREAKER,
+    "stream_timeout": PARAMS["stream_timeout"],
+    "enable_pre_call_checks": "nothing to set: who is too small or resting is never asked",
+    "redis_url": _REDIS,
+    "redis_host": _REDIS,
+    "redis_port": _REDIS,
+    "redis_password": _REDIS,
+    "cache": _CACHE,
+    "cache_params": _CACHE,
+    "cache_responses": _CACHE,
+    "guardrails": _GUARDS,
+    "drop_params": PARAMS["drop_params"],
+    "success_callback": _TRACES,
+    "failure_callback": _TRACES,
+    "callbacks": _TRACES,
+    "set_verbose": "`gateway.log.level`",
+    "json_logs": "`gateway.log.format: json`",
+    "max_budget": "the policy `budget` of a route, and `budgets` of keys, teams and tenants",
+    "budget_duration": "`period` of a budget",
+    "master_key": "`gateway.admin_keys`, for `/admin`: `fairlead key new --admin NAME`",
+    "database_url": "`store`; nothing of LiteLLM's tables is read",
+    "global_max_parallel_requests": "`gateway.max_in_flight`",
+    "max_request_size_mb": "`gateway.max_body_bytes`",
+    "environment_variables": "export them yourself where the gateway starts",
+    "credential_list": "`api_key` of each target",
+    "include": "import each of those files by itself",
+}
+"""What the other sections may say that is not taken over, as `PARAMS`."""
+_SECTIONS: Final = ("router_settings", "litellm_settings", "general_settings")
 
 
-def read(path: str | Path) -> tuple[list[Found], list[str]]:
-    """Return (targets, notes on what was changed or left out).
+class Route(Struct, frozen=True, kw_only=True):
+    """A name that clients use and that no target has."""
+
+    name: str
+    shares: dict[str, float]
+    """Target -> how often it is asked first, beside the others; 0: only when those have failed or may not answer."""
+    source: str = ""
+    """Where it comes from, in words."""
+
+
+class Imported(Struct, frozen=True, kw_only=True):
+    """What a LiteLLM config became."""
+
+    targets: list[Found]
+    notes: list[str]
+    """What was changed or left out."""
+    routes: list[Route] = []
+    keeps_text: bool = True
+    """False: prompts and answers were not to be logged."""
+
+
+class _Entry(Struct, kw_only=True):
+    """One entry of the model list that can be taken over. What is read of `given` and `info` is taken out of them."""
+
+    at: str
+    called: str
+    """What clients ask for."""
+    kind: str
+    provider: str
+    model: str
+    base_url: str
+    own_address: bool
+    variable: str | None
+    given: dict[str, Any]
+    info: dict[str, Any]
+    others: list[str]
+
+
+def read(path: str | Path) -> Imported:
+    """Read the file at `path`.
 
     Raises:
-        ConfigError: if the file cannot be read or has no `model_list`.
+        ConfigError: if it cannot be read or has no `model_list`.
     """
     try:
         data = yaml.safe_load(Path(path).read_text("utf-8"))
@@ -102,111 +235,334 @@ def read(path: str | Path) -> tuple[list[Found], list[str]]:
     return convert(data)
 
 
-def convert(data: Any) -> tuple[list[Found], list[str]]:
-    """Return (targets, notes) of a config that has been read. Raises `ConfigError` if it has no `model_list`."""
+def convert(data: Any) -> Imported:
+    """Take over a config that has been read. Raises `ConfigError` if it has no `model_list`."""
     models = data.get("model_list") if isinstance(data, Mapping) else None
     if not isinstance(models, list):
         raise ConfigError("this is not a LiteLLM proxy config: it has no model_list", path="$.model_list")
-    found: list[Found] = []
-    notes = [f"{key}: left out, it has no counterpart here" for key in data if key != "model_list"]
-    for i, entry in enumerate(models):
-        at = f"model_list[{i}]"
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("litellm_params"), Mapping):
-            notes.append(f"{at}: left out, it has no litellm_params")
-            continue
-        target = _target(entry, at, {f.name for f in found}, notes)
-        if target is not None:
-            found.append(target)
-    return found, notes
+    notes: list[str] = []
+    settings = _Settings(data)
+    entries = [e for i, entry in enumerate(models) if (e := _entry(entry, f"model_list[{i}]", notes)) is not None]
+    groups: dict[str, list[_Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.called, []).append(entry)
+    if ROUTE in groups:
+        renamed = free_name(f"{ROUTE}-target", groups)
+        notes.append(f"{groups[ROUTE][0].at}: {ROUTE} is the name of the route over all, so {renamed} stands for it")
+        groups = {renamed if name == ROUTE else name: group for name, group in groups.items()}
+    fallbacks = settings.fallbacks(groups, notes)
+    aliases = settings.aliases(groups, notes)
+    names = _names(groups, fallbacks, taken={ROUTE, *groups, *aliases})
+    seconds = settings.seconds(notes)
+    found = {e.at: _target(e, names[e.at], seconds, notes) for e in entries}
+    ways: dict[str, Route] = {}
+    for name, group in groups.items():
+        shares = _shares(name, group, [names[e.at] for e in group], notes)
+        for e in group:
+            _leftovers(e, notes)
+            # Vectors of one target are given for those of another only where both are said to be of one space.
+            if len(group) > 1 and "embeddings" in (profile := found[e.at].profile).tasks:
+                found[e.at] = replace(found[e.at], profile=replace(profile, space=name))
+                notes.append(
+                    f"{e.at}: its vectors count as those of the space {name}: check that its model is the same"
+                )
+        last = [names[e.at] for other in fallbacks.get(name, ()) for e in groups[other]]
+        source = f"{len(group)} deployments of the LiteLLM config" if len(group) > 1 else "of the LiteLLM config"
+        source += f", and its fallbacks {', '.join(fallbacks[name])}" if last else ""
+        ways[name] = Route(name=name, shares=shares | dict.fromkeys(last, 0.0), source=source)
+    for alias, name in aliases.items():
+        ways[alias] = Route(name=alias, shares=ways[name].shares, source=f"another name of {name}")
+    keeps_text = settings.keeps_text()
+    return Imported(
+        targets=list(found.values()),
+        notes=[*notes, *settings.left()],
+        routes=[way for name, way in ways.items() if name not in names.values()],
+        keeps_text=keeps_text,
+    )
 
 
-def _target(entry: Mapping[str, Any], at: str, taken: set[str], notes: list[str]) -> Found | None:
-    given = dict(entry["litellm_params"])
-    info = dict(entry.get("model_info") or {})
+class _Settings:
+    """What stands beside the model list. Each method takes what it reads out; `left` tells of the rest."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._rest = {
+            section: dict(said) if section in _SECTIONS and isinstance(said, Mapping) else said
+            for section, said in data.items()
+            if section != "model_list"
+        }
+
+    def _take(self, key: str) -> list[tuple[str, Any]]:
+        """Take `key` out of every section that has it, as (path, value)."""
+        return [
+            (f"{section}.{key}", said.pop(key))
+            for section, said in self._rest.items()
+            if section in _SECTIONS and isinstance(said, dict) and said.get(key) is not None
+        ]
+
+    def fallbacks(self, groups: Mapping[str, Any], notes: list[str]) -> dict[str, list[str]]:
+        """Return who takes over for which name."""
+        out: dict[str, list[str]] = {}
+        for at, said in self._take("fallbacks"):
+            for one in said if isinstance(said, list) else [said]:
+                if not isinstance(one, Mapping):
+                    notes.append(f"{at}: left out what is not a name with its list of names")
+                    continue
+                for name, others in one.items():
+                    others = others if isinstance(others, list) else [others]
+                    known = [o for o in others if isinstance(o, str) and o in groups and o != name]
+                    if name not in groups or len(known) < len(others):
+                        notes.append(f"{at}: of {name!s:.60}, left out what is no name of a model that was taken over")
+                    if name in groups and known:
+                        out[name] = list(dict.fromkeys([*out.get(name, ()), *known]))
+        for name, others in out.items():
+            if len(others) > 1:
+                notes.append(f"fallbacks of {name}: {', '.join(others)} take over in the order of their targets' names")
+        return out
+
+    def aliases(self, groups: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
+        """Return further names -> the name they stand for."""
+        out: dict[str, str] = {}
+        for at, said in self._take("model_group_alias"):
+            if not isinstance(said, Mapping):
+                notes.append(f"{at}: left out, it is not a mapping of names")
+                continue
+            for alias, of in said.items():
+                name = str(of.get("model") if isinstance(of, Mapping) else of)
+                if name not in groups or alias in groups or alias == ROUTE:
+                    notes.append(
+                        f"{at}.{alias}: left out, it stands for no model that was taken over, or is one itself"
+                    )
+                else:
+                    out[str(alias)] = name
+        return out
+
+    def seconds(self, notes: list[str]) -> float | None:
+        """Return how long a call may take where an entry does not say."""
+        seconds: float | None = None
+        for at, value in [*self._take("timeout"), *self._take("request_timeout")]:
+            number = _positive(value)
+            if number is None:
+                notes.append(f"{at}: left out, it is not a number of seconds")
+            elif seconds is not None:
+                notes.append(f"{at}: left out, another one goes before it")
+            else:
+                seconds = number
+                notes.append(f"{at}: it is the timeout_seconds of every target that has no timeout of its own")
+        return seconds
+
+    def keeps_text(self) -> bool:
+        """Whether prompts and answers may be kept."""
+        return all(str(value).lower() == "false" for _, value in self._take("turn_off_message_logging"))
+
+    def left(self) -> list[str]:
+        """Return a note on everything that was not taken."""
+        out: list[str] = []
+        for section, said in self._rest.items():
+            if section in _SECTIONS and isinstance(said, Mapping):
+                out += [
+                    f"{section}.{key}: not taken over; {_instead(SETTINGS, key)}"
+                    for key, value in said.items()
+                    if value is not None and (key, value) != ("routing_strategy", "simple-shuffle")
+                ]
+            else:
+                out.append(f"{section}: not taken over; {_instead(SETTINGS, section)}")
+        return out
+
+
+def _entry(entry: Any, at: str, notes: list[str]) -> _Entry | None:
+    """Understand one entry of the model list; None, with a note, if it cannot be taken over."""
+
+    def leave(why: str) -> _Entry | None:
+        notes.append(f"{at}: left out, {why}")
+        return None
+
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("litellm_params"), Mapping):
+        return leave("it has no litellm_params")
+    info = entry.get("model_info")
+    given, info = dict(entry["litellm_params"]), dict(info) if isinstance(info, Mapping) else {}
     full = str(given.pop("model", ""))
+    called = str(entry.get("model_name") or full.rpartition("/")[2])
+    if "*" in full or "*" in called:
+        name = full if "*" not in full else f"{full.partition('/')[0]}/NAME" if "/" in full else "NAME"
+        return leave(
+            f"{called if '*' in called else full!r} is a wildcard, and a target is one model; write an entry for each model that is asked for, "
+            f"{{model_name: NAME, litellm_params: {{model: {name}, …}}}}, and import again"
+        )
     provider, slash, model = full.partition("/")
     if not slash:
         provider, model = ("anthropic" if full.startswith("claude") else "openai"), full
+    if (custom := given.pop("custom_llm_provider", None)) is not None:
+        provider, model = str(custom), full.removeprefix(f"{custom}/")
     if provider not in PROVIDERS or not model:
-        notes.append(f"{at}: left out, no wire format is known for {full!r}; known: {', '.join(PROVIDERS)}")
-        return None
+        return leave(f"no wire format is known for {full!r}; known: {', '.join(PROVIDERS)}")
+    mode = info.pop("mode", None) or "chat"
+    if mode not in (*_CHAT, "embedding"):
+        return leave(f"models of the mode {mode!r} have no counterpart here")
+    if mode == "embedding":
+        info["mode"] = mode
     kind, base_url, variable = PROVIDERS[provider]
-    name = plain_name(str(entry.get("model_name") or model))
-    if name == ROUTE:
-        name = f"{ROUTE}-target"
-        notes.append(f"{at}: {ROUTE} is the name of the route, so the target is called {name}")
-    if name in taken:
-        again, name = name, free_name(name, taken)
-        notes.append(f"{at}: {again} is there already, so this one is called {name}; the route chooses among them")
+    if kind == "vertex" and "/" in model:
+        return leave(f"of Vertex only the models of Google and Anthropic are known, not {model!r}")
     own_url = given.pop("api_base", None) or given.pop("base_url", None)
     given.pop("base_url", None)
     if own_url is not None:
         base_url = _url(str(own_url), at, notes)
     if base_url is None and (own_url is not None or kind not in _NO_ADDRESS):
-        notes.append(f"{at}: left out, {provider} needs an api_base" + (" that is a plain URL" if own_url else ""))
-        return None
+        return leave(f"{provider} needs an api_base" + (" that is a plain URL" if own_url else ""))
     base_url = (base_url or "").rstrip("/")
     if provider in ("ollama", "ollama_chat") and not base_url.endswith("/v1"):
         base_url += "/v1"
+    return _Entry(
+        at=at,
+        called=called,
+        kind=kind,
+        provider=provider,
+        model=re.sub(r"^(?:converse|converse_like|invoke)/", "", model) if kind == "bedrock" else model,
+        base_url=base_url,
+        own_address=own_url is not None,
+        variable=variable,
+        given=given,
+        info=info,
+        others=[str(key) for key in entry if key not in ("model_name", "litellm_params", "model_info")],
+    )
+
+
+def _names(
+    groups: Mapping[str, Sequence[_Entry]], fallbacks: Mapping[str, Sequence[str]], *, taken: set[str]
+) -> dict[str, str]:
+    """Return the name of each entry's target, by where the entry stands. `taken` are the names that clients use."""
+    names: dict[str, str] = {}
+    for called, group in groups.items():
+        plain = plain_name(called)
+        if len(group) == 1 and plain == called and called not in fallbacks:
+            names[group[0].at] = called
+            continue
+        for k, entry in enumerate(group, 1):
+            wanted = f"{plain}-{k}" if len(group) > 1 or plain in taken else plain
+            names[entry.at] = free_name(wanted, taken)
+            taken.add(names[entry.at])
+    return names
+
+
+def _shares(name: str, group: Sequence[_Entry], targets: Sequence[str], notes: list[str]) -> dict[str, float]:
+    """Return how often each target of a name is asked: by the first of LiteLLM's own weights that all of them have, else all alike."""
+    for key in _SHARES if len(group) > 1 else ():
+        said = [_positive(e.given.get(key), zero=True) for e in group]
+        if None not in said and any(said):
+            for e in group:
+                del e.given[key]
+            if key != "weight":
+                notes.append(
+                    f"{name}: its deployments are asked in proportion to their {key}, which limits nothing here"
+                )
+            return {t: s for t, s in zip(targets, said, strict=True) if s is not None}
+    return dict.fromkeys(targets, 1.0)
+
+
+def _leftovers(entry: _Entry, notes: list[str]) -> None:
+    """Tell what an entry says that nothing was made of."""
+    for part, rest in (("litellm_params", entry.given), ("model_info", entry.info)):
+        notes += [f"{entry.at}.{part}.{key}: not taken over; {_instead(PARAMS, key)}" for key in sorted(rest, key=str)]
+    notes += [f"{entry.at}.{key}: not taken over; {_instead(PARAMS, key)}" for key in entry.others]
+
+
+def _instead(known: Mapping[str, str], key: str) -> str:
+    return f"here: {known[key]}" if key in known else "it has no counterpart here"
+
+
+def _target(entry: _Entry, name: str, seconds: float | None, notes: list[str]) -> Found:
+    at, kind, given, info, base_url = entry.at, entry.kind, entry.given, entry.info, entry.base_url
+    if name != entry.called:
+        notes.append(f"{at}: its target is called {name}")
+    variable = entry.variable
     key = given.pop("api_key", None)
     if key is not None and str(key).strip().lower() in _NO_KEY:
         variable = None
     elif key is not None:
         variable = _variable(str(key), name, at, notes)
-    elif own_url is not None and variable is not None and kind != "azure_openai":
+    elif entry.own_address and variable is not None and kind != "azure_openai":
         notes.append(
             f"{at}: it has its own api_base and no api_key, so none is sent there; add api_key if it wants one"
         )
         variable = None
-    options = _options(kind, given, name, at, notes)
-    if kind == "openai_chat" and own_url is not None and provider in _SERVERS:
-        options["provider"] = _SERVERS[provider]
+    options: dict[str, str | float] = dict(_options(kind, given, name, at, notes))
+    if kind == "openai_chat" and entry.own_address and entry.provider in _SERVERS:
+        options["provider"] = _SERVERS[entry.provider]
     if kind == "azure_openai":
         options["endpoint"], base_url = base_url, ""
         if "token" in options:
             variable = None
-    if kind == "bedrock":
-        model = re.sub(r"^(?:converse|converse_like|invoke)/", "", model)
-        if len({"access_key", "secret_key"} & set(options)) == 1:
-            for half in ("access_key", "secret_key", "session_token"):
-                options.pop(half, None)
+    if kind == "bedrock" and len({"access_key", "secret_key"} & set(options)) == 1:
+        for half in ("access_key", "secret_key", "session_token"):
+            options.pop(half, None)
+        notes.append(f"{at}: one of access key and secret key is missing, so AWS's own chain of credentials is asked")
+    own_seconds = given.pop("timeout", None)
+    if own_seconds is not None and _positive(own_seconds) is None:
+        notes.append(f"{at}: its timeout is not a number of seconds; write it as timeout_seconds")
+    if (limit := _positive(own_seconds) or seconds) is not None:
+        options["timeout_seconds"] = limit
+    if kind in _INSISTS and (most := _positive(given.get("max_tokens"))) is not None:
+        del given["max_tokens"]
+        options["max_tokens"] = int(most)
+    profile = _profile(entry, notes)
+    spec = {"type": kind, "model": entry.model, "base_url": base_url or None, **options}
+    known = profiles.entry_of(spec, profiles.shipped())
+    if known is not None and "embeddings" in known.profile.tasks:
+        profile.setdefault("tasks", frozenset(["embeddings"]))
+    if not {"input_usd_per_mtok", "output_usd_per_mtok"} <= set(profile):
+        base = str(info.pop("base_model", "")).rpartition("/")[2]
+        if known is not None and profiles.priced(known.profile):
             notes.append(
-                f"{at}: one of access key and secret key is missing, so AWS's own chain of credentials is asked"
+                f"{at}: it names no full price, so {name} has the list price that the catalogue knows of {known.model}, as of "
+                f"{known.as_of or 'an unknown day'}; check it"
             )
-    if kind == "vertex" and "/" in model:
-        notes.append(f"{at}: left out, of Vertex only the models of Google and Anthropic are known, not {model!r}")
-        return None
-    profile: dict[str, Any] = {}
-    for source in (info, given):
-        for theirs, ours in _PRICES.items():
-            if (usd := _number(source, theirs, at, notes)) is not None:
-                profile[ours] = round(usd * 1e6, 9)
-        for theirs, ours in _SIZES.items():
-            if (size := _number(source, theirs, at, notes)) is not None:
-                profile[ours] = int(size)
-    if not {"input_usd_per_mtok", "output_usd_per_mtok"} & set(profile) and (price := list_price(model)) is not None:
-        profile |= {
-            "input_usd_per_mtok": price.input_usd_per_mtok,
-            "output_usd_per_mtok": price.output_usd_per_mtok,
-        }
-        notes.append(f"{at}: it names no price, so {name} has the list price that Fairlead knows of {model}; check it")
-    info.pop("id", None)
-    for key_left in sorted(given):
-        notes.append(f"{at}.litellm_params.{key_left}: left out, it has no counterpart here")
-    for key_left in sorted(info):
-        notes.append(f"{at}.model_info.{key_left}: left out, it has no counterpart here")
-    for key_left in sorted(set(entry) - {"model_name", "litellm_params", "model_info"}):
-        notes.append(f"{at}.{key_left}: left out, it has no counterpart here")
+        elif not {"input_usd_per_mtok", "output_usd_per_mtok"} & set(profile):
+            price = profiles.lookup("openai", base) if base else list_price(entry.model)
+            if price is not None and profiles.priced(price):
+                profile["input_usd_per_mtok"] = price.input_usd_per_mtok
+                profile["output_usd_per_mtok"] = price.output_usd_per_mtok
+                of = base or entry.model
+                notes.append(
+                    f"{at}: it names no price, so {name} has the list price that Fairlead knows of {of}; check it"
+                )
     return Found(
         name=name,
         type=kind,
-        model=model,
+        model=entry.model,
         base_url=base_url or None,
         key=variable,
         options=options,
         profile=Profile(**profile),
         source=f"{at} of the LiteLLM config",
     )
+
+
+def _profile(entry: _Entry, notes: list[str]) -> dict[str, Any]:
+    """Take what an entry says of prices, sizes and abilities out of it, as arguments of a profile."""
+    at, given, info = entry.at, entry.given, entry.info
+    profile: dict[str, Any] = {}
+    for source in (info, given):
+        for theirs, ours in _PRICES.items():
+            if (usd := _number(source, theirs, at, notes)) is not None:
+                profile[ours] = round(usd * 1e6, 9)
+        for theirs, ours in _SIZES.items():
+            # Among the parameters max_tokens is a wish of every request, not a property of the model.
+            if (source is info or theirs != "max_tokens") and (size := _number(source, theirs, at, notes)) is not None:
+                profile[ours] = int(size)
+    if (most := given.pop("max_parallel_requests", None)) is not None:
+        if (number := _positive(most)) is None:
+            notes.append(f"{at}: max_parallel_requests is not a number; write it as profile: {{concurrent: N}}")
+        else:
+            profile["concurrent"] = max(1, int(number))
+    if info.pop("mode", None) == "embedding":
+        profile["tasks"] = frozenset(["embeddings"])
+        if "input_usd_per_mtok" in profile:
+            profile.setdefault("output_usd_per_mtok", 0.0)  # vectors are no tokens
+    if info.pop("supports_vision", None) is True:
+        profile["modalities"] = frozenset(["text", "image"])
+    if info.pop("supports_function_calling", None) is False:
+        profile["tools"] = False
+    return profile
 
 
 def _options(kind: str, given: dict[str, Any], name: str, at: str, notes: list[str]) -> dict[str, str]:
@@ -247,11 +603,18 @@ def _url(url: str, at: str, notes: list[str]) -> str | None:
 
 
 def _number(source: dict[str, Any], key: str, at: str, notes: list[str]) -> float | None:
+    """Take a price or a size out of `source`; None, with a note, if it is none."""
     value = source.pop(key, None)
-    if value is None:
-        return None
+    number = _positive(value, zero=True)
+    if value is not None and number is None:
+        notes.append(f"{at}: {key} is not a number from 0 on")
+    return number
+
+
+def _positive(value: Any, *, zero: bool = False) -> float | None:
+    """Return a number above 0 (or from 0 on); None if `value` is none."""
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        notes.append(f"{at}: {key} is not a number")
         return None
+    return number if isfinite(number) and (number > 0.0 or (zero and number == 0.0)) else None

@@ -1,7 +1,7 @@
 """The nouns. Frozen, keyword-only structs that every other module speaks in.
 
 Units live in names: `usd`, `seconds`, `joules`, `tokens`. Quality and probabilities lie in [0, 1].
-None means "not known" and is never read as zero.
+None means "not known", not zero; what weighs such an amount says what it counts as (`Objective.unknown`).
 
 The one effect of a plan, `Do`, lives here too: a plan is a generator that yields `Do`s and is sent outcomes. It does no I/O
 and sees no clock, so what is tested on recorded outcomes is what serves (see `fairlead.worlds`).
@@ -227,7 +227,7 @@ _NO_TAGS: frozenset[str] = frozenset()
 
 
 class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known about a target. None: unknown, never zero."""
+    """What is known about a target. None: unknown, which is not zero."""
 
     input_usd_per_mtok: Price | None = None
     cached_input_usd_per_mtok: Price | None = None

@@ -127,9 +127,9 @@ def test_asks_a_real_port(body, models):
 
 
 def test_litellm():
-    found, notes = import_litellm.convert(yaml.safe_load(LITELLM))
-    by_name = {f.name: f for f in found}
-    assert list(by_name) == ["gpt", "gpt-2", "own", "llama", "proxied"]
+    taken = import_litellm.convert(yaml.safe_load(LITELLM))
+    found, notes = taken.targets, taken.notes
+    assert [f.name for f in found] == ["gpt-1", "gpt-2", "own", "llama", "proxied"]
     gpt, claude, own, llama, proxied = found
     assert (gpt.type, gpt.model, gpt.key) == ("openai_chat", "gpt-x", "OPENAI_KEY")
     assert gpt.profile.input_usd_per_mtok == 2.5
@@ -141,7 +141,7 @@ def test_litellm():
     assert llama.base_url == "http://127.0.0.1:11434/v1"
     assert proxied.key is None
     told = "\n".join(notes)
-    for word in ("temperature", "mode", "litellm_settings", "sagemaker", "GPT_2_API_KEY", "model_list[4]"):
+    for word in ("temperature", "litellm_settings.drop_params", "sagemaker", "GPT_2_API_KEY", "model_list[4]"):
         assert word in told
     for secret in ("literal-9876", "hush-aws"):
         assert secret not in told + init.render(found, notes)
@@ -154,7 +154,7 @@ def test_from_litellm(run, tmp_path, capsys):
     assert "literal-9876" not in text
     assert "# Note: " in text
     made = config.load(tmp_path / "fairlead.yaml")
-    assert made.drivers["gpt"].api_key == "${OPENAI_KEY}"
+    assert made.drivers["gpt-1"].api_key == "${OPENAI_KEY}"
     assert "note: " in capsys.readouterr().out
 
 
@@ -243,17 +243,10 @@ def test_a_model_called_auto_does_not_clash_with_the_route(run, tmp_path, capsys
     (tmp_path / "l.yaml").write_text(yaml.safe_dump(litellm(("auto", x), ("gpt-x", x), ("auto", x))))
     assert run("--from-litellm", "l.yaml") == 0
     made = config.load(tmp_path / "fairlead.yaml")
-    assert list(made.drivers) == ["auto-target", "gpt-x", "auto-target-2"]
+    assert list(made.drivers) == ["auto-target-1", "gpt-x", "auto-target-2"]
+    assert list(made.policies) == ["auto", "auto-target"]
     out = capsys.readouterr().out
-    assert "note: model_list[0]: auto is the name of the route, so the target is called auto-target" in out
-
-
-def test_deployments_of_one_name_are_all_kept(run, tmp_path, capsys):
-    one = {"model": "openai/gpt-4o"}
-    (tmp_path / "l.yaml").write_text(yaml.safe_dump(litellm(("gpt-4o", one), ("gpt-4o", one), ("gpt-4o", one))))
-    assert run("--from-litellm", "l.yaml") == 0
-    assert list(config.load(tmp_path / "fairlead.yaml").drivers) == ["gpt-4o", "gpt-4o-2", "gpt-4o-3"]
-    assert "gpt-4o is there already, so this one is called gpt-4o-3" in capsys.readouterr().out
+    assert "note: model_list[0]: auto is the name of the route over all, so auto-target stands for it" in out
 
 
 def test_names_that_are_found_twice():
@@ -268,9 +261,9 @@ def test_names_that_are_found_twice():
 @pytest.mark.parametrize("key", ["none", "None", "EMPTY", "dummy", "", "not-needed", "sk-no-key-required", None])
 def test_a_key_that_stands_for_no_key(key):
     params = {"model": "openai/m", "api_base": "http://10.0.0.6/v1", "api_key": key}
-    (found,), notes = import_litellm.convert(litellm(("m", params)))
-    assert found.key is None
-    assert not any("written out" in note for note in notes)
+    taken = import_litellm.convert(litellm(("m", params)))
+    assert [f.key for f in taken.targets] == [None]
+    assert not any("written out" in note for note in taken.notes)
 
 
 def test_known_prices_are_filled_in_and_unknown_ones_told(run, tmp_path, capsys):
@@ -286,13 +279,15 @@ def test_known_prices_are_filled_in_and_unknown_ones_told(run, tmp_path, capsys)
     out = capsys.readouterr().out
     assert "note: no price is known for odd:" in out
     assert "# No price is known for odd:" in (tmp_path / "fairlead.yaml").read_text()
-    assert "list price" in out
+    assert "note: model_list[0]: it names no full price, so big has the list price" in out
 
 
 def test_what_the_catalogue_prices_is_not_called_unpriced(run, tmp_path, capsys):
     (tmp_path / "l.yaml").write_text(yaml.safe_dump(litellm(("five", {"model": "openai/gpt-5-mini-2025-08-07"}))))
     assert run("--from-litellm", "l.yaml") == 0
-    assert "no price is known" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no price is known" not in out
+    assert "five has the list price that the catalogue knows of gpt-5-mini" in out
     assert config.load(tmp_path / "fairlead.yaml").drivers["five"].profile.output_usd_per_mtok == 2.0
 
 

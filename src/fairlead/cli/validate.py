@@ -100,8 +100,8 @@ def unpriced(read: config.Config) -> Iterator[str]:
         counted = [o.unknown for o in weighs if o.usd_weight]
         if counted:
             yield (
-                f"route {route} weighs USD, and no price is known for {', '.join(unknown)}: what an answer of theirs costs counts as "
-                f"{min(counted):g} (`unknown` of the objective); write their prices into the profile"
+                f"route {route} weighs USD, and no price is known for {', '.join(unknown)}: for what an answer of theirs costs, "
+                f"{min(counted):g} is taken off its utility (`unknown` of the objective){'' if min(counted) else ', so they look free'}; write their prices into the profile"
             )
 
 
