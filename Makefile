@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # The extras that the image has.
-IMAGE  := gateway redis rules
+IMAGE  := gateway otel postgres redis rules
 SBOM   ?= build/sbom.cdx.json
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --no-header

@@ -1,10 +1,15 @@
 """Builtin data becomes components, and what is wrong is named by its path."""
 
+import contextlib
+import inspect
+
 import pytest
 
+from fairlead import catalog
 from fairlead.build import build, trained
 from fairlead.component import pack
 from fairlead.errors import ConfigError
+from fairlead.plans.base import decode
 from fairlead.plans.single import Single
 from fairlead.plans.vote import Vote
 from fairlead.policies.fixed import Fixed
@@ -81,3 +86,30 @@ def test_a_trained_predictor_is_loaded_with_its_state(tmp_path) -> None:
     predictor.targets_ = ["a", "b"]
     (tmp_path / "predictor.msgpack").write_bytes(pack([predictor.spec(), predictor.state()]))
     assert trained(tmp_path).targets_ == ["a", "b"]
+
+
+STRANGE: tuple[object, ...] = (
+    None, True, 7, 0.5, "text", "", [], ["a"], [{}], {}, {"a": 1}, {"a": {"b": [None]}}, [[1], {"x": 1}], {"type": "nobody"}, {"kind": "nobody"},
+    [{"text": "", "tool_calls": [{"id": "c", "function": {"name": "f"}}]}], {"trained": "nowhere"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", sorted(catalog.CATALOG))
+def test_whatever_stands_in_a_config_is_taken_or_refused(family: str) -> None:
+    """No argument of any component has a type that cannot be read from a file, or a check that fails in another way."""
+    for name in catalog.names(family):
+        kind = catalog.find(family, name)
+        for key in inspect.signature(kind).parameters:
+            for value in STRANGE:
+                with contextlib.suppress(ConfigError):
+                    if family == "plans":
+                        decode({"kind": name, key: value})
+                    else:
+                        build(family, {"type": name, key: value})
+
+
+def test_calls_of_tools_stand_in_a_script() -> None:
+    calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    reply = {"text": "", "finish": "tool_calls", "tool_calls": calls}
+    scripted = build("targets", {"type": "scripted", "replies": [reply]}, name="a")
+    assert list(scripted.replies[0].tool_calls) == calls

@@ -337,17 +337,14 @@ class Config(Struct, frozen=True, kw_only=True):
     route_guards: dict[str, tuple[Guard, ...]] = {}
     actions: dict[str, Action] = {}
     file: File
+    digest: str = ""
+    """Names what the file says, wherever it lies and whatever the command line says beside it, so that anybody can see which config is live.
+    Secrets are no part of it but by the names of their variables."""
 
     @property
     def gateway(self) -> GatewayConfig:
         """Settings of the HTTP edge."""
         return self.file.gateway
-
-    @property
-    def digest(self) -> str:
-        """Name this config: what is told of a running gateway, so that anybody can see which config is live. Secrets are no part of it but by
-        the names of their variables."""
-        return digest(pack(msgspec.to_builtins(self.file, order="deterministic")))
 
     @property
     def shared(self) -> bool:
@@ -439,6 +436,7 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
     if not isinstance(data, Mapping):
         raise ConfigError("a config is a mapping with `targets` and `routes`; `fairlead init` writes one to start from")
     file: File = construct(File, data, path="$")
+    of_file = digest(pack(msgspec.to_builtins(file, order="deterministic")))
     for name in file.gateway.keys:
         if not name or "/" in name:  # a source of feedback is named key/source
             raise ConfigError(f"{name!r} is no name of a key; give it one without a '/'", path="$.gateway.keys")
@@ -538,6 +536,7 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         route_guards=own,
         actions=actions,
         file=file,
+        digest=of_file,
     )
 
 

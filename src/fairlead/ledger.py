@@ -121,7 +121,8 @@ def in_words(account: Account, left: int, now: float) -> str:
     anew = "" if ends == math.inf else f"; it begins anew at {datetime.fromtimestamp(ends, UTC):%Y-%m-%dT%H:%M:%SZ}"
     per = {"day": " a day", "month": " a month", "total": " in all"}.get(account.period, "")
     whose = account.name.removesuffix("/usd")
-    return f"{whose}: {left / 1e6:.6f} of {account.limit / 1e6:g} USD{per} are left, less than this may cost{anew}"
+    limit = f"{account.limit / 1e6:.6f}".rstrip("0").rstrip(".")
+    return f"{whose}: {left / 1e6:.6f} of {limit} USD{per} are left, less than this may cost{anew}"
 
 
 class Unknown(FairleadError):

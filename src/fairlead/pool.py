@@ -233,7 +233,7 @@ class Pool:
             elif budget is not None and (usd := self._usd(t, size, query)) is None:
                 kind, why = "budget", "has no known price, and the query has a budget"
             elif budget is not None and usd is not None and usd > budget:
-                kind, why = "budget", f"may cost {usd:.6f} USD, more than the query's budget of {budget:.6f}"
+                kind, why = "budget", f"may cost {usd:.6f} USD, more than the query's budget of {budget:.9g}"
             elif left_usd is not None and (usd := self._usd(t, size, query)) is None:
                 kind, why = "budget", "budget: has no known price, and the route has a budget; give its profile prices"
             elif left_usd is not None and usd is not None and usd > left_usd:

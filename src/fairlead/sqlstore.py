@@ -47,7 +47,20 @@ from fairlead.errors import ChainBroken, StateError, StoreError
 from fairlead.rewards import LEAST, Lesson, lesson
 from fairlead.spool import Spools
 from fairlead.sqlproof import PAGE, TraceColumns, checkpoint, deflated_row, inflated, seal, verified
-from fairlead.store import BEGIN, KEEP, Connection, Forgotten, Receipt, Snapshot, Statement, Store, Sum, T, Value
+from fairlead.store import (
+    BEGIN,
+    KEEP,
+    STRAIGHT,
+    Connection,
+    Forgotten,
+    Receipt,
+    Snapshot,
+    Statement,
+    Store,
+    Sum,
+    T,
+    Value,
+)
 from fairlead.types import Feedback, Target, Trace
 from fairlead.writer import Answer, Apart, Became, Heads, Job, Work, Writer
 
@@ -819,7 +832,12 @@ class SQLStore(Store):
             "forgotten": {"traces": began.get("traces", 0), "feedback": began.get("feedback", 0)},
             "first": first,
             "last": last,
-            "routes": self.routes(),
+            "routes": [
+                route
+                for (route,) in self._rows(
+                    "SELECT DISTINCT route FROM versions WHERE note <> ? ORDER BY route", (STRAIGHT,)
+                )
+            ],
             "head": self.head(),
         }
 

@@ -24,7 +24,7 @@ gateway:
 
 @pytest.fixture
 def file(tmp_path: Path) -> str:
-    path = tmp_path / "f.yaml"
+    path = tmp_path / "fairlead.yaml"
     path.write_text(CONFIG.replace("HASH", "0" * 64))
     return str(path)
 
@@ -42,7 +42,7 @@ def test_new(capsys: pytest.CaptureFixture[str]) -> None:
     assert say("key", "new", "no\nname") == 1
 
 
-def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         say("key", "create", file, "bob", "--team", "new", "--budget", "5/day", "--concurrent", "2", "--days", "9") == 0
     )
@@ -53,15 +53,21 @@ def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert say("key", "create", file, "own") == 1
     assert say("key", "create", file, "eve", "--budget", "much") == 1
     assert say("key", "create", file, "eve", "--budget", "1/week") == 1
+    assert say("key", "create", file, "eve", "--target", "nobody") == 1
+    assert "--target: no target is called 'nobody'" in capsys.readouterr().err
+    assert say("key", "create", file) == 1
+    assert "is a config, not whose key it is" in capsys.readouterr().err
     assert say("key", "rotate", file, "bob", "--overlap-seconds", "60") == 0
     capsys.readouterr()
     assert say("key", "list", file) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "config:own  own  (config)  team old"
     assert lines[1].startswith(f"{id}  bob  {key[:8]}  team new  expires 20")
-    assert len(lines) == 3
+    assert lines[2] == lines[4] == "    5 USD/day; 2 at once"
+    assert len(lines) == 5
     assert key not in "".join(lines)
-    assert say("key", "revoke", file, "bob") == 0
+    monkeypatch.chdir(Path(file).parent)
+    assert say("key", "revoke", "bob") == 0, "of fairlead.yaml, where none is named"
     assert capsys.readouterr().out.count("is revoked") == 2
     assert say("key", "revoke", file, "nobody") == 1
     assert say("key", "rotate", file, "own") == 1

@@ -1,5 +1,6 @@
 """The command line's frame: verbs are files, help is quick, errors are short."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from fairlead import cli
+from fairlead.cli import serve, validate
+from fairlead.config import load
 from fairlead.gateway.door import hashed
 
 CONFIG = """
@@ -62,9 +65,40 @@ def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
 def test_validate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["validate", str(config)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("ok")
+    assert out.startswith(f"ok: {config}, config {load(config).digest}\n")
     assert "target small: scripted" in out
     assert "route auto: fixed" in out
+
+
+def test_a_config_has_one_name_wherever_it_lies(config: Path, tmp_path: Path) -> None:
+    """What `validate` prints is what a gateway says that is live, also one told another port."""
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (moved / "other.yaml").write_text(config.read_text())
+    assert load(moved / "other.yaml").digest == load(config).digest
+    told = argparse.Namespace(config=str(config), host=None, port=1234, workers=None)
+    assert serve._load(told).digest == load(config).digest
+    (moved / "other.yaml").write_text(config.read_text() + "seed: 5\n")
+    assert load(moved / "other.yaml").digest != load(config).digest
+
+
+def test_validate_tells_which_packages_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(
+        "targets: {b: {type: bedrock, model: m, region: eu-central-1}, v: {type: vertex, model: gemini-3, token: '${T}', project: p}}\n"
+        "routes: {auto: {policy: random}}\nstore: {url: '${DATABASE}'}\n"
+    )
+    assert cli.main(["validate", str(file)]) == 0
+    assert "not installed" not in capsys.readouterr().out
+    monkeypatch.setattr(validate, "find_spec", lambda name: None)
+    assert cli.main(["validate", str(file)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "not installed" in line]
+    assert told == [
+        "warning: botocore is not installed here; target b cannot start without it: pip install 'fairlead[bedrock]'",
+        "warning: psycopg is not installed here; the store cannot start without it: pip install 'fairlead[postgres]'",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,22 @@ def test_verify_prints_count_and_head_and_finds_tampering(path, capsys):
     assert "BROKEN  trace 2 (chatcmpl-1) was changed" in capsys.readouterr().out
 
 
+def test_the_store_is_that_of_the_config_here(path, monkeypatch, capsys):
+    parser = argparse.ArgumentParser()
+    trace.add_parser(parser.add_subparsers())
+    (path.parent / "fairlead.yaml").write_text("store: {path: s.db}")
+    monkeypatch.chdir(path.parent)
+    monkeypatch.delenv("FAIRLEAD_STORE", raising=False)
+    for words in ([], ["--store", "fairlead.yaml"]):
+        args = parser.parse_args(["trace", "list", *words])
+        assert args.func(args) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 3
+    monkeypatch.setenv("FAIRLEAD_STORE", "nowhere.db")
+    args = parser.parse_args(["trace", "list"])
+    with pytest.raises(StoreError, match=r"nowhere\.db"):
+        args.func(args)
+
+
 def test_list_is_newest_first(path, capsys):
     assert call("trace", "list", "-n", "2", store=path) == 0
     lines = capsys.readouterr().out.splitlines()

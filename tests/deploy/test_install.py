@@ -173,6 +173,7 @@ def test_what_is_shipped_is_what_was_tested(name: str) -> None:
 def test_the_image_has_what_serving_needs() -> None:
     shipped = pins(ROOT / "requirements" / "gateway.lock")
     (extras,) = re.findall(r"^IMAGE\s*:= (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert {"gateway", "postgres", "redis"} <= set(extras.split()), "what several replicas share"
     wanted = [*PROJECT["dependencies"]]
     for extra in extras.split():
         wanted += PROJECT["optional-dependencies"][extra]

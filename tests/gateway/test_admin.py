@@ -190,15 +190,14 @@ async def test_reload_and_config(tmp_path: Path) -> None:
         now.append(config(tmp_path, keys={"other": hashed("fl-other")}))
         status, reply = await client.admin("POST", "reload")
         after = (await client.admin("GET", "config"))[1]
-        assert (status, reply["digest"]) == (200, after["digest"])
+        assert (status, reply) == (200, {"digest": after["digest"], "before": before["digest"]})
         assert (after["digest"] != before["digest"], after["reloads"]) == (True, 1)
         keys = {"fl-own": 401, "fl-other": 200, issued: 200}
         assert {key: (await client.ask(key))[0] for key in keys} == keys
-        assert [line["what"] for line in (await client.admin("GET", "audit"))[1]["data"]] == [
-            "config.reload",
-            "config.refused",
-            "key.create",
-        ]
+        lines = (await client.admin("GET", "audit"))[1]["data"]
+        assert [line["what"] for line in lines] == ["config.reload", "config.refused", "key.create"]
+        assert lines[0]["detail"] == {"before": before["digest"]}
+        assert lines[1]["detail"] == {"why": "a key is wrong"}
 
 
 async def test_roll_back_while_serving(tmp_path: Path) -> None:

@@ -467,6 +467,15 @@ async def test_unknown_models_and_paths(start: Start) -> None:
         assert {m.id async for m in run.client.models.list()} == {"auto", "small"}
 
 
+async def test_a_model_whose_name_has_a_slash(start: Start) -> None:
+    async with start({"azure/gpt-4o": scripted("x")}) as run:
+        for path in ("azure/gpt-4o", "azure%2Fgpt-4o"):
+            async with run.http.get(f"/v1/models/{path}") as r:
+                assert (r.status, (await r.json())["id"]) == (200, "azure/gpt-4o")
+        async with run.http.get("/v1/models/azure/gpt") as r:
+            assert (r.status, (await r.json())["error"]["code"]) == (404, "model_not_found")
+
+
 async def test_body_limit(start: Start) -> None:
     async with start({"t": scripted("x")}, gateway={"max_body_bytes": 1000}) as run:
         big = msgspec.json.encode({"model": "t", "messages": [{"role": "user", "content": "x" * 2000}]})

@@ -21,7 +21,7 @@ def test_every_route_of_the_application_and_no_other(tmp_path: Path) -> None:
     gateway = Gateway.of(config(tmp_path))
     served = {("POST", face.path) for face in gateway.faces}
     for route in gateway._rest.routes:
-        served |= {(m, route.path) for m in (route.methods or ()) if m != "HEAD"}  # type: ignore[attr-defined]
+        served |= {(m, route.path.replace(":path}", "}")) for m in (route.methods or ()) if m != "HEAD"}  # type: ignore[attr-defined]
     paths = documented(gateway)["paths"]
     assert {(m.upper(), path) for path, methods in paths.items() for m in methods} == served
     assert len({(e.method, e.path) for e in ENDPOINTS}) == len(ENDPOINTS)

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             print(explained)
             print(f"{figures['traces']} traces, each chained to the one before: verified.")
             print(f"plot: {plot}")
-            print(f"the page: {address}/" + ("" if args.serve else "  (`make serve` runs the demo and leaves it open)"))
+            print(f"the page: {address}/" if args.serve else "`make serve` runs the demo and leaves its page open")
         if args.serve:
             print("Ctrl-C ends it.")
             with contextlib.suppress(KeyboardInterrupt):

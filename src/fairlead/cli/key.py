@@ -10,14 +10,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fairlead.errors import ConfigError, StoreError
+import msgspec
+
+from fairlead.errors import ConfigError, StoreError, suggest
 
 if TYPE_CHECKING:
+    from fairlead.config import Config
     from fairlead.gateway.keys import Actor, IssuedKey, Key, Keyring
     from fairlead.ledger import Ledger
     from fairlead.store import Connection, Store
 
 T = TypeVar("T")
+_UNITS = {"requests_per_minute": "requests/minute", "tokens_per_minute": "tokens/minute", "concurrent": "at once"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="make a key in the store of a config",
         description="Print a new key, once. A gateway that is running on this store lets it in at once.",
     )
-    create.add_argument("config", metavar="CONFIG", help="config file")
+    create.add_argument("config", nargs="?", default="fairlead.yaml", help="config file (default: %(default)s)")
     create.add_argument("name", help="whose key it is")
     for field in ("tenant", "team", "user"):
         create.add_argument(f"--{field}", metavar="NAME", help=f"the {field} that it stands for")
@@ -69,7 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     revoke = actions.add_parser("revoke", help="let a key in no more")
     revoke.set_defaults(func=run_revoke)
     for action in (rotate, revoke):
-        action.add_argument("config", metavar="CONFIG", help="config file")
+        action.add_argument("config", nargs="?", default="fairlead.yaml", help="config file (default: %(default)s)")
         action.add_argument("key", metavar="KEY", help="its id or its name, as `list` shows them")
 
 
@@ -87,23 +91,34 @@ def run_new(args: argparse.Namespace) -> int:
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Print one line a key."""
-    with opened(args.config) as (_, keyring, _):
+    """Print one line a key, and under it what it is limited to."""
+    with opened(args.config) as (_, _, keyring, _):
         keys = keyring.shown()
+    if not keys:
+        print("there are no keys: whoever reaches the gateway is let in")
     for k in keys:
         ended = k.revoked or k.expires
         state = "" if ended is None else f"{'revoked' if k.revoked else 'expires'} {ended:%Y-%m-%d %H:%M}"
         whose = ", ".join(f"{f} {v}" for f in ("tenant", "team", "user") if (v := getattr(k, f)))
         print("  ".join((k.id, k.name, k.prefix or "(config)", whose or "-", state)).rstrip())
+        means = [
+            f"{field} {', '.join(names)}" for field in ("roles", "routes", "targets") if (names := getattr(k, field))
+        ]
+        means += [f"{b.usd:g} USD/{b.period}" for b in k.budgets]
+        means += [f"{n} {_UNITS[unit]}" for unit, n in msgspec.structs.asdict(k.limits).items() if n is not None]
+        if means:
+            print(f"    {'; '.join(means)}")
     return 0
 
 
 def run_create(args: argparse.Namespace) -> int:
     """Make a key and print it."""
-    import msgspec
-
     from fairlead.gateway import keys
 
+    if args.name.endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"{args.name!r} is a config, not whose key it is: fairlead key create {args.name} NAME", path="NAME"
+        )
     fields = ("name", "tenant", "team", "user", "routes", "targets")
     limits = ("requests_per_minute", "tokens_per_minute", "concurrent")
     said: dict[str, Any] = {f: v for f in fields if (v := getattr(args, f)) is not None}
@@ -116,7 +131,13 @@ def run_create(args: argparse.Namespace) -> int:
         wanted = msgspec.convert(said, keys.NewKey)
     except msgspec.ValidationError as e:
         raise ConfigError(f"no such key can be made: {e}") from e
-    with opened(args.config) as (store, keyring, _):
+    with opened(args.config) as (read, store, keyring, _):
+        for field, known in (("routes", [*read.policies, *read.drivers]), ("targets", [*read.drivers])):
+            for name in getattr(args, field) or ():
+                if name not in known:
+                    raise ConfigError(
+                        f"no {field[:-1]} is called {name!r}; {suggest(name, known)}", path=f"--{field[:-1]}"
+                    )
         _tell(_do(store, lambda c: keys.create(c, _actor(), wanted, taken=keyring.keys)))
     return 0
 
@@ -127,7 +148,7 @@ def run_rotate(args: argparse.Namespace) -> int:
 
     if args.overlap_seconds < 0.0:
         raise ConfigError("the overlap is a number of seconds, 0 or more", path="--overlap-seconds")
-    with opened(args.config) as (store, keyring, _):
+    with opened(args.config) as (_, store, keyring, _):
         id = _find(keyring, args.key).id
         _tell(_do(store, lambda c: keys.rotate(c, _actor(), id, args.overlap_seconds)))
     return 0
@@ -137,7 +158,7 @@ def run_revoke(args: argparse.Namespace) -> int:
     """Revoke a key; by its name, all that are live of that name."""
     from fairlead.gateway import keys
 
-    with opened(args.config) as (store, keyring, _):
+    with opened(args.config) as (_, store, keyring, _):
         named = [k.id for k in keyring.shown() if k.name == args.key and k.revoked is None]
         for id in named or [_find(keyring, args.key).id]:
             _do(store, lambda c, id=id: keys.revoke(c, _actor(), id))  # type: ignore[misc]
@@ -146,8 +167,8 @@ def run_revoke(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[tuple[Store, Keyring, Ledger]]:
-    """Open the store of a config, and read its keys."""
+def opened(path: str) -> Iterator[tuple[Config, Store, Keyring, Ledger]]:
+    """Read a config, open its store, and read the keys of both."""
     from msgspec.structs import replace
 
     from fairlead import config
@@ -161,7 +182,7 @@ def opened(path: str) -> Iterator[tuple[Store, Keyring, Ledger]]:
     store.start()
     try:
         asyncio.run(keyring.refresh())
-        yield store, keyring, ledger
+        yield read, store, keyring, ledger
     finally:
         store.stop()
 

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from fairlead.cli.key import opened
     from fairlead.gateway.admin import spend
 
-    with opened(args.config) as (store, keyring, ledger):
+    with opened(args.config) as (_, store, keyring, ledger):
         if args.check:
             differ = ledger.reconcile()
             for name, (by_ledger, by_traces) in differ.items():

@@ -48,11 +48,14 @@ def run(args: argparse.Namespace) -> int:
     if settings.workers > 1 and args.socket is None:
         return _parent(args, read, names)
 
-    def ready(url: str) -> None:
+    def ready(url: str, gateway: Gateway) -> None:
         if args.ready is not None:
             os.write(args.ready, b".")
         else:
-            print(f"fairlead serves {names} over {len(read.drivers)} targets at {url} (API: {url}/v1)", flush=True)
+            asks = "a key is asked for" if gateway.door.locked else "no key is asked for"
+            print(
+                f"fairlead serves {names} over {len(read.drivers)} targets at {url} (API: {url}/v1); {asks}", flush=True
+            )
 
     async def serve() -> None:
         place = None if args.run is None else Place(run=args.run, worker=args.worker)
@@ -62,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             host=settings.host,
             port=settings.port,
             drain_seconds=settings.drain_seconds,
-            ready=ready,
+            ready=lambda url: ready(url, gateway),
             reload=gateway.reload,
         )
         opened = listening.bind() if args.socket is None else socket.socket(fileno=args.socket)

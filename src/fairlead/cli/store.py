@@ -8,9 +8,7 @@ import math
 import time
 from pathlib import Path
 
-from fairlead import config
-from fairlead.build import construct
-from fairlead.cli.trace import when
+from fairlead.cli.trace import settings, when
 from fairlead.errors import ChainBroken, ConfigError
 from fairlead.sqlstore import SQLStore, kept_at
 
@@ -46,20 +44,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             help="the config that names the store, or the store's file or postgresql:// URL (default: %(default)s)",
         )
     export.add_argument("out", metavar="OUT", type=Path, help="the file to write, ending in .parquet")
-
-
-def settings(where: str) -> config.StoreConfig:
-    """Return what a config says of its store (nothing else of it is looked at), or of the store at a path or URL."""
-    if not where.endswith((".yaml", ".yml")):
-        return config.StoreConfig(url=where) if "://" in where or where[:1] == "$" else config.StoreConfig(path=where)
-    file = Path(where)
-    try:
-        data = config.parse(file.read_text("utf-8"), name=where)
-    except OSError as e:
-        raise ConfigError(f"cannot read {where}: {e.strerror}") from e
-    said = data.get("store") if isinstance(data, dict) else None
-    read: config.StoreConfig = construct(config.StoreConfig, said or {}, path="$.store")
-    return read.placed(file.parent)
 
 
 def run_info(args: argparse.Namespace) -> int:

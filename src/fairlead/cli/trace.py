@@ -9,16 +9,19 @@ import argparse
 import json
 import os
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
-from fairlead import chain
-from fairlead.errors import ChainBroken, StoreError
+from fairlead import chain, config
+from fairlead.build import construct
+from fairlead.errors import ChainBroken, ConfigError, StoreError
 from fairlead.prove import replay_decision
 from fairlead.sqlstore import SQLStore, kept_at
 from fairlead.types import Feedback, Forecast, Outcome, Plan, Reading, Step, Trace
 
 STORE = "fairlead.sqlite"
+CONFIG = "fairlead.yaml"
 SHORT_ID = 8
 """Characters of an id that tell it from others in a list."""
 
@@ -53,14 +56,33 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the store."""
-    default = os.environ.get("FAIRLEAD_STORE", STORE)
     parser.add_argument(
-        "--store", default=default, metavar="PATH", help="the store's file or postgresql:// URL (default: %(default)s)"
+        "--store",
+        metavar="WHERE",
+        help="the store's file, its postgresql:// URL or the config that names it (default: $FAIRLEAD_STORE, else what fairlead.yaml says, else "
+        f"{STORE})",
     )
 
 
+def settings(where: str) -> config.StoreConfig:
+    """Return what a config says of its store (nothing else of it is looked at), or of the store at a path or URL."""
+    if not where.endswith((".yaml", ".yml")):
+        return config.StoreConfig(url=where) if "://" in where or where[:1] == "$" else config.StoreConfig(path=where)
+    file = Path(where)
+    try:
+        data = config.parse(file.read_text("utf-8"), name=where)
+    except OSError as e:
+        raise ConfigError(f"cannot read {where}: {e.strerror}") from e
+    said = data.get("store") if isinstance(data, dict) else None
+    read: config.StoreConfig = construct(config.StoreConfig, said or {}, path="$.store")
+    return read.placed(file.parent)
+
+
 def open_store(args: argparse.Namespace, *, write: bool = False) -> SQLStore:
-    """Open the store that was named; it must exist already."""
+    """Open the store that was named, and keep where it is as `args.store`; it must exist already."""
+    args.store = settings(
+        args.store or os.environ.get("FAIRLEAD_STORE") or (CONFIG if Path(CONFIG).exists() else STORE)
+    ).where
     store = kept_at(args.store, read_only=True)
     store.start()
     if write:

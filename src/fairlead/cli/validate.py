@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from math import inf
 from typing import Any
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"no target is called {read.gateway.strongest!r}", path="$.gateway.strongest")
     own = read.gateway
     Door(keys=own.keys, host=own.host, admin_keys=own.admin_keys, limits=own.limits)
-    print(f"ok: {args.config}")
+    print(f"ok: {args.config}, config {read.digest}")
     known = profiles.load(read.file.profiles)
     for name, driver in read.drivers.items():
         p = driver.profile
@@ -60,8 +61,11 @@ def run(args: argparse.Namespace) -> int:
             print(f"  guard {guard.name} of {where}: {_does(guard)}")
     print(f"  store {read.file.store.where}")
     keys = len(read.gateway.keys)
-    print(f"  gateway {read.gateway.host}:{read.gateway.port}, {keys or 'no'} key{'' if keys == 1 else 's'}")
-    for warning in (*unset(read), *unpriced(read), *unkept(read), *dead(read)):
+    print(
+        f"  gateway {read.gateway.host}:{read.gateway.port}, {keys or 'no'} key{'' if keys == 1 else 's'} in this file "
+        "(`fairlead key list` shows those of the store too)"
+    )
+    for warning in (*unset(read), *missing(read), *unpriced(read), *unkept(read), *dead(read)):
         print(f"warning: {warning}")
     return 0
 
@@ -89,6 +93,27 @@ def unset(read: config.Config) -> Iterator[str]:
     for variable, names in needed.items():
         if not os.environ.get(variable, "").strip():
             yield f"the environment variable {variable} is not set here; {', '.join(names)} cannot start without it"
+
+
+def missing(read: config.Config) -> Iterator[str]:
+    """Warn of packages that are not installed here; the gateway would not start."""
+    needed: dict[tuple[str, str], list[str]] = {}
+    for name, driver in read.drivers.items():
+        if driver.extra is not None:
+            needed.setdefault(driver.extra, []).append(f"target {name}")
+    if read.file.store.url is not None:
+        needed[("psycopg", "postgres")] = ["the store"]
+    if read.gateway.redis is not None:
+        needed[("redis", "redis")] = ["what gateways share"]
+    if read.gateway.telemetry is not None:
+        needed[("opentelemetry.sdk", "otel")] = ["gateway.telemetry"]
+    for (module, extra), whose in needed.items():
+        try:
+            found = find_spec(module) is not None
+        except ModuleNotFoundError:  # of a package that it would be in
+            found = False
+        if not found:
+            yield f"{module} is not installed here; {', '.join(whose)} cannot start without it: pip install 'fairlead[{extra}]'"
 
 
 def unpriced(read: config.Config) -> Iterator[str]:

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fairlead.config import ScopeConfig
-from fairlead.errors import ConfigError, StoreError, suggest
+from fairlead.errors import ConfigError, FairleadError, StoreError, suggest
 from fairlead.gateway import keys
 from fairlead.gateway.keys import Actor, Audited, Change, IssuedKey, Key, KeyRefused, NewKey
 from fairlead.gateway.refusal import Refused, of_validation
@@ -134,6 +134,8 @@ class Reloaded(Struct, frozen=True, kw_only=True):
     """The config that is live now."""
 
     digest: str
+    before: str
+    """What was live until now: the same, where nothing has changed."""
 
 
 class RouteState(Struct, frozen=True, kw_only=True):
@@ -339,16 +341,14 @@ class Admin:
 
     async def reload(self, request: Request) -> Response:
         """Read the config file again, check it whole, and let it take the place of the live one; other processes: SIGHUP."""
-        actor = _actor(request)
+        before = self.gateway.config_digest
         try:
-            digest = await self.gateway.reload()
-        except ConfigError as e:
-            await self._noted(actor, "config.refused", "config")
+            digest = await self.gateway.reload(_actor(request))
+        except FairleadError as e:
             raise Refused(
                 409, f"the config was not reloaded, and the live one serves on: {e}", code="config_error"
             ) from e
-        await self._noted(actor, "config.reload", digest)
-        return _json(Reloaded(digest=digest))
+        return _json(Reloaded(digest=digest, before=before))
 
     async def state(self, _: Request) -> Response:
         """Show the versions of each route, the learner and the breakers."""
@@ -409,14 +409,14 @@ class Admin:
             return active
 
         active = await asyncio.to_thread(work)
-        await self._noted(_actor(request), "route.activate", route, version=wanted.version)
+        await self.gateway.noted(_actor(request), "route.activate", route, version=wanted.version)
         return _json(active)
 
     async def drain(self, request: Request) -> Response:
         """Let ``/readyz`` of this process answer 503, so that load balancers send nobody; who comes all the same is answered."""
         wanted = await self._read(request, Drain, empty=Drain())
         self.gateway.draining = wanted.on
-        await self._noted(_actor(request), "gateway.drain", "gateway", on=wanted.on)
+        await self.gateway.noted(_actor(request), "gateway.drain", "gateway", on=wanted.on)
         return _json(Draining(draining=wanted.on, in_flight=self.gateway.in_flight))
 
     # ------------------------------------------------------------------------------------------------ how
@@ -434,16 +434,6 @@ class Admin:
 
     async def _fresh(self) -> None:
         await self.gateway.door.keyring.refresh()
-
-    async def _noted(self, actor: Actor, what: str, subject: str, **detail: Any) -> None:
-        """Write into the audit log what was done; where that cannot be, the line is in the gateway's log."""
-        try:
-            await self.gateway.router.store.transact("audit", lambda c: keys.note(c, actor, what, subject, **detail))
-        except StoreError as e:
-            log.error(
-                "the audit log lacks this line (%s): %s %s by %s from %s, %s",
-                *(e, what, subject, actor.who, actor.address, detail),
-            )
 
     async def _read(self, request: Request, kind: type[T], *, empty: T | None = None) -> T:
         """Read a body. `empty`: what no body at all stands for."""

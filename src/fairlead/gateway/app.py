@@ -41,7 +41,7 @@ from fairlead.actions.mask import Mask, masked_later
 from fairlead.config import Config, GatewayConfig, StoreConfig
 from fairlead.errors import ConfigError, FairleadError, NoEligibleTarget, StoreError, UnknownName
 from fairlead.explain import explain
-from fairlead.gateway import logs, telemetry, watched
+from fairlead.gateway import keys, logs, telemetry, watched
 from fairlead.gateway import read as reading
 from fairlead.gateway.admin import ADMIN, Admin
 from fairlead.gateway.batches import INSIDE
@@ -55,6 +55,7 @@ from fairlead.gateway.faces.embeddings import Embeddings
 from fairlead.gateway.faces.responses import Responses, not_found
 from fairlead.gateway.figures import busy, fallbacks
 from fairlead.gateway.kept import Kept
+from fairlead.gateway.keys import Actor
 from fairlead.gateway.limits import Keeper, TooMany
 from fairlead.gateway.metrics import CONTENT_TYPE, Metrics, Place, Sharing
 from fairlead.gateway.page import Page
@@ -70,6 +71,8 @@ from fairlead.types import Feedback, FeedbackKind, Query, Target, Trace
 from fairlead.version import VERSION
 
 log = logging.getLogger(__name__)
+SIGNAL: Final = Actor(who="signal")
+"""Who reloads on SIGHUP."""
 
 MOST_TRACES: Final = 1000
 MOST_SEARCHED: Final = 20_000
@@ -270,15 +273,39 @@ class Gateway:
                 await asyncio.wait([task])
                 await router.stop(within_seconds=0.0, close=False)
 
-    async def reload(self) -> str:
+    async def noted(self, actor: Actor, what: str, subject: str, **detail: Any) -> None:
+        """Write into the audit log what was done; where that cannot be, the line is in the gateway's log."""
+        try:
+            await self.router.store.transact("audit", lambda c: keys.note(c, actor, what, subject, **detail))
+        except StoreError as e:
+            log.error(
+                "the audit log lacks this line (%s): %s %s by %s from %s, %s",
+                *(e, what, subject, actor.who, actor.address, detail),
+            )
+
+    async def reload(self, actor: Actor = SIGNAL) -> str:
         """Read the config file again, check it whole, and let it take the place of the live one by one assignment; return its digest.
 
         Requests under way end on what they began with. What was learned goes on where a route is configured as before. What a running
         process cannot change (where it listens, its store, its workers) must be as it was.
 
+        Either way it stands in the log and in the audit log, as done by `actor`.
+
         Raises:
             ConfigError: if the file is wrong, or changes what cannot be changed: nothing has changed then.
         """
+        before = self.config_digest
+        try:
+            digest = await self._reload()
+        except FairleadError as e:
+            logs.life.error("the config was not reloaded, and the live one serves on: %s", e)
+            await self.noted(actor, "config.refused", "config", why=logs.redactor(str(e))[:1000])
+            raise
+        logs.life.warning("config %s is live", digest)
+        await self.noted(actor, "config.reload", digest, before=before)
+        return digest
+
+    async def _reload(self) -> str:
         if self.load is None or self.config is None:
             raise ConfigError("this gateway was not made from a file, so there is nothing to read again")
         async with self._reloading:
@@ -307,7 +334,6 @@ class Gateway:
             retiring = asyncio.ensure_future(old.stop(within_seconds=RETIRE_SECONDS, close=False))
             self._retiring[retiring] = old
             retiring.add_done_callback(lambda done: self._retiring.pop(done, None))
-            logs.life.warning("config %s is live", self.config_digest)
             return self.config_digest
 
     def _seeded(self, stats: Stats, before: float) -> Stats:
@@ -442,8 +468,10 @@ class Gateway:
         if kinds & {"guard", "rule"} and kinds <= {"guard", "rule", "asked", "fit", "context"}:
             # Nobody will ever answer this: not a failure of ours, so not one that a load balancer should count.
             # Nor is it told more than it must be: the trace has the reasons, the headers the names of guards and rule.
-            asked = ": nobody is left of those that it allows itself" if "asked" in kinds else ""
-            return Refused(403, e.words or f"this request may not be answered here{asked}", code="blocked", retry=False)
+            asked = ["of those that it allows itself"] if "asked" in kinds else []
+            asked += ["whose context is long enough for it"] if "context" in kinds else []
+            left = f": nobody is left {' and '.join(asked)}" if asked else ""
+            return Refused(403, e.words or f"this request may not be answered here{left}", code="blocked", retry=False)
         resting = self.router.pool.health.resting
         rests = [r for name, kind in e.kinds.items() if kind == "rest" and (r := resting(name)) > 0.0]
         headers: Headers = [(b"retry-after", str(math.ceil(min(rests))).encode())] if rests else []
@@ -481,7 +509,7 @@ class Gateway:
             ("GET", "/readyz", self.ready),
             ("GET", "/metrics", self.scrape),
             ("GET", "/v1/models", self.models),
-            ("GET", "/v1/models/{id}", self.model),
+            ("GET", "/v1/models/{id:path}", self.model),
             ("POST", messages.COUNT, self.count_tokens),
             ("POST", "/v1/feedback", self.feedback),
             ("POST", "/v1/route", self.dry_run),

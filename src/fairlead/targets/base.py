@@ -56,6 +56,11 @@ class Driver(Component, ABC):
         """The noun that policies see."""
         return Target(name=self.name, kind=self.kind, profile=self.profile)
 
+    @property
+    def extra(self) -> tuple[str, str] | None:
+        """The module that it imports when it starts, and the extra of Fairlead that brings it."""
+        return None
+
     async def start(self) -> None:
         """Open what is needed. Called once, in the event loop that will call `ask`."""
 

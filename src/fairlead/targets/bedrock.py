@@ -151,6 +151,11 @@ class Bedrock(MessagesFormat):
         self.proxies_from_env = proxies_from_env
         self._aws: _AWS | None = None
 
+    @property
+    def extra(self) -> tuple[str, str] | None:
+        """AWS's own package."""
+        return "botocore", "bedrock"
+
     async def start(self) -> None:
         """Find region and credentials (in a thread: AWS's chain reads files and asks servers) and open the connection pool.
 

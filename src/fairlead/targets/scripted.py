@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 from msgspec import Raw, Struct
@@ -34,7 +35,7 @@ class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     logprobs: tuple[float, ...] | None = None
     """One for each word."""
     first_entropy: float | None = None
-    tool_calls: tuple[dict[str, object], ...] | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = None
     finish: str = "stop"
     confidence: float | None = None
     delay_seconds: float = 0.0
@@ -116,12 +117,14 @@ class Scripted(Driver):
                 raise TargetError(Failure(kind="unavailable", message="the reply broke off, as scripted"))
             if reply.malformed_chunk is not None:
                 raise TargetError(Failure(kind="malformed", message="the reply is malformed, as scripted"))
-            return msgspec.structs.replace(outcome, reply=wire.completion(outcome, id=query.id, created=0))
+            return msgspec.structs.replace(
+                outcome, reply=wire.completion(outcome, id=query.id, created=int(time.time()))
+            )
         await self._stream(reply, outcome, query, sink)
         return outcome
 
     async def _stream(self, reply: Reply, outcome: Outcome, query: Query, sink: Sink) -> None:
-        chunk = wire.Chunks(id=query.id, created=0, model=self.name)
+        chunk = wire.Chunks(id=query.id, created=int(time.time()), model=self.name)
         for i, word in enumerate(reply.words):
             if i and reply.word_seconds:
                 await asyncio.sleep(reply.word_seconds)

@@ -101,6 +101,11 @@ class Vertex(Driver):
         self._inner: _Gemini | _Claude | None = None
         self._opened: upstream.Upstream | None = None
 
+    @property
+    def extra(self) -> tuple[str, str] | None:
+        """Google's own package, where no token is given."""
+        return ("google.auth", "vertex") if self.token is None else None
+
     async def start(self) -> None:
         """Read the credentials and open the connection pool; a token is fetched with the first call.
 
