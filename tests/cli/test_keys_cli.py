@@ -49,6 +49,7 @@ def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str], monkey
     key, _, rest = capsys.readouterr().out.partition("\n")
     key, id = key.removeprefix("key (shown this once): "), rest.split()[0]
     assert key.startswith("fl-")
+    assert "the first key" not in rest, "one stands in the config"
     assert say("key", "create", file, "bob") == 1
     assert say("key", "create", file, "own") == 1
     assert say("key", "create", file, "eve", "--budget", "much") == 1
@@ -71,6 +72,14 @@ def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str], monkey
     assert capsys.readouterr().out.count("is revoked") == 2
     assert say("key", "revoke", file, "nobody") == 1
     assert say("key", "rotate", file, "own") == 1
+
+
+def test_the_first_key_is_told_to_be_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "open.yaml"
+    path.write_text("targets: {a: {type: scripted}}\nroutes: {}\n")
+    for name, first in (("ann", True), ("bob", False)):
+        assert say("key", "create", str(path), name) == 0
+        assert ("it is the first key" in capsys.readouterr().out) == first
 
 
 async def _spend(file: str) -> int:

@@ -138,7 +138,12 @@ def run_create(args: argparse.Namespace) -> int:
                     raise ConfigError(
                         f"no {field[:-1]} is called {name!r}; {suggest(name, known)}", path=f"--{field[:-1]}"
                     )
+        open_until_now = not keyring.locked
         _tell(_do(store, lambda c: keys.create(c, _actor(), wanted, taken=keyring.keys)))
+        if open_until_now:
+            print(
+                "\nit is the first key: the gateway now asks everybody for one (for the admin API: `fairlead key new --admin NAME`)"
+            )
     return 0
 
 
