@@ -322,7 +322,8 @@ def error_of_a_wrong_key() -> None:
 
 @once
 def error_of_a_key_that_may_not() -> None:
-    _raises(anthropic.PermissionDeniedError, key="fl-narrow-key-of-the-clients")
+    # It is not told that there is such a model.
+    _raises(anthropic.NotFoundError, key="fl-narrow-key-of-the-clients")
 
 
 @once

@@ -452,7 +452,8 @@ def error_of_a_wrong_key() -> None:
 
 @once
 def error_of_a_key_that_may_not() -> None:
-    _raises(openai.PermissionDeniedError, key="fl-narrow-key-of-the-clients")
+    # It is not told that there is such a model.
+    _raises(openai.NotFoundError, "model_not_found", key="fl-narrow-key-of-the-clients")
 
 
 @once
