@@ -89,6 +89,24 @@ async def test_what_is_refused(tmp_path: Path) -> None:
         assert {k["name"]: k["id"] for k in listed["data"]} == ids
 
 
+async def test_an_open_gateway_makes_no_first_key(tmp_path: Path) -> None:
+    """It would close the gateway to everybody, the admin API included. With an admin key, which a reload brings, keys are made."""
+    now = [config(tmp_path, admin_keys={})]
+    async with serving(now[0], load=lambda: now[-1]) as client:
+        assert (await client.admin("GET", "config"))[1]["open"] is True
+        status, refused = await client.admin("POST", "keys", {"name": "carol"})
+        assert (status, refused["error"]["code"]) == (409, "admin_key_needed")
+        assert "fairlead key new --admin" in refused["error"]["message"]
+        assert "gateway.admin_keys" in refused["error"]["message"]
+        assert (await client.admin("GET", "keys"))[1]["data"] == []
+        assert (await client.ask())[0] == 200, "nobody is locked out"
+        now.append(config(tmp_path))
+        assert (await client.admin("POST", "reload"))[0] == 200
+        assert (await client.admin("GET", "config"))[1]["open"] is False
+        assert (await client.ask(await client.key("carol")))[0] == 200
+        assert (await client.ask())[0] == 401
+
+
 async def test_sql_in_every_word_is_a_word(tmp_path: Path) -> None:
     evil = "x'); DROP TABLE keys_issued; --"
     async with serving(config(tmp_path)) as client:

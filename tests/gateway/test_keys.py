@@ -152,15 +152,14 @@ async def test_while_the_store_is_gone_known_keys_work(tmp_path: Path, monkeypat
 async def test_the_door_does_not_open_when_the_last_key_goes(tmp_path: Path) -> None:
     async with serving(config(tmp_path, admin_keys={})) as client:
         assert (await client.ask())[0] == 200, "on loopback, without any key, it is open"
-        status, made, _ = await client.ask(None, "/admin/keys", json={"name": "first"})
-        assert status == 201, "and so is the admin API"
+        assert (await client.ask(None, "/admin/keys", "GET"))[0] == 200, "and so is the admin API"
+        keyring, store, who = client.gateway.door.keyring, client.gateway.router.store, keys_module.Actor(who="cli:me")
+        made = await store.transact("test", lambda c: keys_module.create(c, who, keys_module.NewKey(name="first")))
+        await keyring.refresh()
         assert (await client.ask())[0] == 401
-        assert (await client.ask(made["key"], "/admin/keys", "GET"))[0] == 404, "which is not there once there are keys"
-        assert (await client.ask(made["key"]))[0] == 200
-        keyring = client.gateway.door.keyring
-        await client.gateway.router.store.transact(
-            "test", lambda c: keys_module.revoke(c, keys_module.Actor(who="test"), made["id"])
-        )
+        assert (await client.ask(made.key, "/admin/keys", "GET"))[0] == 404, "which is not there once there are keys"
+        assert (await client.ask(made.key))[0] == 200
+        await store.transact("test", lambda c: keys_module.revoke(c, who, made.id))
         await keyring.refresh()
         assert (await client.ask())[0] == 401
 

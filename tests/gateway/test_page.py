@@ -120,6 +120,11 @@ async def open_first(tab: Tab, holding: str = "") -> None:
     await tab.until(f"document.getElementById('decision').dataset.of === {id!r}")
 
 
+def button(id: str, label: str) -> str:
+    """JS: press the button of a box that is labelled so."""
+    return f"[...document.querySelectorAll('#{id} button')].find(b => b.textContent === {label!r}).click()"
+
+
 def cells(id: str) -> str:
     """JS: the texts of a table's body, by row."""
     return f"[...document.querySelectorAll('#{id} tbody tr')].map(r => [...r.cells].map(c => c.textContent.trim()))"
@@ -234,7 +239,7 @@ async def test_each_view_with_real_traffic(tmp_path: Path) -> None:
                 await tab.until("[...document.querySelectorAll('main > section')].some(s => s.checkVisibility())")
                 if view in ("learning", "admin"):
                     await tab.until(
-                        "document.getElementById('gate').hidden && !document.querySelector(`section[data-admin][data-view=${location.hash.slice(1)}]`).hidden"
+                        "document.getElementById('gate').hidden && !document.querySelector(`section[data-needs=admin][data-view=${location.hash.slice(1)}]`).hidden"
                     )
                 where = (view, "dark" if dark else "light", width)
                 assert await tab.js("document.documentElement.scrollWidth") <= width, where
@@ -426,7 +431,7 @@ async def test_decisions_are_found_and_explained(tmp_path: Path) -> None:
 
 @chromium
 async def test_admin_by_hand(tmp_path: Path) -> None:
-    """The gate asks for an admin key and says if it is wrong; a key is made with a budget, shown once, revoked; a team gets a budget; a version serves again."""
+    """An admin key is asked for; a key is made with limits, shown once, revoked; a team gets a budget; a version serves again."""
     async with opened(tmp_path, config(tmp_path)) as (gateway, tab, http):
         await fill(http, routed=24)
         await unlock(tab, OPERATOR)
@@ -436,22 +441,25 @@ async def test_admin_by_hand(tmp_path: Path) -> None:
         await go(tab, "admin")
         await tab.until("!document.getElementById('gate').hidden")
         assert not await tab.js("document.getElementById('keys').checkVisibility()")
-        await tab.set(admin_key="fl-wrong")
-        await tab.submit("gate-form")
-        await tab.until("document.getElementById('problem').textContent.includes('admin key')")
-        await tab.set(admin_key=ADMIN)
-        await tab.submit("gate-form")
+        await tab.js("document.getElementById('gate-open').click()")
+        await unlock(tab, ADMIN)
         await tab.until("document.getElementById('keys').checkVisibility() && document.getElementById('gate').hidden")
 
         await tab.set(key_name="bob", key_team=EVIL.replace("/", ""), key_usd="twenty")
         await tab.submit("new-key")
         await tab.until("document.getElementById('problem').textContent.includes('a budget is a number')")
-        await tab.set(key_usd="12.5", key_period="day", key_rate="30", key_days="7")
+        await tab.set(key_usd="12.5", key_period="day", key_rate="30", key_days="7", key_routes="auto, rulde")
+        await tab.submit("new-key")
+        await tab.until("document.getElementById('problem').textContent.includes(\"no route is called 'rulde'\")")
+        await tab.set(key_routes="auto, ruled", key_targets="small", key_tokens="9000", key_concurrent="2")
         await tab.submit("new-key")
         key = await tab.until("document.querySelector('#issued .secret')?.textContent")
-        await tab.until("document.getElementById('keys').textContent.includes('$12.50 a day; 30 requests a minute')")
+        await tab.until(
+            "document.getElementById('keys').textContent.includes('only routes auto, ruled; only targets small; "
+            "$12.50 a day; 30 requests a minute; 9,000 tokens a minute; 2 at once')"
+        )
         async with http.get("/v1/models", headers={"authorization": f"Bearer {key}"}) as r:
-            assert r.status == 200
+            assert [m["id"] for m in (await r.json())["data"]] == ["auto", "ruled"]
         await tab.set(limit_name="search", limit_usd="9", limit_period="month")
         await tab.submit("new-limit")
         await tab.until("document.getElementById('problem').textContent.includes('is in the config file')")
@@ -472,6 +480,7 @@ async def test_admin_by_hand(tmp_path: Path) -> None:
         assert "$12.50 a day" in audit[2][5]
 
         await go(tab, "learning")
+        await tab.js(button("issued", "Put away"))
         assert await tab.text("issued") == ""  # it is shown once
         await tab.until("document.querySelector('#versions button')")
         serving = gateway.router.serving["auto"].version
@@ -502,6 +511,232 @@ async def test_closed_admin_api_is_told(tmp_path: Path) -> None:
             await go(tab, view)
             await tab.until("document.getElementById('gate').checkVisibility()")
             assert await tab.text("gate-title") == "The admin API is closed"
-            assert not await tab.js("document.getElementById('gate-form').checkVisibility()")
+            assert not await tab.js("document.getElementById('gate-open').checkVisibility()")
         await go(tab, "learning")
         await tab.until("document.getElementById('learners').textContent.includes('thompson')")
+
+
+OPEN_CONFIG: dict[str, Any] = {
+    "targets": {
+        name: {"type": "scripted", "replies": ["four"], "profile": {"input_usd_per_mtok": usd, "output_usd_per_mtok": usd}}
+        for name, usd in (("one", 1.0), ("two", 2.0), ("three", 30.0))
+    },
+    "routes": {"auto": {"policy": {"type": "fixed", "plan": "two"}}, "other": {"policy": {"type": "fixed", "plan": "three"}}},
+}  # fmt: skip
+
+
+def plainly(tmp_path: Path, **gateway: Any) -> Any:
+    """Three targets, two routes; no keys but those of `gateway`."""
+    return make({**OPEN_CONFIG, "store": {"path": str(tmp_path / "s.sqlite")}, "gateway": {"port": 0, **gateway}})
+
+
+# The element that lies on top where the shown key stands, as the box that it belongs to.
+ON_TOP = """(() => { const r = document.querySelector("#issued .secret").getBoundingClientRect();
+  return document.elementFromPoint(r.left + 5, r.top + r.height / 2)?.closest("#issued, dialog")?.id; })()"""
+
+
+@chromium
+async def test_an_open_gateway_is_not_closed_by_a_click(tmp_path: Path) -> None:
+    """Where there are no keys, the page makes no first one: it says that an admin key comes first, and how."""
+    async with opened(tmp_path, plainly(tmp_path)) as (_, tab, http):
+        await go(tab, "admin")
+        await tab.until("document.getElementById('first-key').checkVisibility()")
+        told = await tab.text("first-key")
+        assert "fairlead key new --admin NAME" in told
+        assert "gateway.admin_keys" in told
+        assert not await tab.js("document.getElementById('new-key').checkVisibility()")
+        await tab.set(key_name="carol")
+        await tab.submit("new-key")
+        await tab.until("document.getElementById('problem').textContent.includes('make an admin key first')")
+        async with http.get("/v1/models") as r:
+            assert r.status == 200, "nobody was locked out"
+        assert await tab.js("document.getElementById('state').textContent") == "live"
+
+
+@chromium
+async def test_a_new_key_stays_until_it_is_put_away(tmp_path: Path) -> None:
+    """In every view, beside a second one, while the page's own key is revoked and asked for: nothing lies over it. Then it is gone."""
+    async with opened(tmp_path, plainly(tmp_path, admin_keys={"root": hashed(ADMIN)})) as (_, tab, http):
+        admin = {"authorization": f"Bearer {ADMIN}"}
+        async with http.post("/admin/keys", json={"name": "mine"}, headers=admin) as r:
+            mine = await r.json()
+        await unlock(tab, mine["key"])
+        await tab.js("document.getElementById('lock').close()")
+        await tab.js(f"sessionStorage.setItem('fairlead-admin-key', {ADMIN!r})")
+        await go(tab, "admin")
+        await tab.until("document.getElementById('new-key').checkVisibility()")
+        for n, name in enumerate(("carol", "dave"), 1):
+            await tab.set(key_name=name)
+            await tab.submit("new-key")
+            await tab.until(f"document.querySelectorAll('#issued .secret').length === {n}")
+        keys = await tab.js("[...document.querySelectorAll('#issued .secret')].map(e => e.textContent)")
+        for view in ("traffic", "money", "admin"):
+            await go(tab, view)
+            await tab.js("scrollTo(0, document.body.scrollHeight)")
+            assert await tab.js(ON_TOP) == "issued", view
+        # With nothing left to come in with, a box asks for a key, but not over those that are shown.
+        await tab.js("sessionStorage.removeItem('fairlead-admin-key')")
+        async with http.delete(f"/admin/keys/{mine['id']}", headers=admin) as r:
+            assert r.status == 200
+        await go(tab, "traffic")
+        await tab.until("document.getElementById('lock').open")
+        assert "this key was revoked" in await tab.text("lock-said")
+        assert not await tab.js("document.getElementById('lock').matches(':modal')")
+        assert await tab.js(ON_TOP) == "issued"
+        await tab.js("document.getElementById('key').focus()")
+        await tab.press("Escape")
+        assert not await tab.js("document.getElementById('lock').open")
+        # The last one is let in at once; copied, put away, gone.
+        await tab.js("document.getElementById('gate-open').click()")
+        await unlock(tab, keys[1])
+        await tab.js("navigator.clipboard.writeText = async text => { window.copied = text; }")
+        await tab.js(button("issued", "Copy"))
+        assert await tab.until("window.copied") == keys[0]
+        await tab.js("navigator.clipboard.writeText = async () => { throw new Error('not here'); }")
+        await tab.js(button("issued", "Copy"))
+        await tab.until("getSelection().toString() === document.querySelector('#issued .secret').textContent")
+        # Whoever leaves the page is asked first (the tab of the tests says no).
+        told = len(tab.dialogs)
+        await tab.press("Tab")
+        await tab.js("location.reload()")
+        async with asyncio.timeout(10):
+            while len(tab.dialogs) == told:
+                await tab.js("1")
+        for key in keys:
+            assert key in await tab.js("document.documentElement.outerHTML")
+            await tab.js(button("issued", "Put away"))
+            assert key not in await tab.js("document.documentElement.outerHTML")
+
+
+@chromium
+async def test_one_box_takes_either_key(tmp_path: Path) -> None:
+    """It says in words that a key is refused and keeps what was typed; Escape and a button close it; an admin key alone opens Admin, and the
+    other views say what they need; an API key opens the rest, the address that was asked for first."""
+    keys = {"me": hashed("fl-mine"), "late": {"hash": hashed("fl-late"), "expires": "2020-01-01T00:00:00Z"}}
+    made = plainly(tmp_path, keys=keys, admin_keys={"root": hashed(ADMIN)})
+    async with opened(tmp_path, made) as (_, tab, http):
+        await tab.until("document.getElementById('lock').open")
+        assert await tab.js("document.querySelectorAll('dialog').length") == 1
+        for wrong, said in (
+            ("fl-wrong", "no such API key and no such admin key"),
+            ("fl-late", "this key has expired"),
+            ("no key at all", "without a space"),
+        ):
+            await tab.set(key=wrong)
+            await tab.submit("lock-form")
+            await tab.until(f"document.getElementById('lock-said').textContent.includes({said!r})")
+            assert await tab.js("document.getElementById('lock-said').checkVisibility()")
+            assert await tab.js("document.getElementById('key').value") == wrong
+        await tab.js("document.getElementById('key').focus()")
+        await tab.press("Escape")
+        assert not await tab.js("document.getElementById('lock').open")
+        assert await tab.text("state") == "locked"
+        assert await tab.js("document.getElementById('gate').checkVisibility()")
+        await tab.js("document.getElementById('gate-open').click()")
+        assert await tab.js("document.getElementById('lock').matches(':modal')")
+        await tab.js("document.getElementById('lock-close').click()")
+        assert not await tab.js("document.getElementById('lock').open")
+
+        await go(tab, "admin")
+        await tab.js("document.getElementById('gate-open').click()")
+        await tab.set(key=ADMIN)
+        await tab.submit("lock-form")
+        await tab.until(
+            "document.getElementById('new-key').checkVisibility() && document.getElementById('gate').hidden"
+        )
+        assert await tab.js("!document.getElementById('lock').open && sessionStorage.length") == 1
+        assert await tab.text("state") == "admin key only"
+        await tab.until("document.getElementById('keys').textContent.includes('late')")
+        for view, shown in (
+            ("traffic", []),
+            ("decisions", []),
+            ("money", ["money-title"]),
+            ("learning", ["versions-title"]),
+        ):
+            await go(tab, view)
+            await tab.until("document.getElementById('gate').checkVisibility()")
+            assert await tab.text("gate-title") == "An API key is needed"
+            assert "The admin key of this tab opens Admin" in await tab.text("gate-note")
+            heads = "[...document.querySelectorAll('main > section:not(#gate) h2')].filter(e => e.checkVisibility()).map(e => e.id)"
+            assert await tab.js(heads) == shown
+            assert not await tab.js("document.getElementById('lock').open")
+
+        body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
+        async with http.post("/v1/chat/completions", json=body, headers={"authorization": "Bearer fl-mine"}) as r:
+            id = r.headers["x-fairlead-id"]
+        await go(tab, f"decisions/{id}")
+        await tab.js("document.getElementById('gate-open').click()")
+        await unlock(tab, "fl-mine")
+        await tab.until(f"document.getElementById('decision').dataset.of === {id!r}")
+        assert await tab.js("document.getElementById('decision').checkVisibility() && sessionStorage.length") == 2
+
+
+@chromium
+async def test_a_target_has_one_colour(tmp_path: Path) -> None:
+    """Its place in the config alone says which, wherever the page is opened."""
+    async with opened(tmp_path, plainly(tmp_path)) as (_, tab, http):
+        body = {"model": "other", "messages": [{"role": "user", "content": "hello"}]}
+        async with http.post("/v1/chat/completions", json=body) as r:
+            id = r.headers["x-fairlead-id"]
+        paints = "[...document.querySelectorAll('main .swatch')].filter(e => e.checkVisibility()).map(e => [e.parentElement.textContent, e.style.background])"
+        places = {
+            f"decisions/{id}": "document.querySelector('#options .swatch')",
+            "targets": "document.querySelector('#target-rows .swatch')",
+            "money": "document.querySelector('#by-target-usd .swatch')",
+            "traffic": "document.querySelector('#recent .swatch')",
+        }
+        found = set()
+        for place, there in places.items():
+            await tab.js(f"location.hash = {place!r}; window.before = true; location.reload()")
+            await tab.until(f"!window.before && {there}")
+            # "one$1 in, $1 out" is `one` with its prices
+            found |= {(name.partition("$")[0], paint) for name, paint in await tab.js(paints)}
+        assert found == {("one", "var(--c0)"), ("two", "var(--c1)"), ("three", "var(--c2)")}
+
+
+@chromium
+async def test_what_is_refused_is_told(tmp_path: Path) -> None:
+    """Over budget: nobody was asked, and why; counted apart from requests; found as such. What a limited key may not know is said to be so."""
+    keys = {
+        "ops": hashed("fl-ops"),
+        "poor": {"hash": hashed("fl-poor"), "budgets": [{"usd": 0, "period": "month"}], "targets": ["two"]},
+    }
+    async with opened(tmp_path, plainly(tmp_path, keys=keys)) as (gateway, tab, http):
+        body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
+        for key, status, n in (("fl-ops", 200, 3), ("fl-poor", 402, 2)):
+            for _ in range(n):
+                async with http.post(
+                    "/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"}
+                ) as r:
+                    assert r.status == status, await r.text()
+        await unlock(tab, "fl-ops")
+        await tab.until("document.getElementById('requests').textContent === '3'")
+        assert (await tab.text("since")).endswith("; 2 refusals counted apart")
+        assert "The store keeps 5 decisions, refusals included." in await tab.text("foot")
+        row = await tab.until("document.querySelector('#recent li')?.innerText")
+        for words in ("nobody was asked", "refused", "two: budget: may cost"):
+            assert words in row
+        await find(tab, "error=budget")
+        assert await tab.until("document.querySelectorAll('#found li').length") == 2
+        await open_first(tab)
+        assert (await tab.text("verdict")).startswith("Nobody could be asked, so it wasrefused")
+        assert await tab.text("by") == "Refused"
+
+        # A target that failed and has rested is neither healthy nor ill.
+        gateway.router.pool.health.rests_until["one"] = gateway.router.pool.health.in_a_row["one"] = 1
+        await go(tab, "traffic")
+        await tab.until(
+            "document.getElementById('health').textContent === 'one: has rested; the next request tries it again'"
+        )
+
+        await tab.js("sessionStorage.setItem('fairlead-key', 'fl-poor'); window.before = true; location.reload()")
+        await tab.until("!window.before && document.getElementById('state')?.textContent === 'live'")
+        await find(tab, "error=budget")
+        row = await tab.until("document.querySelector('#found li')?.innerText")
+        assert "two: budget: may cost" in row
+        assert "more" not in row, "those whom it may not know are not even counted"
+        await go(tab, "money")
+        assert await tab.text("saved-note") == "what it is measured against is not told to this key"
+        assert "What routes may spend is not told to this key" in await tab.text("budgets")
+        await go(tab, "rules")
+        assert "not told to this key" in await tab.text("guards")

@@ -124,6 +124,8 @@ class AuditList(Struct, frozen=True, kw_only=True):
 class LiveConfig(Struct, frozen=True, kw_only=True):
     """Which config is live in this process."""
 
+    open: bool
+    """Whether whoever reaches it may ask, without any key. It makes no key then."""
     digest: str
     reloads: int
     routes: list[str]
@@ -212,7 +214,18 @@ class Admin:
         return _json(self._key(request.path_params["id"]))
 
     async def create_key(self, request: Request) -> Response:
-        """Make a key; its text is in this answer, and nowhere else ever after."""
+        """Make a key; its text is in this answer, and nowhere else ever after.
+
+        An open gateway makes none: its first key would close it to everybody who has none, and the admin API with it, since there would be
+        keys and no admin keys. So nobody is locked out by a click, and there is nothing to confirm: an admin key is made first, which takes
+        a change of the config. Raises `Refused` (409, ``admin_key_needed``).
+        """
+        if not self.gateway.door.locked:
+            text = (
+                "this gateway is open, and its first key would close it to everybody without one, the admin API included; make an admin "
+                "key first: `fairlead key new --admin NAME` prints it and its line for gateway.admin_keys; then reload the config"
+            )
+            raise Refused(409, text, code="admin_key_needed")
         wanted = await self._read(request, NewKey)
         self._known(wanted)
         taken = self.gateway.door.keyring.keys
@@ -332,6 +345,7 @@ class Admin:
         gateway = self.gateway
         return _json(
             LiveConfig(
+                open=not gateway.door.locked,
                 digest=gateway.config_digest,
                 reloads=gateway.reloads,
                 routes=list(gateway.router.policies),

@@ -55,11 +55,9 @@ const past = at => ago(at) === "now" ? "now" : ago(at) + " ago";
 const date = at => new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 const plain = kind => kind.replaceAll("_", " ");
 const big = (id, text) => { $(id).textContent = text; $(id).classList.toggle("long", text.length > 7); };
-const colours = new Map();
-function colour(name) {
-  if (!colours.has(name)) colours.set(name, `var(--c${colours.size % 8})`);
-  return colours.get(name);
-}
+// A target's colour goes by its place in the config, so that it is the same in every view; whatever is no target has none of its own.
+let order = new Map();
+const colour = name => order.has(name) ? `var(--c${order.get(name) % 8})` : "var(--soft)";
 const swatch = name => make("span", { class: "swatch", style: { background: colour(name) } });
 const named = (name, ...more) => make("span", { class: "named" }, swatch(name), make("span", {}, name, ...more));
 const bar = (x, name, paint) => make("div", { class: "bar" }, x > 0 ? make("i", { style: { width: `max(2px, ${percent(Math.min(1, x), 2)})`, background: paint || colour(name) } }) : null);
@@ -93,38 +91,70 @@ function reach(box) {
 }
 
 // ------------------------------------------------------------------ asking the gateway
-async function call(path, body) {
-  const headers = {}, key = sessionStorage.getItem("fairlead-key");
+// Two doors: an API key shows the traffic, an admin key opens /admin. Each is "unknown" until it was tried, then "open", or it is shut: "missing"
+// (this tab has no key for it), "refused" (its key is not taken, and `said` is why) or "closed" (the gateway has keys and no admin keys).
+const doors = { api: { state: "unknown", slot: "fairlead-key" }, admin: { state: "unknown", slot: "fairlead-admin-key" } };
+const shut = which => !["unknown", "open"].includes(doors[which].state);
+const held = which => sessionStorage.getItem(doors[which].slot);
+class Quiet extends Error {} // what is told elsewhere on the page, or is of no use any more
+
+async function call(path, body, { which = "api", method = body ? "POST" : "GET" } = {}) {
+  const headers = {}, key = held(which), door = doors[which];
   if (key) headers.authorization = "Bearer " + key;
   if (body) headers["content-type"] = "application/json";
-  const reply = await fetch(path, { method: body ? "POST" : "GET", headers, body: body ? JSON.stringify(body) : undefined });
-  if (reply.status === 401) {
-    if (!$("lock").open) $("lock").showModal();
-    throw new Error("a key is needed");
+  const reply = await fetch(path, { method, headers, body: body ? JSON.stringify(body) : undefined });
+  const error = reply.ok ? null : (await reply.json().catch(() => null))?.error, closed = which === "admin" && error?.code === "not_found";
+  const state = closed ? "closed" : reply.status !== 401 ? "open" : key ? "refused" : "missing";
+  if (held(which) === key && door.state !== state) { // else another key has taken its place meanwhile
+    Object.assign(door, { state, said: error?.message });
+    arrange();
+    if (which === "api" && shut("api") && !held("admin")) unlock(key ? `The key of this tab is refused: ${door.said}` : "");
   }
-  if (!reply.ok) {
-    let message = `status ${reply.status}`;
-    try { message = (await reply.json()).error.message; } catch { /* not ours: the status must do */ }
-    throw new Error(message);
-  }
+  if (closed || reply.status === 401) throw new Quiet("a key is needed");
+  if (!reply.ok) throw new Error(error?.message || `status ${reply.status}`);
   return reply;
 }
 const get = async (path, body) => (await call(path, body)).json();
-$("lock-form").addEventListener("submit", e => {
+
+// The one box that asks for keys. It takes either kind, and finds out which it is; it never covers a key that is shown.
+function unlock(words = "") {
+  $("lock-said").textContent = words;
+  $("lock-said").hidden = !words;
+  if (!$("lock").open) $("issued").hasChildNodes() ? $("lock").show() : $("lock").showModal();
+  $("key").select();
+  $("key").focus();
+}
+async function accept(key) {
+  if (!/^[\x21-\x7e]+$/.test(key)) return "A key is made of plain letters, digits and signs, without a space.";
+  const [api, admin] = await Promise.all(["/v1/models", "/admin/config"].map(path => fetch(path, { headers: { authorization: "Bearer " + key } })));
+  for (const [which, reply] of [["api", api], ["admin", admin]]) if (reply.ok) { sessionStorage.setItem(doors[which].slot, key); doors[which].state = "open"; }
+  if (api.ok || admin.ok) return null;
+  const error = (await api.json().catch(() => null))?.error;
+  if (error?.code !== "invalid_api_key") return `The key is refused: ${error?.message || `status ${api.status}`}`;
+  return "The key is refused: this gateway has no such API key" + (admin.status === 404 ? ", and no admin keys." : " and no such admin key.");
+}
+$("lock-form").addEventListener("submit", async e => {
   e.preventDefault();
-  sessionStorage.setItem("fairlead-key", $("key").value.trim());
+  $("lock-open").disabled = true;
+  const wrong = await accept($("key").value.trim()).catch(() => "The gateway cannot be reached.");
+  $("lock-open").disabled = false;
+  if (wrong) return unlock(wrong);
   $("key").value = "";
   $("lock").close();
-  turn();
+  opened = null; // what could not be shown is looked at again
   start();
 });
+$("lock-close").addEventListener("click", () => $("lock").close());
+$("lock").addEventListener("keydown", e => { if (e.key === "Escape") $("lock").close(); });
+$("gate-open").addEventListener("click", () => unlock());
 
 // ------------------------------------------------------------------ the live part
 let last = "", stats = null, newest = "";
-async function refresh() {
-  if (document.hidden || $("lock").open) return;
+async function refresh({ unseen = false } = {}) {
+  if (document.hidden && !unseen || shut("api")) return;
   try {
     const s = await get("/v1/stats");
+    order = new Map(s.targets.map((t, i) => [t.name, i]));
     $("dot").className = s.draining ? "dot off" : "dot";
     $("state").textContent = s.draining ? "draining" : "live";
     s.up_seconds = 0;
@@ -135,7 +165,7 @@ async function refresh() {
     for (const e of all("[data-at]")) e.textContent = past(+e.dataset.at);
   } catch (e) {
     $("dot").className = "dot off";
-    $("state").textContent = $("lock").open ? "locked" : "not reachable";
+    if (!shut("api")) $("state").textContent = "not reachable";
   }
 }
 async function latest(s) {
@@ -148,10 +178,9 @@ async function latest(s) {
   if (held) $("recent").querySelector(`[data-id="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
 }
 function show(s) {
-  s.targets.forEach(t => colour(t.name));
   SHOWS[view()]?.(s);
   const c = s.covers, several = c.of > 1 ? (c.whole ? `Figures of ${c.workers} of ${c.of} workers, a few seconds behind` : `Figures of this worker alone (of ${c.of}): the store cannot be asked for the others'`) : "Figures of this process";
-  $("foot").textContent = `Fairlead ${s.version}. ${several}, and of what the store held at the start (its newest 2,000). ${count(s.traces, "decision")} kept.` + (c.configs > 1 ? ` The workers run ${c.configs} different configs; a SIGHUP to their parent reloads all.` : "");
+  $("foot").textContent = `Fairlead ${s.version}. ${several}, and of what the store held at the start (its newest 2,000). The store keeps ${count(s.traces, "decision")}, refusals included.` + (c.configs > 1 ? ` The workers run ${c.configs} different configs; a SIGHUP to their parent reloads all.` : "");
   for (const [id, names] of [["by-route", [...s.routes.map(r => r.name), ...s.targets.map(t => t.name)]], ["by-target", s.targets.map(t => t.name)]])
     if ($(id).options.length !== names.length + 1) { const v = $(id).value; $(id).replaceChildren(make("option", { value: "" }, "all"), ...names.map(n => make("option", { value: n }, n))); $(id).value = v; fill(); }
   for (const [id, names] of [["rule-names", Object.values(s.rules).flatMap(r => Object.keys(r))], ["guard-names", Object.keys(s.guards)]])
@@ -163,7 +192,8 @@ function judgedOf(s) {
 }
 function traffic(s) {
   big("requests", whole.format(s.requests));
-  $("since").textContent = s.requests ? (ago(s.since) === "now" ? "just now" : `in the last ${ago(s.since)}`) + `; ${whole.format(s.in_flight)} under way` : "none yet";
+  const apart = s.unasked ? `; ${count(s.unasked, "refusal")} counted apart` : "";
+  $("since").textContent = s.requests ? (ago(s.since) === "now" ? "just now" : `in the last ${ago(s.since)}`) + `; ${whole.format(s.in_flight)} under way` + apart : "none yet" + apart;
   big("p50", took(s.seconds_p50));
   $("p95").textContent = known(s.seconds_p95) ? `95 of 100 within ${took(s.seconds_p95)}` : "no answer yet";
   big("usd", usd(s.usd));
@@ -181,7 +211,7 @@ function traffic(s) {
 }
 function ailing(t, s) {
   const some = s.covers.workers > 1 && t.breakers_open ? ` in ${t.breakers_open} of ${s.covers.workers} workers` : "";
-  return t.breaker === "open" ? `rests for ${took(t.resting_seconds)}${some}` : t.breaker === "half open" ? `tried again${some}` : count(t.failures_in_a_row, "failure") + " in a row";
+  return t.breaker === "open" ? `rests for ${took(t.resting_seconds)}${some}` : t.breaker === "half open" ? `has rested; the next request tries it again${some}` : count(t.failures_in_a_row, "failure") + " in a row";
 }
 // Sixty bars, one a minute.
 function hours(id, values, bad, unit, what) {
@@ -196,16 +226,16 @@ function hours(id, values, bad, unit, what) {
     text(0, h - 3, "60 min ago", "start"), text(w, h - 3, "now", "end"));
 }
 function row(r) {
-  const mark = r.error ? make("span", { class: "mark no", title: plain(r.error) }, "!") : !known(r.judged) ? make("span", { class: "mark" })
+  const refused = r.error === "no_target", mark = r.error ? make("span", { class: "mark no", title: plain(r.error) }, "!") : !known(r.judged) ? make("span", { class: "mark" })
     : make("span", { class: r.judged >= .5 ? "mark ok" : "mark no", title: `judged ${r.judged}`, "aria-label": `judged ${r.judged}` }, r.judged >= .5 ? "✓" : "✗");
   const tags = [...(r.rule ? [`rule ${r.rule}`] : []), ...r.guards.map(g => `guard ${g}`), ...r.acts, ...(r.tried && !r.error ? [count(r.tried, "failed call") + " before"] : [])];
   return make("li", {}, make("a", { href: "#decisions/" + encodeURIComponent(r.id) + (view() === "decisions" && place().query.size ? "?" + place().query : ""), "data-id": r.id },
     make("span", { class: "num when", "data-at": r.at }, past(r.at)),
     make("span", { class: "prompt" }, known(r.prompt) ? r.prompt.trim() || "(no text)" : "(text not kept)"),
-    make("span", { class: "target", title: r.target || "nobody" }, ...(r.target ? [swatch(r.target), r.target] : ["nobody"])),
-    make("span", { class: r.error ? "num cost no" : "num cost" }, r.error ? plain(r.error) : usd(r.usd)),
+    make("span", { class: "target", title: r.target || "nobody" }, ...(r.target ? [swatch(r.target), r.target] : [refused ? "nobody was asked" : "nobody"])),
+    make("span", { class: r.error ? "num cost no" : "num cost" }, refused ? "refused" : r.error === "budget" ? "over budget" : r.error ? plain(r.error) : usd(r.usd)),
     make("span", { class: "num took" }, took(r.seconds)), mark,
-    make("span", { class: "more" }, ...tags.map(t => make("span", { class: "tag" }, t)))));
+    make("span", { class: "more" }, r.why ? make("span", { class: "small why" }, r.why) : "", ...tags.map(t => make("span", { class: "tag" }, t)))));
 }
 
 // ------------------------------------------------------------------ targets
@@ -280,13 +310,13 @@ function condition(c) {
 
 const times = (n, query) => n ? make("a", { href: "#decisions?" + new URLSearchParams(query), "data-id": JSON.stringify(query) }, whole.format(n)) : make("span", { class: "small" }, "never");
 function rulebook(s) {
-  const b = s.rulebook || { guards: [], rules: [] }, unlisted = s.rulebook ? "not in the live config any more" : "told to keys of no tenant", decided = (route, name) => s.rules[route]?.[name] || 0;
+  const b = s.rulebook || { guards: [], rules: [] }, unlisted = s.rulebook ? "not in the live config any more" : "not told to this key", none = what => s.rulebook ? what : "How rules and guards are written is not told to this key.", decided = (route, name) => s.rules[route]?.[name] || 0;
   const gone = Object.entries(s.rules).flatMap(([route, names]) => Object.keys(names).filter(n => !b.rules.some(r => r.route === route && r.name === n)).map(name => ({ route, name, gone: true })));
   sheet("rules-sheet", ["Rule", "Route", "When", ["n", "Decided"], "Of its route"], [...b.rules, ...gone].map(r => { const n = decided(r.route, r.name), of = s.by_route[r.route] || 0;
-    return [r.name, r.route, ["text", r.gone ? unlisted : r.default ? "no other rule" : condition(r.when), r.required ? make("span", { class: "tag" }, "required") : ""], times(n, { rule: r.name, route: r.route }), ["bars short", barred(of ? n / of : 0, of ? share(Math.min(1, n / of)) : "–", "", "var(--accent)")]]; }), "No route has rules.");
+    return [r.name, r.route, ["text", r.gone ? unlisted : r.default ? "no other rule" : condition(r.when), r.required ? make("span", { class: "tag" }, "required") : ""], times(n, { rule: r.name, route: r.route }), ["bars short", barred(of ? n / of : 0, of ? share(Math.min(1, n / of)) : "–", "", "var(--accent)")]]; }), none("No route has rules."));
   const lost = Object.keys(s.guards).filter(n => !b.guards.some(g => g.name === n)).map(name => ({ name, gone: true }));
   const does = g => [...(g.only ? [`only ${g.only.join(", ") || "nobody"}`] : []), ...(g.never?.length ? [`never ${g.never.join(", ")}`] : []), ...(g.do?.length ? [`do ${g.do.join(", ")}`] : [])].join("; ") || "–";
-  sheet("guards", ["Guard", "Where", "When", "What", ["n", "Held"]], [...b.guards, ...lost].map(g => [g.name, g.gone ? "–" : g.route || "every request", ["text", g.gone ? unlisted : condition(g.when)], ["text", g.gone ? "–" : does(g)], times(s.guards[g.name] || 0, { guard: g.name })]), "There are no guards.");
+  sheet("guards", ["Guard", "Where", "When", "What", ["n", "Held"]], [...b.guards, ...lost].map(g => [g.name, g.gone ? "–" : g.route || "every request", ["text", g.gone ? unlisted : condition(g.when)], ["text", g.gone ? "–" : does(g)], times(s.guards[g.name] || 0, { guard: g.name })]), none("There are no guards."));
   sheet("acts", ["Action", "What it did", ["n", "Times"]], Object.entries(s.acts).map(([n, k]) => { const at = n.lastIndexOf(" "); return [n.slice(0, at), n.slice(at + 1), times(k, { action: n.slice(0, at) })]; }), "No action has done anything yet.");
   sheet("turned", ["Turned away", ["n", "Times"]], Object.entries(s.turned_away).map(([n, k]) => [["text", plain(n)], whole.format(k)]), "Nobody was turned away.");
 }
@@ -307,22 +337,37 @@ function turn() {
   const v = view(), moved = v !== was;
   was = v;
   trouble(null);
+  arrange();
   if (moved) {
-    for (const e of all("[data-view]")) e.hidden = !e.dataset.view.split(" ").includes(v) || e.hasAttribute("data-admin");
     $("decision").hidden = true;
     opened = null;
     for (const a of all("#nav a")) {
       a.hash === "#" + v ? a.setAttribute("aria-current", "page") : a.removeAttribute("aria-current");
       if (a.hash === "#" + v) $("nav").scrollTo({ left: a.offsetLeft - ($("nav").clientWidth - a.offsetWidth) / 2 });
     }
-    $("gate").hidden = true;
-    $("issued").hidden = true; // a key is shown once
-    $("issued").replaceChildren();
     document.title = `${document.querySelector("#nav [aria-current]").textContent} · Fairlead`;
     newest = "";
     if (stats) { show(stats); refresh(); }
   }
-  if (OPEN[v]) attempt(OPEN[v]);
+  if (ready && OPEN[v] && !(v === "decisions" && shut("api"))) attempt(OPEN[v]);
+}
+// Shows what the tab's keys open of this view, and says in words what it lacks for the rest.
+const FOR = { money: " for budgets of keys, teams and tenants", learning: " for the versions", admin: "" };
+function arrange() {
+  const v = view(), opens = which => which === "api" ? !shut("api") : doors.admin.state === "open";
+  for (const e of all("main > [data-view]")) if (e.id !== "decision") e.hidden = !e.dataset.view.split(" ").includes(v) || !(e.dataset.needs || "api").split(" ").some(opens);
+  if (shut("api")) {
+    $("decision").hidden = true;
+    $("dot").className = "dot off";
+    $("state").textContent = held("admin") ? "admin key only" : "locked";
+  }
+  const api = v !== "admin" && shut("api"), admin = v in FOR && shut("admin"), closed = admin && doors.admin.state === "closed";
+  $("gate").hidden = !api && !admin;
+  $("gate-open").hidden = closed && !api;
+  $("gate-title").textContent = api && admin && !closed ? "A key is needed" : api ? "An API key is needed" : closed ? "The admin API is closed" : "An admin key is needed" + FOR[v];
+  $("gate-note").textContent = [...Object.values(doors).filter(d => d.state === "refused").map(d => `The key of this tab is refused: ${d.said}.`),
+    api && held("admin") ? "The admin key of this tab opens Admin, the budgets under Money and the versions under Learning; it shows no traffic. Make an API key under Admin, or enter one." : "",
+    closed ? "This gateway has keys but no admin keys. `fairlead key new --admin NAME` makes one; it goes into gateway.admin_keys." : "It stays in this tab and is forgotten when the tab closes."].join(" ");
 }
 function trouble(text) {
   $("problem").hidden = !text;
@@ -331,7 +376,7 @@ function trouble(text) {
 async function attempt(work) {
   const at = view();
   trouble(null);
-  try { await work(); } catch (e) { if (view() === at && !$("lock").open) trouble(e.message); }
+  try { await work(); } catch (e) { if (view() === at && !(e instanceof Quiet)) trouble(e.message); }
 }
 $("skip").addEventListener("click", e => { e.preventDefault(); $("main").focus(); });
 addEventListener("hashchange", turn);
@@ -456,9 +501,9 @@ function tell(x, ran, trace = null) {
   const picked = x.options.find(o => o.chosen);
   const other = ran && picked && !picked.targets.includes(ran) ? `; ${ran} answered in its place` : "";
   $("verdict").replaceChildren(
-    make("div", { class: "label" }, !x.chosen ? "Nobody could be asked" : nobody ? "It was sent to nobody; it would have gone to" : ran ? "It was sent to" : "It would go to"),
-    make("h2", { class: "chosen", id: "chosen" }, x.chosen || "nobody"),
-    make("div", { class: "small" }, (x.chosen ? `with probability ${percent(x.propensity, x.propensity === 1 ? 0 : 1)}, ` : "") + [x.policy ? `by ${x.policy} version ${x.version}` : "", `decided in ${took(x.seconds)}`].filter(t => t).join(", ") + other));
+    make("div", { class: "label" }, !x.chosen ? "Nobody could be asked, so it was" : nobody ? "It was sent to nobody; it would have gone to" : ran ? "It was sent to" : "It would go to"),
+    make("h2", { class: "chosen", id: "chosen" }, x.chosen || "refused"),
+    make("div", { class: "small" }, (x.chosen ? `with probability ${percent(x.propensity, x.propensity === 1 ? 0 : 1)}, ` : "") + [x.policy ? `by ${x.policy} version ${x.version}` : "", x.seconds ? `decided in ${took(x.seconds)}` : ""].filter(t => t).join(", ") + other));
   $("options").replaceChildren(...(x.options.length ? [make("h4", {}, "Options"),
     make("ul", {}, ...x.options.slice(0, 8).map(o => make("li", { class: "option" },
       make("span", { class: o.chosen ? "name picked" : "name" }, named(o.target)),
@@ -563,7 +608,7 @@ function spending(s) {
   const v = s.savings;
   $("saved-title").textContent = v.strongest ? `Saved against always ${v.strongest}` : "Saved";
   big("saved", v.strongest && v.n >= 30 ? percent(v.share).replace("-", "\u2212") : "–");
-  $("saved-note").textContent = !v.strongest ? "no target has a price" : v.n < 30 ? `told from 30 priced, routed answers on; so far ${v.n}`
+  $("saved-note").textContent = v.withheld ? "what it is measured against is not told to this key" : !v.strongest ? "no target has a price" : v.n < 30 ? `told from 30 priced, routed answers on; so far ${v.n}`
     : `95% interval ${percent(v.low)} to ${percent(Math.min(1, v.high))}; ${usd(Math.abs(v.usd))} ${v.usd < 0 ? "more" : "less"}, at equal token counts`;
   big("unpriced", whole.format(s.unpriced));
   $("unpriced-note").textContent = s.unpriced ? "routed answers, left out of the savings" : "every routed answer has one";
@@ -577,20 +622,18 @@ let spend = null;
 const amount = (n, unit) => unit === "micro_usd" ? usd(n / 1e6) : whole.format(n);
 const paint = x => x >= 1 ? "var(--bad)" : x >= .8 ? "var(--c1)" : "var(--accent)";
 function budgets(s) {
-  const own = s.budgets.map(b => [`route ${b.route}`, { 3600: "hour", 86400: "day", 604800: "week" }[b.seconds] || took(b.seconds), ["bars short", barred(b.spent / b.usd, share(b.spent / b.usd), "", paint(b.spent / b.usd))], `${usd(b.spent)} of ${round(b.usd)}`, "–", usd(Math.max(0, b.usd - b.spent)), past_or_in(b.ends)]);
+  const own = (s?.budgets || []).map(b => [`route ${b.route}`, { 3600: "hour", 86400: "day", 604800: "week" }[b.seconds] || took(b.seconds), ["bars short", barred(b.spent / b.usd, share(b.spent / b.usd), "", paint(b.spent / b.usd))], `${usd(b.spent)} of ${round(b.usd)}`, "–", usd(Math.max(0, b.usd - b.spent)), past_or_in(b.ends)]);
   const money = (spend || []).filter(a => a.unit === "micro_usd"), rate = (spend || []).filter(a => a.unit !== "micro_usd"), part = a => a.limit ? a.spent / a.limit : 1;
   sheet("budgets", ["Whose", "Period", "Used", ["n", "Spent"], ["n", "Held"], ["n", "Left"], "Ends"], [...own, ...money.map(a => [whose(a.account), a.period === "total" ? "in all" : a.period, ["bars short", barred(part(a), share(part(a)), "", paint(part(a)))], `${amount(a.spent, a.unit)} of ${round(a.limit / 1e6)}`, a.held ? amount(a.held, a.unit) : "–", amount(a.left, a.unit), a.ends ? past_or_in(new Date(a.ends) / 1000) : "never"])],
-    spend ? "No route, key, team or tenant has a budget." : "No route has a budget. Those of keys, teams and tenants need an admin key.");
+    [!s ? "" : s.rulebook ? "No route has a budget." : "What routes may spend is not told to this key.", spend ? "No key, team or tenant has one." : "Those of keys, teams and tenants need an admin key."].join(" "));
   $("rates").hidden = !rate.length;
   sheet("rates", ["Rate limit of", "What", "Used now", ["n", "Count"]], rate.map(a => [whose(a.account), a.unit === "concurrent" ? "at once" : `${a.unit} a ${a.period}`, ["bars short", barred(a.unit === "concurrent" ? (a.spent + a.held) / a.limit : part(a), share(a.unit === "concurrent" ? (a.spent + a.held) / a.limit : part(a)), "", paint(part(a)))], `${amount(a.spent, a.unit)} of ${amount(a.limit, a.unit)}`]), "");
 }
 const whose = account => account.slice(0, account.lastIndexOf("/")).replace(":", " ");
 function past_or_in(at) { const s = at - Date.now() / 1000; return s > 86400 ? `in ${Math.round(s / 86400)} d` : s > 5400 ? `in ${Math.round(s / 3600)} h` : s > 90 ? `in ${Math.round(s / 60)} min` : s > 0 ? `in ${Math.round(s)} s` : past(at); }
 async function accounts() {
-  const found = await admin("spend", { quiet: true });
-  if (!found) return;
-  spend = found.data;
-  if (stats) budgets(stats);
+  spend = (await admin("spend")).data;
+  budgets(stats);
 }
 
 // ------------------------------------------------------------------ learning
@@ -607,45 +650,21 @@ function learners(s) {
     "Told from 20 judgements of a target with a forecast on, or 40 without.");
 }
 async function versions() {
-  const s = await admin("state", { quiet: true });
-  if (!s) return;
+  const s = await admin("state");
   sheet("versions", ["Route", "Policy", ["n", "Version"], "Made", "Note", ""], Object.entries(s.routes).flatMap(([name, r]) => r.versions.length ? [...r.versions].sort((a, b) => b.version - a.version).slice(0, 10).map(v => [name, r.policy, `${v.version}`, past(v.at), ["text", v.note || "–"],
     v.version === r.version ? make("span", { class: "tag good" }, "serves") : v.pruned ? make("span", { class: "tag" }, "pruned") : button("Activate", sure(`Let version ${v.version} serve ${name}?`, async () => { await admin(`routes/${encodeURIComponent(name)}/activate`, { method: "POST", body: { version: v.version } }); await versions(); }), `Activate version ${v.version} of ${name}`)]) : [[name, r.policy, known(r.version) ? `${r.version}` : "–", "–", "learns nothing", ""]]), "no routes");
 }
 
 // ------------------------------------------------------------------ what needs an admin key
-async function admin(path, { method = "GET", body, quiet } = {}) {
-  const headers = {}, key = sessionStorage.getItem("fairlead-admin-key"), at = view();
-  if (key) headers.authorization = "Bearer " + key;
-  if (body) headers["content-type"] = "application/json";
-  const reply = await fetch("/admin/" + path, { method, headers, body: body ? JSON.stringify(body) : undefined });
-  const said = reply.status === 204 ? null : await reply.json().catch(() => null);
-  if (view() !== at) return null;
-  const closed = reply.status === 404 && said?.error?.code === "not_found";
-  if (reply.status === 401 || closed) {
-    $("gate").hidden = false;
-    $("gate-form").hidden = closed;
-    $("gate-title").textContent = closed ? "The admin API is closed" : "An admin key is needed" + (at === "money" ? " for budgets of keys, teams and tenants" : at === "learning" ? " for the versions" : "");
-    $("gate-note").textContent = closed ? "This gateway has keys but no admin keys. `fairlead key new --admin NAME` makes one; it goes into gateway.admin_keys." : "It stays in this tab and is forgotten when the tab closes.";
-    for (const e of all("[data-admin]")) e.hidden = true;
-    if (key && !closed) throw new Error(said?.error?.message || "this admin key is not valid");
-    if (quiet) return null;
-  }
-  if (!reply.ok) throw new Error(said?.error?.message || `status ${reply.status}`);
-  $("gate").hidden = true;
-  for (const e of all("[data-admin]")) e.hidden = e.dataset.view !== at;
-  return said;
+async function admin(path, { method = "GET", body } = {}) {
+  const at = view(), reply = await call("/admin/" + path, body, { which: "admin", method });
+  if (method === "GET" && view() !== at) throw new Quiet("its view is left");
+  return reply.status === 204 ? null : reply.json();
 }
-$("gate-form").addEventListener("submit", e => {
-  e.preventDefault();
-  sessionStorage.setItem("fairlead-admin-key", $("admin-key").value.trim());
-  $("admin-key").value = "";
-  turn();
-});
 const button = (label, work, says) => make("button", { type: "button", on: () => attempt(work), "aria-label": says }, label);
 const sure = (what, work) => async () => { if (confirm(what)) await work(); };
 const EACH = { day: "a day", month: "a month", total: "in all" };
-const means = k => [...(k.budgets || []).map(b => `${round(b.usd)} ${EACH[b.period]}`), ...(k.limits?.requests_per_minute ? [`${whole.format(k.limits.requests_per_minute)} requests a minute`] : []), ...(k.limits?.tokens_per_minute ? [`${whole.format(k.limits.tokens_per_minute)} tokens a minute`] : []), ...(k.limits?.concurrent ? [`${whole.format(k.limits.concurrent)} at once`] : [])].join("; ") || "no limit";
+const means = k => [...["routes", "targets"].filter(w => k[w]).map(w => `only ${w} ${k[w].join(", ") || "none"}`), ...(k.budgets || []).map(b => `${round(b.usd)} ${EACH[b.period]}`), ...(k.limits?.requests_per_minute ? [`${whole.format(k.limits.requests_per_minute)} requests a minute`] : []), ...(k.limits?.tokens_per_minute ? [`${whole.format(k.limits.tokens_per_minute)} tokens a minute`] : []), ...(k.limits?.concurrent ? [`${whole.format(k.limits.concurrent)} at once`] : [])].join("; ") || "no limit";
 function used(name) {
   const of = (spend || []).filter(a => a.unit === "micro_usd" && a.account.startsWith(name + "/"));
   return of.length ? of.map(a => barred(a.limit ? a.spent / a.limit : 1, share(a.limit ? a.spent / a.limit : 1), "", paint(a.limit ? a.spent / a.limit : 1))) : [make("span", { class: "small" }, "–")];
@@ -656,16 +675,16 @@ function state(k) {
   return make("span", { class: "tag good" }, k.expires ? `until ${new Date(k.expires).toLocaleDateString(undefined, { dateStyle: "medium" })}` : "works");
 }
 async function administer() {
-  const first = await admin("keys", { quiet: true });
-  if (!first) return;
+  const first = await admin("keys");
   const [ls, log, c, sp] = await Promise.all([admin("limits"), admin("audit?limit=50"), admin("config"), admin("spend")]);
-  if (!ls || !log || !c || !sp) return;
   spend = sp.data;
   const names = new Map(first.data.map(k => [k.id, k.name]));
   sheet("keys", ["Name", "Of", "Begins with", "May use", "Budget used", "State", ""], first.data.map(k => [["text", k.name], ["text", [k.tenant && `tenant ${k.tenant}`, k.team && `team ${k.team}`].filter(t => t).join(", ") || "–"], k.prefix ? ["mono", k.prefix + "…"] : make("span", { class: "small" }, "in the config"), ["text", means(k)], ["bars short", ...used("key:" + k.name)], state(k),
     k.source === "config" || k.revoked ? "" : ["", button("Rotate", sure(`Make another key for ${k.name}? The old one stops at once.`, async () => issued(await admin(`keys/${encodeURIComponent(k.id)}/rotate`, { method: "POST", body: {} }))), `Rotate ${k.name}`), button("Revoke", sure(`Revoke ${k.name}?`, async () => { await admin(`keys/${encodeURIComponent(k.id)}`, { method: "DELETE" }); await administer(); }), `Revoke ${k.name}`)]]), "No keys: whoever reaches this address may ask.");
   sheet("limits", ["Whose", "May use", "Budget used", "From", ""], ls.data.map(l => [["text", l.scope.replace(":", " ")], ["text", means(l)], ["bars short", ...used(l.scope)], l.source === "config" ? "config" : "set here", l.source === "config" ? "" : button("Drop", sure(`Let ${l.scope} use what it likes?`, async () => { await admin(`limits/${encodeURIComponent(l.scope)}`, { method: "DELETE" }); await administer(); }), `Drop the limits of ${l.scope}`)]), "No team or tenant has a limit.");
   sheet("audit", ["When", "Who", "From", "What", "Of", "Detail"], log.data.map(a => [date(a.at), a.who, a.address || "–", a.what, ["text", names.get(a.subject) || a.subject], ["text", detail(a.detail)]]), "Nothing was changed yet.");
+  $("first-key").hidden = !c.open;
+  $("new-key").hidden = c.open;
   const many = stats?.covers.of > 1;
   $("config").replaceChildren(...[["Live config", c.digest ? c.digest.slice(0, 16) : "none", "mono"], ["Reloaded", c.reloads === 0 ? "never" : count(c.reloads, "time")], ["Routes", c.routes.join(", ")], ["Targets", c.targets.join(", ")], ["Workers", many ? String(stats.covers.of) : null], ["Under way", stats ? whole.format(stats.in_flight) : null]].filter(([, v]) => v).map(([k, v, cl]) => make("div", {}, make("dt", {}, k), make("dd", { class: cl, title: k === "Live config" ? c.digest : null }, v))));
   $("reach").textContent = many ? "These reach the one worker that takes the call. SIGHUP to the parent reloads all of them, SIGTERM ends all." : "Reloading checks the file whole first; a wrong one changes nothing. Draining tells load balancers to send nobody; requests under way end.";
@@ -673,11 +692,22 @@ async function administer() {
 const empty = v => !known(v) || v === "" || typeof v === "object" && Object.values(v).every(empty);
 const flat = v => Array.isArray(v) ? v.map(flat).join("; ") : typeof v === "object" ? Object.entries(v).filter(([, x]) => !empty(x)).map(([k, x]) => `${plain(k)} ${flat(x)}`).join(", ") : String(v);
 const detail = d => Object.entries(d || {}).filter(([, v]) => !empty(v)).map(([k, v]) => k === "budgets" && Array.isArray(v) ? means({ budgets: v }) : k === "limits" ? flat(v) : `${plain(k)} ${flat(v)}`).join("; ") || "–";
+// A new key stays on the screen, in whatever view and whatever else happens, until it is put away: it is never shown again.
 async function issued(k) {
-  $("issued").hidden = false;
-  $("issued").replaceChildren(make("div", { class: "small" }, `The key of ${k.name}. Copy it now: it is not shown again.`), make("div", { class: "secret" }, k.key));
-  await administer();
+  const secret = make("div", { class: "secret" }, k.key), done = make("span", { class: "small", role: "status" });
+  const copy = async () => {
+    try { await navigator.clipboard.writeText(k.key); done.textContent = "Copied."; }
+    catch { getSelection().selectAllChildren(secret); done.textContent = "It is selected: copy it with Ctrl+C or \u2318C."; }
+  };
+  const box = make("section", { tabindex: -1, "aria-label": `The key of ${k.name}` }, make("h2", {}, `The key of ${k.name}`),
+    make("p", { class: "note" }, "Copy it now: it is not shown again once it is put away."), secret,
+    make("div", { class: "actions" }, make("button", { type: "button", class: "main", on: copy }, "Copy"), make("button", { type: "button", on: () => { box.remove(); $("main").focus(); } }, "Put away"), done));
+  $("issued").append(box);
+  if ($("lock").open) { $("lock").close(); $("lock").show(); } // no longer over everything
+  box.focus();
+  if (view() === "admin") await administer();
 }
+addEventListener("beforeunload", e => { if ($("issued").hasChildNodes()) e.preventDefault(); });
 const said = id => $(id).value.trim();
 function number(id, what) {
   const text = said(id);
@@ -688,20 +718,22 @@ function number(id, what) {
 $("new-key").addEventListener("submit", e => {
   e.preventDefault();
   attempt(async () => {
-    const body = { name: said("key-name") }, money = number("key-usd", "a budget"), rate = number("key-rate", "requests a minute"), days = number("key-days", "days");
+    const body = { name: said("key-name"), limits: {} }, money = number("key-usd", "a budget"), days = number("key-days", "days");
     if (said("key-tenant")) body.tenant = said("key-tenant");
     if (said("key-team")) body.team = said("key-team");
     if (money !== null) body.budgets = [{ usd: money, period: $("key-period").value }];
-    if (rate !== null) body.limits = { requests_per_minute: rate };
+    for (const [id, field, what] of [["key-rate", "requests_per_minute", "requests a minute"], ["key-tokens", "tokens_per_minute", "tokens a minute"], ["key-concurrent", "concurrent", "requests at once"]]) body.limits[field] = number(id, what);
+    for (const field of ["routes", "targets"]) if (said("key-" + field)) body[field] = said("key-" + field).split(",").map(n => n.trim()).filter(n => n);
     if (days !== null) body.expires = new Date(Date.now() + 864e5 * days).toISOString();
     const made = await admin("keys", { method: "POST", body });
-    if (made) { $("new-key").reset(); await issued(made); }
+    $("new-key").reset();
+    await issued(made);
   });
 });
 $("new-limit").addEventListener("submit", e => {
   e.preventDefault();
   attempt(async () => {
-    const scope = `${$("limit-kind").value}:${said("limit-name")}`, there = (await admin("limits"))?.data.find(l => l.scope === scope);
+    const scope = `${$("limit-kind").value}:${said("limit-name")}`, there = (await admin("limits")).data.find(l => l.scope === scope);
     const budget = { usd: number("limit-usd", "a budget"), period: $("limit-period").value }, others = (there?.budgets || []).filter(b => b.period !== budget.period);
     await admin(`limits/${encodeURIComponent(scope)}`, { method: "PUT", body: { budgets: [...others, budget], limits: there?.limits || {} } });
     $("new-limit").reset();
@@ -711,14 +743,17 @@ $("new-limit").addEventListener("submit", e => {
 $("reload").addEventListener("click", () => attempt(async () => { const d = await admin("reload", { method: "POST" }); $("done").textContent = `live: ${d.digest.slice(0, 16)}`; await administer(); }));
 for (const [id, on] of [["drain", true], ["undrain", false]]) $(id).addEventListener("click", () => attempt(async () => { const d = await admin("drain", { method: "POST", body: { on } }); $("done").textContent = `${d.draining ? "draining" : "not draining"}, ${d.in_flight} under way`; await administer(); refresh(); }));
 
+let ready = false;
 async function start() {
   try {
     const models = (await get("/v1/models")).data;
     $("model").replaceChildren(...models.map(m => make("option", { value: m.id }, m.kind === "route" ? m.id : `only ${m.id}`)));
   } catch { /* refresh shows it */ }
-  refresh();
+  await refresh({ unseen: true }); // whatever is shown goes by the order of the targets
+  ready = true;
+  turn();
 }
 turn();
 start();
 setInterval(refresh, 2000);
-document.addEventListener("visibilitychange", refresh);
+document.addEventListener("visibilitychange", () => refresh());

@@ -214,10 +214,9 @@ class Page:
             raise of_validation(e) from e
         assert limit is not None
         store, text, sight = self.gateway.router.store, self.gateway.stats.text, self.gateway.sight(request)
-        seen = None if sight is None else sight.row
         if sight is not None and not sight.may_seek(sought):
             return _json(Found(data=[], searched=0))
-        found = await asyncio.to_thread(search, store, sought, limit=limit, before=before, text=text, seen=seen)
+        found = await asyncio.to_thread(search, store, sought, limit=limit, before=before, text=text, sight=sight)
         return _json(found)
 
 

@@ -7,9 +7,9 @@ A trace of more than `LARGE` bytes is found by its id, route and target alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -19,12 +19,19 @@ from fairlead.errors import StoreError
 from fairlead.store import Store
 from fairlead.types import Feedback, Identity, Message
 
+if TYPE_CHECKING:
+    from fairlead.gateway.sight import Sight
+
 MOST: Final = 20_000
 """Newest traces that one search looks at."""
 SECONDS: Final = 1.0
 PAGE: Final = 64
 LARGE: Final = 262_144
 PROMPT: Final = 160
+WHY: Final = 200
+"""Characters of why a request was refused."""
+_BUDGET: Final = ("budget:", "may cost", "has no known price")
+"""How the pool's reasons begin that are about money."""
 
 Judged = Literal["good", "bad", "yes", "no"]
 """Judged at 0.5 or above, below it, at all, not at all."""
@@ -44,7 +51,7 @@ class Sought(Struct, frozen=True, kw_only=True):
     action: str | None = None
     """The name of an action that did something."""
     error: str | None = None
-    """A kind of failure; ``any``: it failed or was refused; ``none``: neither."""
+    """A kind of failure; ``any``: it failed or was refused; ``none``: neither. ``budget`` finds those too that nobody could be paid for."""
     judged: Judged | None = None
 
 
@@ -65,6 +72,8 @@ class Row(Struct, kw_only=True):
     """What actions did, such as ``mask masked``."""
     usd: float | None = None
     error: str | None = None
+    why: str = ""
+    """Of a refusal: what stood in the way of one of the targets, and of how many more something did; or what the asker was told."""
     tried: int = 0
     """Calls that failed before the answer, or with it."""
     prompt: str | None = None
@@ -86,6 +95,7 @@ class Found(Struct, kw_only=True):
 
 class _Failure(Struct):
     kind: str
+    message: str = ""
 
 
 class _Outcome(Struct):
@@ -111,6 +121,7 @@ class _Decision(Struct):
     policy: str = ""
     rule: str = ""
     guards: tuple[str, ...] = ()
+    excluded: dict[str, str] = {}
 
 
 class _Trace(Struct):
@@ -133,7 +144,7 @@ def search(
     limit: int,
     before: int | None = None,
     text: bool = True,
-    seen: Callable[[Row, bytes | None], bool] | None = None,
+    sight: Sight | None = None,
 ) -> Found:
     """Find the newest decisions that fit. Blocks.
 
@@ -143,7 +154,7 @@ def search(
         limit: how many at most.
         before: as an earlier search gave `older`.
         text: whether prompts may be shown.
-        seen: whether a row is there for who asks, of its trace's bytes (None: they are too many); None: each is.
+        sight: what who asks may see; None: everything.
 
     Raises:
         StoreError: if the store cannot be asked.
@@ -165,7 +176,7 @@ def search(
         for seq, id, at, seconds, route, target, body in rows:
             row = Row(id=id, at=at, route=route, target=target, seconds=seconds)
             body = None if body is None else bytes(body)
-            if _read(row, body, sought, word, text) and (seen is None or seen(row, body)):
+            if _read(row, body, sought, word, text, sight) and (sight is None or sight.row(row, body)):
                 fits.append((seq, row))
         judged = _judgements(store, [row.id for _, row in fits])
         for at_seq, row in fits:
@@ -186,7 +197,7 @@ def search(
     return out
 
 
-def _read(row: Row, body: bytes | None, sought: Sought, word: str | None, text: bool) -> bool:
+def _read(row: Row, body: bytes | None, sought: Sought, word: str | None, text: bool, sight: Sight | None) -> bool:
     """Fill in what the body says; return whether it fits."""
     if body is None:
         of_body = ("tenant", "key", "rule", "guard", "action", "error")
@@ -203,6 +214,7 @@ def _read(row: Row, body: bytes | None, sought: Sought, word: str | None, text: 
     row.acts = tuple(f"{a.name} {a.did}" for a in trace.acts)
     row.usd = trace.usd
     row.error = None if outcome.error is None else outcome.error.kind
+    row.why, money = _why(outcome.error, decision.excluded, sight)
     row.tried = sum(s.outcome.error is not None for s in trace.steps)
     for field, value in (("tenant", row.tenant), ("key", row.key), ("rule", row.rule)):
         if getattr(sought, field) not in (None, value):
@@ -211,7 +223,8 @@ def _read(row: Row, body: bytes | None, sought: Sought, word: str | None, text: 
         return False
     if sought.action is not None and all(a.name != sought.action for a in trace.acts):
         return False
-    if sought.error is not None and sought.error not in (row.error or "none", "any" if row.error else "none"):
+    kinds = {row.error or "none", "any" if row.error else "none", *(("budget",) if money else ())}
+    if sought.error is not None and sought.error not in kinds:
         return False
     kept = text and trace.text_kept
     if kept:
@@ -228,12 +241,30 @@ def _read(row: Row, body: bytes | None, sought: Sought, word: str | None, text: 
         row.tenant,
         row.key,
         row.error,
+        row.why,
         *row.guards,
         *row.acts,
     )
     if any(word in n.lower() for n in names if n):
         return True
     return kept and (word in outcome.text.lower() or any(word in m.text.lower() for m in trace.query.messages))
+
+
+def _why(error: _Failure | None, excluded: dict[str, str], sight: Sight | None) -> tuple[str, bool]:
+    """Return why a request was refused, as who asks may know it, and whether money was in the way of anybody."""
+    if error is None:
+        return "", False
+    if error.kind in ("blocked", "budget"):  # our own words, which the asker was told
+        return error.message[:WHY] if sight is None or sight.says(error.message) else "", False
+    if error.kind != "no_target":
+        return "", False
+    known = excluded if sight is None else sight.left_out(excluded)
+    if not known:
+        return "", False
+    # What its asker ruled out says less than anything else, and money is what is asked about most.
+    first = min(known, key=lambda n: (not known[n].startswith(_BUDGET), known[n].startswith("not among")))
+    more = f"; {len(known) - 1} more" if len(known) > 1 else ""
+    return f"{first}: {known[first]}"[:WHY] + more, known[first].startswith(_BUDGET)
 
 
 def _judgements(store: Store, ids: Sequence[str]) -> dict[str, float]:

@@ -65,7 +65,7 @@ class Sight:
     def refusal(self, e: NoEligibleTarget) -> NoEligibleTarget:
         """Return a refusal as the key is told it: `excluded` names nobody outside."""
         cut = NoEligibleTarget(
-            self._left_out(e.excluded),
+            self.left_out(e.excluded),
             kinds={n: k for n, k in e.kinds.items() if n in self.targets},
             rule=e.rule,
             words=e.words,
@@ -75,7 +75,8 @@ class Sight:
             cut.args = (NOBODY,)
         return cut
 
-    def _left_out(self, excluded: dict[str, str]) -> dict[str, str]:
+    def left_out(self, excluded: dict[str, str]) -> dict[str, str]:
+        """Cut what is told of who was left out, and why."""
         also = excluded.keys() - self.targets
         return {
             name: why if self.says(why, also) else "may not answer this"
@@ -102,7 +103,7 @@ class Sight:
             chosen=chosen,
             reasons=tuple(r for r in decision.reasons if self.says(r, also)),
             eligible=tuple(n for n in decision.eligible if n in self.targets),
-            excluded=self._left_out(decision.excluded),
+            excluded=self.left_out(decision.excluded),
             fallbacks=None if fallbacks is None else tuple(p for p in fallbacks if self.acts(p.targets())),
             shadow=options(decision.shadow),
             members={name: options(those) for name, those in decision.members.items()},
@@ -168,12 +169,13 @@ class Sight:
         for told in routes.values():
             told["expects"] = [o for o in told["expects"] if self.says(o["option"])]
         strongest = shown["savings"]["strongest"]
+        withheld = strongest is not None and strongest not in self.targets
         return shown | {
             "by_route": {name: n for name, n in shown["by_route"].items() if name in self.models},
             "rules": {name: n for name, n in shown["rules"].items() if name in self.models},
             "targets": [t for t in shown["targets"] if t["name"] in self.targets],
             "of_routes": routes,
-            "savings": shown["savings"] | {"strongest": strongest if strongest in self.targets else None},
+            "savings": shown["savings"] | {"strongest": None if withheld else strongest, "withheld": withheld},
             "recent": [
                 row
                 for row in shown["recent"]

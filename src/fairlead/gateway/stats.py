@@ -89,6 +89,8 @@ class Counted(Struct):
     requests: int = 0
     failures: int = 0
     refused: int = 0
+    unasked: int = 0
+    """Those of them that nobody was asked for; the others are among `requests`."""
     fallbacks: int = 0
     unpriced: int = 0
     usd: float = 0.0
@@ -137,7 +139,9 @@ class Told(Struct):
 
 _told = msgspec.json.Decoder(Told)
 _counts = tuple(
-    f for f in Counted.__struct_fields__ if f in ("requests", "failures", "refused", "fallbacks", "unpriced", "usd")
+    f
+    for f in Counted.__struct_fields__
+    if f in ("requests", "failures", "refused", "unasked", "fallbacks", "unpriced", "usd")
 )
 _tallies = ("by_route", "guards", "acts", "turned_away")
 
@@ -297,6 +301,7 @@ class Stats:
         """Count the guards that held and the rule that decided, and what nobody may answer."""
         c, decision = self.counted, trace.decision
         c.refused += not decision.options
+        c.unasked += not decision.options
         for name in decision.guards:
             c.guards[name] = c.guards.get(name, 0) + 1
         if decision.rule:
@@ -424,6 +429,7 @@ class Stats:
             "requests": c.requests,
             "failures": c.failures,
             "refused": c.refused,
+            "unasked": c.unasked,
             "fallbacks": c.fallbacks,
             "turned_away": c.turned_away,
             "in_flight": sum(n.in_flight for n in nows),
@@ -520,9 +526,10 @@ def expected(trace: Trace) -> float | None:
 
 
 def savings(saved: Sequence[float], strongest: str | None) -> dict[str, Any]:
-    """Return what was saved against the strongest target, from `Counted.saved`."""
+    """Return what was saved against the strongest target, from `Counted.saved`. `withheld`: its name is not told to who asks."""
     n, c, s, cc, ss, cs = saved
-    out: dict[str, Any] = {"strongest": strongest, "n": int(n), "usd": s - c, "share": None, "low": None, "high": None}
+    out: dict[str, Any] = {"strongest": strongest, "withheld": False, "n": int(n), "usd": s - c}
+    out |= {"share": None, "low": None, "high": None}
     if s > 0.0:
         r = c / s
         out["share"] = 1.0 - r
