@@ -234,3 +234,15 @@ def test_what_is_wrong_with_the_whole_file_has_no_path(tmp_path: Path) -> None:
 def test_anchors_without_keys_are_warned_of(keys: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     make({**GOOD, "gateway": {"keys": keys}, "learning": {"trust": {"anchors": ["ci/tests"]}}})
     assert ("may call itself ci/tests" in caplog.text) is not bool(keys)
+
+
+def test_a_number_of_more_than_64_bits_is_refused() -> None:
+    data = {
+        "targets": {
+            "a": {"type": "scripted"},
+            "b": {"type": "strategy", "of": "a", "fields": {"seed": 2**70}},
+        },
+        "routes": {},
+    }
+    with pytest.raises(ConfigError, match="64 bits"):
+        make(data)

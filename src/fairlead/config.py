@@ -436,7 +436,7 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
     if not isinstance(data, Mapping):
         raise ConfigError("a config is a mapping with `targets` and `routes`; `fairlead init` writes one to start from")
     file: File = construct(File, data, path="$")
-    of_file = digest(pack(msgspec.to_builtins(file, order="deterministic")))
+    as_written = file
     for name in file.gateway.keys:
         if not name or "/" in name:  # a source of feedback is named key/source
             raise ConfigError(f"{name!r} is no name of a key; give it one without a '/'", path="$.gateway.keys")
@@ -536,8 +536,16 @@ def make(data: Any, *, folder: Path | None = None) -> Config:
         route_guards=own,
         actions=actions,
         file=file,
-        digest=of_file,
+        digest=_named(as_written),
     )
+
+
+def _named(file: File) -> str:
+    """Return the digest of what a file says."""
+    try:
+        return digest(pack(msgspec.to_builtins(file, order="deterministic")))
+    except OverflowError as e:  # such as the value of a key that nothing reads as a number
+        raise ConfigError("a number in it has more than 64 bits") from e
 
 
 def _check_keys(file: File) -> None:
