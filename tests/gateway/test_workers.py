@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,9 @@ from typing import Any
 
 import pytest
 import yaml
+from redis_server import VARIABLE, RedisServer
 
+from fairlead.gateway.door import hashed
 from fairlead.gateway.metrics import SHARE_SECONDS
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="workers need Unix signals")
@@ -199,3 +203,31 @@ async def test_whichever_worker_is_scraped_shows_what_all_did(tmp_path: Path) ->
             await asyncio.sleep(0.1)
         found = await asyncio.to_thread(counted, url)
         assert sum(found.values()) == 40, "what the dead one had counted is still there, once"
+
+
+async def test_workers_share_limits_through_redis(tmp_path: Path, redis_server: RedisServer) -> None:
+    """As many as one worker would let in, whichever of them is asked."""
+    gateway = {
+        "port": 0,
+        "workers": 2,
+        "keys": {"ann": {"hash": hashed("fl-ann-of-the-workers"), "limits": {"requests_per_minute": 10}}},
+        "redis": {"url": redis_server.url, "password": f"${{{VARIABLE}}}", "prefix": f"workers:{tmp_path}:"},
+    }
+    with served(tmp_path, gateway=gateway) as (_, url):
+
+        def status() -> int:
+            body = json.dumps({"model": "a", "messages": [{"role": "user", "content": "hi"}]}).encode()
+            request = urllib.request.Request(url + "/v1/chat/completions", body)
+            request.add_header("authorization", "Bearer fl-ann-of-the-workers")
+            try:
+                with urllib.request.urlopen(request, timeout=20) as reply:
+                    return int(reply.status)
+            except urllib.error.HTTPError as e:
+                with e:
+                    return e.code
+
+        began = int(time.time() // 60)
+        got = Counter(await asyncio.gather(*(asyncio.to_thread(status) for _ in range(40))))
+        minutes = int(time.time() // 60) - began + 1
+        assert set(got) == {200, 429}
+        assert got[200] == 10 if minutes == 1 else 10 <= got[200] <= 10 * minutes
