@@ -7,12 +7,13 @@ A name that clients use stays. An entry that has its `model_name` to itself is a
 numbers, behind a route of the name which chooses among them at random, by LiteLLM's weights, and lets the others take over when one fails: what
 `simple-shuffle` does. So does a name that has fallbacks: these take over last, with a share of 0.
 
-Keys are taken as references (``os.environ/NAME`` becomes ``${NAME}``). A key that is written out is never copied: its target gets a
+Keys are taken as references (``os.environ/NAME`` becomes ``${NAME}``); addresses, regions and the like that stand in variables, as they are now. A key that is written out is never copied: its target gets a
 reference to a variable named after it, and a note says so.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -82,6 +83,12 @@ _OPTIONS: Final[dict[str, dict[str, tuple[str, bool]]]] = {
         "vertex_credentials": ("credentials", False),
     },
 }
+_OPEN: Final = (
+    *("model", "api_base", "base_url", "api_version"),
+    *("aws_region_name", "aws_profile_name", "aws_bedrock_runtime_endpoint", "vertex_project", "vertex_location"),
+)
+"""What may stand in a variable and is no secret."""
+_OF_VARIABLE: Final = "os.environ/"
 _NO_ADDRESS: Final = ("bedrock", "vertex")
 """Formats whose addresses follow from region or location."""
 
@@ -380,6 +387,7 @@ def _entry(entry: Any, at: str, notes: list[str]) -> _Entry | None:
         return leave("it has no litellm_params")
     info = entry.get("model_info")
     given, info = dict(entry["litellm_params"]), dict(info) if isinstance(info, Mapping) else {}
+    _look_up(given, at, notes)
     full = str(given.pop("model", ""))
     called = str(entry.get("model_name") or full.rpartition("/")[2])
     if "*" in full or "*" in called:
@@ -406,9 +414,16 @@ def _entry(entry: Any, at: str, notes: list[str]) -> _Entry | None:
     own_url = given.pop("api_base", None) or given.pop("base_url", None)
     given.pop("base_url", None)
     if own_url is not None:
-        base_url = _url(str(own_url), at, notes)
-    if base_url is None and (own_url is not None or kind not in _NO_ADDRESS):
-        return leave(f"{provider} needs an api_base" + (" that is a plain URL" if own_url else ""))
+        base_url = str(own_url)
+        if base_url.startswith(_OF_VARIABLE):
+            variable = base_url.removeprefix(_OF_VARIABLE)
+            return leave(
+                f"its api_base stands in the variable {variable}, which is not set here; export it and import again"
+            )
+        if not base_url.startswith(("http://", "https://")) or "@" in base_url:
+            return leave("its api_base is no plain URL (http:// or https://, without a name and a password)")
+    if base_url is None and kind not in _NO_ADDRESS:
+        return leave(f"{provider} needs an api_base")
     base_url = (base_url or "").rstrip("/")
     if provider in ("ollama", "ollama_chat") and not base_url.endswith("/v1"):
         base_url += "/v1"
@@ -425,6 +440,17 @@ def _entry(entry: Any, at: str, notes: list[str]) -> _Entry | None:
         info=info,
         others=[str(key) for key in entry if key not in ("model_name", "litellm_params", "model_info")],
     )
+
+
+def _look_up(given: dict[str, Any], at: str, notes: list[str]) -> None:
+    """Put what the variables of an entry say now in their place, but not what may be secret."""
+    for key in _OPEN:
+        value = given.get(key)
+        if isinstance(value, str) and value.startswith(_OF_VARIABLE):
+            name = value.removeprefix(_OF_VARIABLE)
+            if found := os.environ.get(name, "").strip():
+                given[key] = found
+                notes.append(f"{at}: its {key} is what the variable {name} says now")
 
 
 def _names(
@@ -575,8 +601,8 @@ def _options(kind: str, given: dict[str, Any], name: str, at: str, notes: list[s
         text = str(value)
         if secret:
             out[ours] = "${" + _variable(text, name, at, notes, of=theirs) + "}"
-        elif text.startswith("os.environ/"):
-            notes.append(f"{at}: {theirs} is taken from a variable; write it into the config as {ours}")
+        elif text.startswith(_OF_VARIABLE):
+            notes.append(f"{at}: {theirs} stands in a variable; write it into the config as {ours}")
         elif ours == "credentials" and (not isinstance(value, str) or text.lstrip().startswith("{")):
             notes.append(f"{at}: {theirs} is written out and was not copied; write the path of a file as {ours}")
         else:
@@ -593,13 +619,6 @@ def _variable(key: str, name: str, at: str, notes: list[str], *, of: str = "api_
             variable = "_" + variable
         notes.append(f"{at}: its {of} is written out and was not copied; export it as {variable}")
         return variable
-
-
-def _url(url: str, at: str, notes: list[str]) -> str | None:
-    if url.startswith("os.environ/") or not url.startswith(("http://", "https://")) or "@" in url:
-        notes.append(f"{at}: its api_base is not a plain URL; write it into the config")
-        return None
-    return url
 
 
 def _number(source: dict[str, Any], key: str, at: str, notes: list[str]) -> float | None:

@@ -63,6 +63,34 @@ def test_nothing_but_wildcards_is_no_config(tmp_path: Path) -> None:
     assert len(imported.notes) == 1
 
 
+# ---------------------------------------------------------------------------------------------------------- variables
+
+
+def test_addresses_in_variables_are_taken_as_they_are_now_and_secrets_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_API_BASE", "https://r.azure.com")
+    monkeypatch.setenv("AZURE_API_KEY", "hush-hush")
+    monkeypatch.setenv("PROJECT", "p1")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    azure = {"api_base": "os.environ/AZURE_API_BASE", "api_key": "os.environ/AZURE_API_KEY"}
+    imported, data, notes = taken(
+        entry("gpt-4o", "azure/mine", **azure),
+        entry(
+            "gem",
+            "vertex_ai/gemini-2.5-pro",
+            vertex_project="os.environ/PROJECT",
+            vertex_credentials="os.environ/AZURE_API_KEY",
+        ),
+        entry("lost", "azure/mine", api_base="os.environ/NOWHERE"),
+    )
+    assert data["targets"]["gpt-4o"]["endpoint"] == "https://r.azure.com"
+    assert data["targets"]["gpt-4o"]["api_key"] == "${AZURE_API_KEY}"
+    assert data["targets"]["gem"]["project"] == "p1"
+    assert "lost" not in data["targets"]
+    assert "model_list[0]: its api_base is what the variable AZURE_API_BASE says now" in notes
+    assert "left out, its api_base stands in the variable NOWHERE, which is not set here; export it" in notes
+    assert "hush" not in init.render(imported.targets, imported.notes, imported.routes)
+
+
 # -------------------------------------------------------------------------------------------------------- deployments
 
 

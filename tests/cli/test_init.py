@@ -230,7 +230,7 @@ def test_the_clouds_are_taken_over_from_litellm(run, tmp_path):
     assert (ge.api_key, ge.profile.input_usd_per_mtok) == ("${GEMINI_API_KEY}", 0.3)
     assert vl.provider == "vllm"
     for word in (
-        "vertex_project is taken",
+        "vertex_project stands in a variable",
         "vertex_credentials is written out",
         "meta/llama-4",
         "access key and secret",

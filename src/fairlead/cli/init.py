@@ -197,7 +197,7 @@ def _weight(found: Sequence[Found]) -> tuple[int, str]:
 
 def _quote(text: str) -> str:
     plain = re.fullmatch(r"[A-Za-z][\w./-]*", text) is not None and yaml.safe_load(text) == text
-    return text if plain else json.dumps(text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _plain(number: float) -> str:
