@@ -49,8 +49,9 @@ format: $(VENV)/.dev ## put the code in shape
 lock: ## resolve the pinned dependencies again
 	@test -x .venv-lock/bin/uv || ($(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv)
 	@mkdir -p requirements
-	@for set in demo dev; do $(COMPILE) --extra $$set pyproject.toml -o requirements/$$set.lock || exit 1; done
-	@# What is served from is what was tested: the image and the tool that builds it take the versions of dev.lock.
+	@$(COMPILE) --extra dev pyproject.toml -o requirements/dev.lock
+	@# What is shown and served from is what was tested: the rest takes the versions of dev.lock. And demo and dev share an environment.
+	@$(COMPILE) -c requirements/dev.lock --extra demo pyproject.toml -o requirements/demo.lock
 	@$(COMPILE) -c requirements/dev.lock $(addprefix --extra ,$(IMAGE)) pyproject.toml -o requirements/gateway.lock
 	@$(COMPILE) -c requirements/dev.lock requirements/build.in -o requirements/build.lock
 	@for set in clients deploy docs sbom; do $(COMPILE) requirements/$$set.in -o requirements/$$set.lock || exit 1; done

@@ -164,7 +164,7 @@ def test_every_pin_has_a_hash_and_no_registry_is_named(lock: Path) -> None:
     assert "index-url" not in text
 
 
-@pytest.mark.parametrize("name", ["gateway", "build"])
+@pytest.mark.parametrize("name", ["gateway", "build", "demo"])
 def test_what_is_shipped_is_what_was_tested(name: str) -> None:
     tested, shipped = (pins(ROOT / "requirements" / f"{n}.lock") for n in ("dev", name))
     assert {p: v for p, v in shipped.items() if not v <= tested.get(p, set())} == {}, "run `make lock`"
