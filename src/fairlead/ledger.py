@@ -115,14 +115,20 @@ class Exhausted(FairleadError):
         self.account, self.until_seconds, self.words = account, until_seconds, words or message
 
 
+def dollars(usd: float) -> str:
+    """Write an amount to the micro-dollar, never with an exponent."""
+    return f"{usd:.6f}".rstrip("0").rstrip(".")
+
+
 def in_words(account: Account, left: int, now: float) -> str:
     """Say what is left of an account of money, too little for what was asked, and when it begins anew."""
     ends = account.window(now)[1]
     anew = "" if ends == math.inf else f"; it begins anew at {datetime.fromtimestamp(ends, UTC):%Y-%m-%dT%H:%M:%SZ}"
     per = {"day": " a day", "month": " a month", "total": " in all"}.get(account.period, "")
     whose = account.name.removesuffix("/usd")
-    limit = f"{account.limit / 1e6:.6f}".rstrip("0").rstrip(".")
-    return f"{whose}: {left / 1e6:.6f} of {limit} USD{per} are left, less than this may cost{anew}"
+    return (
+        f"{whose}: {left / 1e6:.6f} of {dollars(account.limit / 1e6)} USD{per} are left, less than this may cost{anew}"
+    )
 
 
 class Unknown(FairleadError):

@@ -44,7 +44,7 @@ def test_new(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
-        say("key", "create", file, "bob", "--team", "new", "--budget", "5/day", "--concurrent", "2", "--days", "9") == 0
+        say("key", "create", file, "bob", "--team", "new", "--budget", "0.00005/day", "--concurrent", "2", "--days", "9") == 0
     )
     key, _, rest = capsys.readouterr().out.partition("\n")
     key, id = key.removeprefix("key (shown this once): "), rest.split()[0]
@@ -64,7 +64,7 @@ def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str], monkey
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "config:own  own  (config)  team old"
     assert lines[1].startswith(f"{id}  bob  {key[:8]}  team new  expires 20")
-    assert lines[2] == lines[4] == "    5 USD/day; 2 at once"
+    assert lines[2] == lines[4] == "    0.00005 USD/day; 2 at once"
     assert len(lines) == 5
     assert key not in "".join(lines)
     monkeypatch.chdir(Path(file).parent)

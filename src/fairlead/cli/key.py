@@ -92,6 +92,8 @@ def run_new(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print one line a key, and under it what it is limited to."""
+    from fairlead.ledger import dollars
+
     with opened(args.config) as (_, _, keyring, _):
         keys = keyring.shown()
     if not keys:
@@ -104,7 +106,7 @@ def run_list(args: argparse.Namespace) -> int:
         means = [
             f"{field} {', '.join(names)}" for field in ("roles", "routes", "targets") if (names := getattr(k, field))
         ]
-        means += [f"{b.usd:g} USD/{b.period}" for b in k.budgets]
+        means += [f"{dollars(b.usd)} USD/{b.period}" for b in k.budgets]
         means += [f"{n} {_UNITS[unit]}" for unit, n in msgspec.structs.asdict(k.limits).items() if n is not None]
         if means:
             print(f"    {'; '.join(means)}")
