@@ -44,7 +44,10 @@ def test_new(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
-        say("key", "create", file, "bob", "--team", "new", "--budget", "0.00005/day", "--concurrent", "2", "--days", "9") == 0
+        say(
+            "key", "create", file, "bob", "--team", "new", "--budget", "0.00005/day", "--concurrent", "2", "--days", "9"
+        )
+        == 0
     )
     key, _, rest = capsys.readouterr().out.partition("\n")
     key, id = key.removeprefix("key (shown this once): "), rest.split()[0]
@@ -74,10 +77,17 @@ def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str], monkey
     assert say("key", "rotate", file, "own") == 1
 
 
-def test_the_first_key_is_told_to_be_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("admins", [False, True])
+def test_the_first_key_is_told_to_be_the_first(
+    admins: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless an admin key asks everybody for one already."""
     path = tmp_path / "open.yaml"
-    path.write_text("targets: {a: {type: scripted}}\nroutes: {}\n")
-    for name, first in (("ann", True), ("bob", False)):
+    admin = f"gateway: {{admin_keys: {{root: {hashed('fl-root')}}}}}\n" if admins else ""
+    path.write_text(f"targets: {{a: {{type: scripted}}}}\nroutes: {{}}\n{admin}")
+    assert say("key", "list", str(path)) == 0
+    assert ("nobody is let in" if admins else "whoever reaches the gateway is let in") in capsys.readouterr().out
+    for name, first in (("ann", not admins), ("bob", False)):
         assert say("key", "create", str(path), name) == 0
         assert ("it is the first key" in capsys.readouterr().out) == first
 

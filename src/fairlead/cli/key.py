@@ -94,10 +94,13 @@ def run_list(args: argparse.Namespace) -> int:
     """Print one line a key, and under it what it is limited to."""
     from fairlead.ledger import dollars
 
-    with opened(args.config) as (_, _, keyring, _):
+    with opened(args.config) as (read, _, keyring, _):
         keys = keyring.shown()
     if not keys:
-        print("there are no keys: whoever reaches the gateway is let in")
+        print(
+            "there are no keys: "
+            + ("nobody is let in" if read.gateway.admin_keys else "whoever reaches the gateway is let in")
+        )
     for k in keys:
         ended = k.revoked or k.expires
         state = "" if ended is None else f"{'revoked' if k.revoked else 'expires'} {ended:%Y-%m-%d %H:%M}"
@@ -140,7 +143,7 @@ def run_create(args: argparse.Namespace) -> int:
                     raise ConfigError(
                         f"no {field[:-1]} is called {name!r}; {suggest(name, known)}", path=f"--{field[:-1]}"
                     )
-        open_until_now = not keyring.locked
+        open_until_now = not keyring.locked and not read.gateway.admin_keys
         _tell(_do(store, lambda c: keys.create(c, _actor(), wanted, taken=keyring.keys)))
         if open_until_now:
             print(
