@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gateways import config, serving, where  # noqa: F401 - a fixture
+from msgspec.structs import replace
 
 from fairlead.gateway.metrics import Place
 from fairlead.gateway.stats import RECENT, WINDOW, Stats, drift, quantile, time_bin, total, wilson
 from fairlead.plans.single import Single
 from fairlead.pool import Pool
-from fairlead.types import Decision, Feedback, Option, Outcome, Profile, Query, Signals, Target, Tokens, Trace
+from fairlead.types import Decision, Failure, Feedback, Option, Outcome, Profile, Query, Signals, Target, Tokens, Trace
 
 POOL = Pool(
     targets=(
@@ -49,6 +50,22 @@ def test_savings_by_hand() -> None:
     assert saved["share"] == pytest.approx(1.0 - 11.0 / 20.0)
     # r = 0.55; residuals 1 - 5.5 and 10 - 5.5; n / (n - 1) * 40.5 / 400
     assert saved["share"] - saved["low"] == pytest.approx(1.96 * np.sqrt(2 * 40.5) / 20.0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "refused"),
+    [
+        (Failure(kind="blocked"), True),
+        (Failure(kind="budget"), True),
+        (Failure(kind="budget", status=503), False),
+        (Failure(kind="unavailable"), False),
+    ],
+)
+def test_what_is_turned_down_on_purpose_is_no_failure(failure: Failure, refused: bool) -> None:
+    """A guard's no, and an account that has not enough left to begin; not that nobody can say what is left."""
+    s = stats()
+    s.add(replace(trace(1, "cheap", 0), outcome=Outcome(error=failure)))
+    assert (s.counted.refused, s.counted.failures) == (int(refused), int(not refused))
 
 
 def test_the_interval_covers() -> None:

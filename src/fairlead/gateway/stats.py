@@ -257,9 +257,9 @@ class Stats:
             if called is not None:
                 called.calls += 1
                 called.usd += step.outcome.usd or 0.0
-        blocked = outcome.error is not None and outcome.error.kind == "blocked"
-        c.refused += blocked
-        failed = not ok and not blocked
+        refused = not ok and _refused(trace)
+        c.refused += refused
+        failed = not ok and not refused
         c.failures += failed
         minute = int(trace.at // 60)
         of_minute = c.minutes.get(minute)
@@ -512,6 +512,14 @@ def _expects(ring: Sequence[tuple[str, tuple[Option, ...]]]) -> list[dict[str, A
             }
         )
     return sorted(out, key=lambda o: -o["probability"])
+
+
+def _refused(trace: Trace) -> bool:
+    """Whether it was turned down on purpose: by a guard, or since an account had not enough left to begin."""
+    error = trace.outcome.error
+    return error is not None and (
+        error.kind == "blocked" or (error.kind == "budget" and error.status is None and not trace.steps)
+    )
 
 
 def expected(trace: Trace) -> float | None:
