@@ -16,7 +16,7 @@ from fairlead.bench.training import save, train
 from fairlead.errors import TableError
 from fairlead.plans.mode import Mode, choose
 from fairlead.plans.single import Single
-from fairlead.predictors.apo import APO, drawn, group_gradients, sampled, softmax
+from fairlead.predictors.apo import APO, EXPLORES, drawn, group_gradients, sampled, softmax
 from fairlead.predictors.base import Floats
 from fairlead.predictors.features import Features
 from fairlead.table import OutcomeTable
@@ -109,6 +109,19 @@ def test_the_gradient_is_that_of_every_group() -> None:
         np.testing.assert_allclose(found[q], by_hand, atol=1e-12)
 
 
+def test_a_forced_rollout_weighs_what_the_routers_own_would() -> None:
+    """In expectation the weighed group is a sample of the router; without forced rollouts nothing needs a weight."""
+    pi, rng = np.tile([0.2, 0.5, 0.3], (20000, 1)), np.random.default_rng(3)
+    gate = APO(rho=3, gamma=3)
+    forced = np.tile(np.repeat(np.arange(3), 3), (len(pi), 1))
+    modes = np.concatenate([forced, drawn(pi, rng.random((len(pi), 3)))], axis=1)
+    weight = gate._weights(pi, modes)
+    share = [(weight * (modes == m)).sum() / modes.size for m in range(3)]
+    np.testing.assert_allclose(share, pi[0], atol=0.005)
+    np.testing.assert_allclose(APO(rho=0)._weights(pi, modes), 1.0)
+    assert gate._weights(np.array([[0.0, 0.0, 1.0]]), np.array([[0]])) == EXPLORES
+
+
 def test_modes_are_drawn_by_their_probabilities() -> None:
     rng = np.random.default_rng(2)
     pi = np.array([[0.2, 0.0, 0.8]])
@@ -137,7 +150,8 @@ def ascended(start: float, *, rho: int) -> Floats:
     for _ in range(60):
         pi = np.tile(softmax(logits), (32, 1))
         modes = np.concatenate([forced, drawn(pi, rng.random((32, gate.gamma)))], axis=1)
-        logits = logits + gate.rate * group_gradients(pi, modes, (modes == 2).astype(float)).mean(axis=0) * 3
+        right = (modes == 2).astype(float)
+        logits = logits + gate.rate * group_gradients(pi, modes, right, gate._weights(pi, modes)).mean(axis=0) * 3
     return softmax(logits)
 
 
@@ -157,6 +171,13 @@ def test_cost_of_pass_is_below_each_fixed_mode_at_hardly_less_accuracy_than_reas
     assert per_pass < min(fixed["reasoning"][1], fixed["agentic"][1])
     assert accuracy > fixed["instant"][0] + 0.3
     assert accuracy >= fixed["reasoning"][0] - 0.05
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_the_best_mode_of_each_kind_is_found_whatever_the_rollouts(seed: int) -> None:
+    chosen = np.asarray(choices(fitted(apo(seed=seed), table()), table(seed=1)))
+    for kind, best in enumerate(("instant", "reasoning", "agentic", "reasoning")):
+        assert (chosen[kind::4] == best).mean() > 0.95, (kind, chosen[kind::4])
 
 
 def test_on_a_pool_where_instant_is_mostly_wrong_it_is_below_all_three() -> None:

@@ -7,7 +7,7 @@ from fairlead import catalog
 from fairlead.component import finite, pack, unpack
 from fairlead.embeddings.hashing import Hashing
 from fairlead.errors import NotFitted, StateError, TableError
-from fairlead.predictors.features import COUNT_SCALE, Features
+from fairlead.predictors.features import COUNT_SCALE, Features, deviations
 from fairlead.signals.base import Observer
 from fairlead.signals.embedding import Embedding
 from fairlead.signals.language import Language
@@ -291,3 +291,10 @@ def test_a_bag_that_was_not_read_counts_as_the_mean() -> None:
     # Of a table without any text there is nothing to project, and nothing breaks.
     features.fit(of(["", " "]))
     assert np.isfinite(features.read(of(["text"])[0])).all()
+
+
+def test_deviations_leave_rounding_small() -> None:
+    x_QD = np.array([[1.0, 0.5, 1e-7, 2.0], [-1.0, -0.5, -1e-7, 2.0]])
+    np.testing.assert_allclose(deviations(x_QD), [1.0, 0.5, 0.01, 0.01])
+    np.testing.assert_allclose(deviations(np.ones((3, 2))), 1e-6)
+    assert deviations(np.ones((3, 0))).shape == (0,)

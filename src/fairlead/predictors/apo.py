@@ -4,12 +4,15 @@
 
 p: how often answering at once is right on that query (the mean of its recorded samples). For each query `rho` rollouts are forced into each mode and `gamma` choose freely, by pi
 (3 and 3: with three modes the paper's 12); what a rollout brings is one of the recorded samples. Advantages are rewards less the group's mean, over its standard
-deviation; where all are alike they are 0, and the query teaches nothing. A reward's weight on w is that of the policy gradient, A * (one-hot(m) - pi).
+deviation; where all are alike they are 0, and the query teaches nothing. A rollout moves w as in the policy gradient, by A * (one-hot(m) - pi), times how much likelier
+the router takes its mode than its group did: most of a group is forced, and counted alike those rollouts would push on, query after query, where the choice is right already,
+over what other queries have to teach. It counts `EXPLORES` at least.
 
 Modes are the targets of the table; `instant` names the lightest (default: the cheapest on average), and costs do not matter otherwise: give the plan `mode`, or an
 objective, a weight on dollars for that. Differs from the paper, which trains a 32B model on its own text: the router is linear in features of the query; forced choices
-teach too, since masked, as its forced prefixes are, they could never teach the choice (a mode of probability 0.001 stays there); the answers' format is the table's affair (a
-malformed answer has quality 0); no clipping and no reference policy, since each rollout is used once. A query of which some mode's quality is not known teaches nothing.
+teach too, weighed as said, since masked, as its forced prefixes are, they could never teach the choice (a mode of probability 0.001 stays there); the answers' format is
+the table's affair (a malformed answer has quality 0); no clipping and no reference policy, since each rollout is used once. A query of which some mode's quality is not
+known teaches nothing.
 
 A forecast must be of quality: one rising map for all modes, learned on held-out queries, takes the logits to it, so that their order, and with it the choice, is that of pi.
 So the quality of instant is overstated against that of heavy modes, by what the penalty gave it: use it with ``penalty: 0`` in the plan `mode`.
@@ -30,7 +33,7 @@ from fairlead.predictors import anchor
 from fairlead.predictors.anchor import Anchor
 from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import folds
-from fairlead.predictors.features import Features
+from fairlead.predictors.features import Features, deviations
 
 if TYPE_CHECKING:
     from fairlead.table import OutcomeTable
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 MEMBERS: Final = 3
 """Routers, each of which has not seen one fold."""
+EXPLORES: Final = 0.2
+"""What a rollout weighs at least, so that a mode that is hardly ever chosen can be learned."""
 LEAST_SLOPE: Final = 0.01
 """Log-odds of quality per unit of logit at least: the map must keep the order."""
 _BATCH: Final = 128
@@ -99,8 +104,9 @@ class APO(Predictor):
         at = self._instant(table)
         known_Q = ~np.isnan(quality_QT).any(axis=1)
         self.center_ = x_QD.mean(axis=0)
-        # So that a query's features have a squared length of about 1, however many there are.
-        self.scale_ = np.maximum(x_QD.std(axis=0), 1e-6) * np.sqrt(max(1, x_QD.shape[1]) / 4.0)
+        scale_D = deviations(x_QD)
+        # So that a query's features have a squared length of 4 on average, however many there are and whatever number of them says nothing.
+        self.scale_ = scale_D * np.sqrt(max(1.0, float((x_QD.var(axis=0) / scale_D**2).sum())) / 4.0)
         z_QD = self._scaled(x_QD)
         fold_Q = folds(table.groups, k=MEMBERS, seed=self.seed)
         score_QT = np.zeros(quality_QT.shape)
@@ -157,10 +163,17 @@ class APO(Predictor):
                 mode_QR = np.concatenate([np.tile(forced_R, (len(rows), 1)), free_QR], axis=1)
                 said_QR = sampled(quality_QTS[rows], mode_QR, rng)
                 reward_QR = said_QR * self._adaptive(p_Q[rows], mode_QR, instant)
-                gradient_QT = group_gradients(pi_QT, mode_QR, reward_QR)
+                gradient_QT = group_gradients(pi_QT, mode_QR, reward_QR, self._weights(pi_QT, mode_QR))
                 # Of the order of one per query, whatever the number of rollouts.
                 weights_DT += rate * (z_QD[rows].T @ gradient_QT / len(rows) * modes - self.l2 * weights_DT)
         return weights_DT
+
+    def _weights(self, pi_QT: Floats, mode_QR: Ints) -> Floats:
+        """Return how much likelier the router takes the mode of each rollout than its group did, (Q, R)."""
+        forced, free = float(self.rho), float(self.gamma)
+        group_QT = (forced + free * pi_QT) / (forced * pi_QT.shape[1] + free)
+        weight_QR: Floats = np.maximum(np.take_along_axis(pi_QT / group_QT, mode_QR, axis=1), EXPLORES)
+        return weight_QR
 
     def _adaptive(self, p_Q: Floats, mode_QR: Ints, instant: int) -> Floats:
         if not self.adaptive:
@@ -192,11 +205,15 @@ def sampled(quality_QTS: Floats, mode_QR: Ints, rng: np.random.Generator) -> Flo
     return out
 
 
-def group_gradients(pi_QT: Floats, mode_QR: Ints, reward_QR: Floats) -> Floats:
-    """Return the group-relative policy gradient on the logits of every query, (Q, T); exactly 0 where all rollouts of one brought the same."""
+def group_gradients(pi_QT: Floats, mode_QR: Ints, reward_QR: Floats, weight_QR: Floats | float = 1.0) -> Floats:
+    """Return the group-relative policy gradient on the logits of every query, (Q, T); exactly 0 where all rollouts of one brought the same.
+
+    `weight_QR`: what each rollout weighs; `APO` corrects by it for forced choices.
+    """
     alike_Q = (reward_QR == reward_QR[:, :1]).all(axis=1)
     apart_QR = reward_QR - reward_QR.mean(axis=1, keepdims=True)
     advantage_QR = np.where(alike_Q[:, None], 0.0, apart_QR / np.where(alike_Q, 1.0, reward_QR.std(axis=1))[:, None])
+    advantage_QR = advantage_QR * weight_QR
     taken_QT = np.stack([(advantage_QR * (mode_QR == t)).sum(axis=1) for t in range(pi_QT.shape[1])], axis=1)
     out: Floats = (taken_QT - advantage_QR.sum(axis=1, keepdims=True) * pi_QT) / mode_QR.shape[1]
     return out

@@ -313,6 +313,16 @@ class Features(Component):
         return np.array([self._raw(s) for s in signals]).reshape(len(signals), len(self.means_))
 
 
+def deviations(x_QD: Floats) -> Floats:
+    """Return the deviation of each column, shape (D,), for predictors that give all the same weight.
+
+    It counts as a hundredth of the largest at least. The last directions of a projection may hold nothing but rounding (a bag of few distinct
+    texts has few directions), which differs between machines; divided by its own deviation it would weigh as much as what was said.
+    """
+    sd_D: Floats = x_QD.std(axis=0)
+    return np.maximum(sd_D, max(1e-6, 0.01 * float(sd_D.max(initial=0.0))))
+
+
 def _kind(values: Sequence[Scalar], categories: int) -> tuple[str, list[str]]:
     """Name the kind of column that holds `values`, and its categories if it is one; "none" if nothing is known."""
     known = [v for v in values if v is not None]

@@ -25,7 +25,7 @@ from msgspec import Meta
 from fairlead.errors import TableError
 from fairlead.predictors.base import Floats, Predictor
 from fairlead.predictors.calibration import folds
-from fairlead.predictors.features import Features
+from fairlead.predictors.features import Features, deviations
 from fairlead.predictors.statistics import sigmoid
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Gain(Predictor):
         light = self._direct(table)
         targets = quality_QT.shape[1]
         self.center_ = x_QD.mean(axis=0)
-        self.scale_ = np.maximum(x_QD.std(axis=0), 1e-6)
+        self.scale_ = deviations(x_QD)
         z_QD = self._scaled(x_QD)
         direct_Q = quality_QT[:, light]
         known_Q = ~np.isnan(direct_Q)
