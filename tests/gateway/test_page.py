@@ -397,8 +397,8 @@ async def test_decisions_are_found_and_explained(tmp_path: Path) -> None:
         ):
             assert part in explained, part
         # The address alone brings it back; one that is nonsense is told of.
-        await tab.js("window.before = true; location.reload()")
-        await tab.until("!window.before && document.getElementById('decision')?.dataset.of")
+        await tab.reload()
+        await tab.until("document.getElementById('decision')?.dataset.of")
         assert await tab.text("chosen") == "house"
         await tab.js("location.hash = 'decisions/%E0%A4%A'")
         await tab.until("document.getElementById('verdict').textContent.includes('no trace has the id')")
@@ -687,8 +687,9 @@ async def test_a_target_has_one_colour(tmp_path: Path) -> None:
         }
         found = set()
         for place, there in places.items():
-            await tab.js(f"location.hash = {place!r}; window.before = true; location.reload()")
-            await tab.until(f"!window.before && {there}")
+            await tab.js(f"location.hash = {place!r}")
+            await tab.reload()
+            await tab.until(there)
             # "one$1 in, $1 out" is `one` with its prices
             found |= {(name.partition("$")[0], paint) for name, paint in await tab.js(paints)}
         assert found == {("one", "var(--c0)"), ("two", "var(--c1)"), ("three", "var(--c2)")}
@@ -729,8 +730,9 @@ async def test_what_is_refused_is_told(tmp_path: Path) -> None:
             "document.getElementById('health').textContent === 'one: has rested; the next request tries it again'"
         )
 
-        await tab.js("sessionStorage.setItem('fairlead-key', 'fl-poor'); window.before = true; location.reload()")
-        await tab.until("!window.before && document.getElementById('state')?.textContent === 'live'")
+        await tab.js("sessionStorage.setItem('fairlead-key', 'fl-poor')")
+        await tab.reload()
+        await tab.until("document.getElementById('state')?.textContent === 'live'")
         await find(tab, "error=budget")
         row = await tab.until("document.querySelector('#found li')?.innerText")
         assert "two: budget: may cost" in row

@@ -26,6 +26,10 @@ FLAGS = [
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27}
 
 
+class Navigated(Exception):
+    """The page went while it was asked something."""
+
+
 class Tab:
     """A tab; `problems` is what its console complained of, `asked` every address that it wanted, `dialogs` what it said in boxes."""
 
@@ -54,6 +58,8 @@ class Tab:
                         command = {"id": next(self.numbers), "method": "Page.handleJavaScriptDialog", "params": accept}
                         await self.socket.send_json(command)
                 if message.get("id") == number:
+                    if "navigated" in message.get("error", {}).get("message", ""):
+                        raise Navigated
                     assert "error" not in message, message
                     result: dict[str, Any] = message["result"]
                     return result
@@ -64,6 +70,12 @@ class Tab:
         await self.do("Page.navigate", url=url)
         await self.until(f"location.href.startsWith({url!r}) && document.readyState === 'complete'")
 
+    async def reload(self) -> None:
+        """Load the page anew."""
+        await self.js("window.before = true")
+        await self.do("Page.reload")
+        await self.until("!window.before && document.readyState === 'complete'")
+
     async def js(self, expression: str) -> Any:
         result = await self.do("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result
@@ -72,9 +84,11 @@ class Tab:
     async def until(self, expression: str) -> Any:
         try:
             async with asyncio.timeout(15):
-                while not (value := await self.js(f"(v => v instanceof Element || v)({expression})")):
+                while True:
+                    with contextlib.suppress(Navigated):
+                        if value := await self.js(f"(v => v instanceof Element || v)({expression})"):
+                            return value
                     await asyncio.sleep(0.02)
-                return value
         except TimeoutError as e:
             state = "[location.hash, document.getElementById('found-note')?.textContent, document.getElementById('problem')?.textContent]"
             raise AssertionError(f"never true: {expression}; {await self.js(state)}") from e
