@@ -112,13 +112,15 @@ async def test_a_removal_goes_on_when_whoever_asked_for_it_goes_away(tmp_path: P
 
 
 async def test_a_router_that_stops_ends_removals_that_still_wait(tmp_path: Path) -> None:
-    async with router(tmp_path) as r:
-        driver = Watched(name="stuck", replies=(Reply(hang=True),))
-        await r.add_target(driver)
-        asked = asyncio.create_task(r.handle(named("stuck")))
-        await asyncio.sleep(0.02)
-        leaving = asyncio.create_task(r.remove_target("stuck"))
-        await asyncio.sleep(0.02)
+    r = router(tmp_path)
+    await r.start()
+    driver = Watched(name="stuck", replies=(Reply(hang=True),))
+    await r.add_target(driver)
+    asked = asyncio.create_task(r.handle(named("stuck")))
+    await asyncio.sleep(0.02)
+    leaving = asyncio.create_task(r.remove_target("stuck"))
+    await asyncio.sleep(0.02)
+    await r.stop(within_seconds=0.05)
     assert driver.log == ["start", "stop"]
     assert not r.leaving
     asked.cancel()

@@ -258,7 +258,7 @@ KINDS: dict[str, tuple[type[openai.APIStatusError], int, str]] = {
 @pytest.mark.parametrize("stream", [False, True])
 async def test_failures_have_their_class_and_status(start: Start, stream: bool) -> None:
     failing: Any = {
-        kind: scripted(Reply(error=Failure(kind=kind, message="as scripted", retry_after_seconds=2.5)))  # type: ignore[arg-type]
+        kind: scripted(Reply(error=Failure(kind=kind, message="as scripted", retry_after_seconds=0.2)))  # type: ignore[arg-type]
         for kind in KINDS
     }
     async with start(failing) as run:
@@ -267,7 +267,7 @@ async def test_failures_have_their_class_and_status(start: Start, stream: bool) 
                 await run.client.chat.completions.create(model=kind, messages=ASK, stream=stream)
             assert caught.value.status_code == status
             assert caught.value.code == code
-            assert caught.value.response.headers["retry-after"] == "3"
+            assert caught.value.response.headers["retry-after"] == "1"
             assert "x-fairlead-id" in caught.value.response.headers
         assert [t.outcome.error and t.outcome.error.kind for t in await run.traces()] == list(KINDS)
 
