@@ -27,14 +27,15 @@ from fairlead.gateway.metrics import SHARE_SECONDS
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="workers need Unix signals")
 
 
+TARGETS = {"a": {"type": "scripted", "replies": ["four"]}, "b": {"type": "scripted", "replies": ["vier"]}}
+ROUTES = {"auto": {"policy": {"type": "thompson", "features": {"signals": ["length"]}}}}
+
+
 @contextmanager
 def served(tmp_path: Path, workers: int = 3, **more: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
     data = {
-        "targets": {
-            "a": {"type": "scripted", "replies": ["four"]},
-            "b": {"type": "scripted", "replies": ["vier"]},
-        },
-        "routes": {"auto": {"policy": {"type": "thompson", "features": {"signals": ["length"]}}}},
+        "targets": TARGETS,
+        "routes": ROUTES,
         "gateway": {"port": 0, "drain_seconds": 1, "workers": workers},
         "learning": {"batch": 4, "seconds": 0.05},
         **more,
@@ -127,6 +128,88 @@ async def test_all_workers_reload(tmp_path: Path) -> None:
         while len(seen) != 1 or before in seen:
             assert time.monotonic() < until
             seen = {(await asyncio.to_thread(call, url + "/healthz"))["config"] for _ in range(12)}
+
+
+def administer(url: str, path: str, body: Any = None) -> tuple[int, Any]:
+    request = urllib.request.Request(f"{url}/{path}", None if body is None else json.dumps(body).encode())
+    request.add_header("authorization", "Bearer fl-admin-of-the-workers")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return int(reply.status), json.loads(reply.read())
+    except urllib.error.HTTPError as e:
+        with e:
+            return e.code, json.loads(e.read())
+
+
+async def test_what_one_worker_is_asked_for_all_do(tmp_path: Path) -> None:
+    """Reload and drain through the admin API reach whichever worker takes the call; one that is started later drains too."""
+    gateway = {"port": 0, "workers": 3, "admin_keys": {"root": hashed("fl-admin-of-the-workers")}}
+    with served(tmp_path, gateway=gateway) as (process, url):
+
+        async def everywhere(path: str, what: str, wanted: Any) -> None:
+            """Wait until the workers agree: each call is a new connection, so to any of them."""
+            until, seen = time.monotonic() + 15, set[Any]()
+            while seen != {wanted}:
+                assert time.monotonic() < until, seen
+                seen = {(await asyncio.to_thread(administer, url, path))[1].get(what) for _ in range(15)}
+
+        path = tmp_path / "c.yaml"
+        path.write_text(path.read_text().replace("vier", "fire"))
+        status, answer = await asyncio.to_thread(administer, url, "admin/reload", {})
+        assert (status, answer["digest"] != answer["before"]) == (200, True)
+        await everywhere("admin/config", "digest", answer["digest"])
+        await everywhere("admin/config", "reloads", 1)
+
+        good = path.read_text()
+        path.write_text("targets: 3")
+        assert (await asyncio.to_thread(administer, url, "admin/reload", {}))[0] == 409
+        await everywhere("admin/config", "digest", answer["digest"])
+        path.write_text(good)
+
+        assert (await asyncio.to_thread(administer, url, "admin/drain", {}))[0] == 200
+        await everywhere("readyz", "status", "draining")
+
+        async def drained() -> int:
+            _, log = await asyncio.to_thread(administer, url, "admin/audit")
+            return sum(a["what"] == "gateway.drain" for a in log["data"])
+
+        assert await drained() == 3
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        until = time.monotonic() + 15
+        while await drained() < 4:
+            assert time.monotonic() < until, "the one that takes its place drains as well"
+            await asyncio.sleep(0.1)
+        await everywhere("readyz", "status", "draining")
+        process.send_signal(signal.SIGUSR2)
+        await everywhere("readyz", "status", "ready")
+        _, log = await asyncio.to_thread(administer, url, "admin/audit")
+        assert {(a["who"], a["what"]) for a in log["data"]} >= {
+            ("root", "config.reload"),
+            ("signal", "config.reload"),
+            ("root", "config.refused"),
+            ("root", "gateway.drain"),
+            ("signal", "gateway.drain"),
+        }
+
+
+async def test_a_signal_kills_no_worker_that_is_coming_up(tmp_path: Path) -> None:
+    with served(tmp_path, workers=2) as (process, url):
+        path = tmp_path / "c.yaml"
+        path.write_text(path.read_text().replace("vier", "fire"))
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        until = time.monotonic() + 15
+        died = set(children(process.pid))
+        while not set(children(process.pid)) - died:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+        started = set(children(process.pid))
+        seen = set[str]()
+        while len(seen) != 1:
+            assert time.monotonic() < until + 15
+            seen = {(await asyncio.to_thread(call, url + "/healthz"))["config"] for _ in range(12)}
+            await asyncio.sleep(0.1)
+        assert set(children(process.pid)) == started, "the one that came up was left alone"
 
 
 async def test_a_stop_refuses_new_connections_at_once_and_lets_streams_end(tmp_path: Path) -> None:

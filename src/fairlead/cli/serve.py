@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from secrets import token_hex
 
 import msgspec
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from fairlead.gateway import logs, server
     from fairlead.gateway.app import Gateway
     from fairlead.gateway.metrics import Place
+    from fairlead.gateway.workers import SIGNALS
 
     # Until the config says how.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -50,23 +52,31 @@ def run(args: argparse.Namespace) -> int:
 
     def ready(url: str, gateway: Gateway) -> None:
         if args.ready is not None:
-            os.write(args.ready, b".")
+            tell("up")
         else:
             asks = "a key is asked for" if gateway.door.locked else "no key is asked for"
             print(
                 f"fairlead serves {names} over {len(read.drivers)} targets at {url} (API: {url}/v1); {asks}", flush=True
             )
 
+    def tell(what: str) -> None:
+        os.write(args.ready, f"{what} {args.worker}\n".encode())
+
     async def serve() -> None:
         place = None if args.run is None else Place(run=args.run, worker=args.worker)
-        gateway = Gateway.of(read, load=lambda: _load(args), place=place)
+        gateway = Gateway.of(read, load=lambda: _load(args), place=place, tell=None if args.ready is None else tell)
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "reload": gateway.reload,
+            "drain": lambda: gateway.drain(True),
+            "resume": lambda: gateway.drain(False),
+        }
         listening = server.Server(
             gateway,
             host=settings.host,
             port=settings.port,
             drain_seconds=settings.drain_seconds,
             ready=lambda url: ready(url, gateway),
-            reload=gateway.reload,
+            signals={number: calls[what] for what, number in SIGNALS.items()},
         )
         opened = listening.bind() if args.socket is None else socket.socket(fileno=args.socket)
         async with gateway:

@@ -354,7 +354,7 @@ class Admin:
         )
 
     async def reload(self, request: Request) -> Response:
-        """Read the config file again, check it whole, and let it take the place of the live one; other processes: SIGHUP."""
+        """Read the config file again, check it whole, and let it take the place of the live one; other workers follow."""
         before = self.gateway.config_digest
         try:
             digest = await self.gateway.reload(_actor(request))
@@ -427,10 +427,9 @@ class Admin:
         return _json(active)
 
     async def drain(self, request: Request) -> Response:
-        """Let ``/readyz`` of this process answer 503, so that load balancers send nobody; who comes all the same is answered."""
+        """Let ``/readyz`` of all workers answer 503, so that load balancers send nobody; who comes all the same is answered."""
         wanted = await self._read(request, Drain, empty=Drain())
-        self.gateway.draining = wanted.on
-        await self.gateway.noted(_actor(request), "gateway.drain", "gateway", on=wanted.on)
+        await self.gateway.drain(wanted.on, _actor(request))
         return _json(Draining(draining=wanted.on, in_flight=self.gateway.in_flight))
 
     # ------------------------------------------------------------------------------------------------ how

@@ -72,7 +72,7 @@ from fairlead.version import VERSION
 
 log = logging.getLogger(__name__)
 SIGNAL: Final = Actor(who="signal")
-"""Who reloads on SIGHUP."""
+"""Who reloads on SIGHUP: an operator, or the parent of several workers of which another was asked to."""
 
 MOST_TRACES: Final = 1000
 MOST_SEARCHED: Final = 20_000
@@ -123,6 +123,7 @@ class Gateway:
         config: what they were made of.
         load: reads the config again, for a reload.
         place: which worker this is, among several.
+        tell: tells the parent of several workers what the others are to do too: "reload", "drain" or "resume".
 
     Raises:
         ConfigError: if others than this machine could come in without a key.
@@ -137,9 +138,10 @@ class Gateway:
         config: Config | None = None,
         load: Callable[[], Config] | None = None,
         place: Place | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.router, self.settings = router, settings
-        self.config, self.load = config, load
+        self.config, self.load, self.tell = config, load, tell
         self.config_digest = "" if config is None else config.digest
         self.reloads = 0
         self._reloading = asyncio.Lock()
@@ -190,8 +192,15 @@ class Gateway:
         watched.watch(self)
 
     @classmethod
-    def of(cls, config: Config, *, load: Callable[[], Config] | None = None, place: Place | None = None) -> Gateway:
-        """Make the gateway of a config. `load` reads it again, for a reload; `place`: which worker this is, among several."""
+    def of(
+        cls,
+        config: Config,
+        *,
+        load: Callable[[], Config] | None = None,
+        place: Place | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> Gateway:
+        """Make the gateway of a config; the rest is as the class has it."""
         return cls(
             router=config.router(),
             settings=config.gateway,
@@ -199,6 +208,7 @@ class Gateway:
             config=config,
             load=load,
             place=place,
+            tell=tell,
         )
 
     @property
@@ -289,7 +299,7 @@ class Gateway:
         Requests under way end on what they began with. What was learned goes on where a route is configured as before. What a running
         process cannot change (where it listens, its store, its workers) must be as it was.
 
-        Either way it stands in the log and in the audit log, as done by `actor`.
+        Either way it stands in the log and in the audit log, as done by `actor`. The other workers do the same, once this one has.
 
         Raises:
             ConfigError: if the file is wrong, or changes what cannot be changed: nothing has changed then.
@@ -303,7 +313,23 @@ class Gateway:
             raise
         logs.life.warning("config %s is live", digest)
         await self.noted(actor, "config.reload", digest, before=before)
+        self._share(actor, "reload")
         return digest
+
+    async def drain(self, on: bool, actor: Actor = SIGNAL) -> None:
+        """Let ``/readyz`` answer 503, or no more; the other workers do the same."""
+        self.draining = on
+        await self.noted(actor, "gateway.drain", "gateway", on=on)
+        self._share(actor, "drain" if on else "resume")
+
+    def _share(self, actor: Actor, what: str) -> None:
+        """Have the other workers do it too; who was told by a signal passes nothing on."""
+        if self.tell is None or actor is SIGNAL:
+            return
+        try:
+            self.tell(what)
+        except OSError as e:
+            logs.life.error("the other workers were not told to %s: %s", what, e)
 
     async def _reload(self) -> str:
         if self.load is None or self.config is None:

@@ -291,7 +291,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Admin(
         method="POST",
         path="/admin/reload",
-        says="Read the config file again.",
+        says="Read the config file again, in all workers.",
         gives=admin.Reloaded,
         errors=(409, *STORE),
     ),
@@ -313,7 +313,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Admin(
         method="POST",
         path="/admin/drain",
-        says="Let /readyz of this process answer 503, or no more.",
+        says="Let /readyz of all workers answer 503, or no more.",
         takes=admin.Drain,
         optional=True,
         gives=admin.Draining,

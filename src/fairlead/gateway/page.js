@@ -180,7 +180,7 @@ async function latest(s) {
 function show(s) {
   SHOWS[view()]?.(s);
   const c = s.covers, several = c.of > 1 ? (c.whole ? `Figures of ${c.workers} of ${c.of} workers, a few seconds behind` : `Figures of this worker alone (of ${c.of}): the store cannot be asked for the others'`) : "Figures of this process";
-  $("foot").textContent = `Fairlead ${s.version}. ${several}, and of what the store held at the start (its newest 2,000). The store keeps ${count(s.traces, "decision")}, refusals included.` + (c.configs > 1 ? ` The workers run ${c.configs} different configs; a SIGHUP to their parent reloads all.` : "");
+  $("foot").textContent = `Fairlead ${s.version}. ${several}, and of what the store held at the start (its newest 2,000). The store keeps ${count(s.traces, "decision")}, refusals included.` + (c.configs > 1 ? ` The workers run ${c.configs} different configs; reload them.` : "");
   for (const [id, names] of [["by-route", [...s.routes.map(r => r.name), ...s.targets.map(t => t.name)]], ["by-target", s.targets.map(t => t.name)]])
     if ($(id).options.length !== names.length + 1) { const v = $(id).value; $(id).replaceChildren(make("option", { value: "" }, "all"), ...names.map(n => make("option", { value: n }, n))); $(id).value = v; fill(); }
   for (const [id, names] of [["rule-names", Object.values(s.rules).flatMap(r => Object.keys(r))], ["guard-names", Object.keys(s.guards)]])
@@ -687,7 +687,7 @@ async function administer() {
   $("new-key").hidden = c.open;
   const many = stats?.covers.of > 1;
   $("config").replaceChildren(...[["Live config", c.digest ? c.digest.slice(0, 16) : "none", "mono"], ["Reloaded", c.reloads === 0 ? "never" : count(c.reloads, "time")], ["Routes", c.routes.join(", ")], ["Targets", c.targets.join(", ")], ["Workers", many ? String(stats.covers.of) : null], ["Under way", stats ? whole.format(stats.in_flight) : null]].filter(([, v]) => v).map(([k, v, cl]) => make("div", {}, make("dt", {}, k), make("dd", { class: cl, title: k === "Live config" ? c.digest : null }, v))));
-  $("reach").textContent = many ? "These reach the one worker that takes the call. SIGHUP to the parent reloads all of them, SIGTERM ends all." : "Reloading checks the file whole first; a wrong one changes nothing. Draining tells load balancers to send nobody; requests under way end.";
+  $("reach").textContent = "Reloading checks the file whole first; a wrong one changes nothing. Draining tells load balancers to send nobody; requests under way end." + (many ? " Both reach all workers." : "");
 }
 const empty = v => !known(v) || v === "" || typeof v === "object" && Object.values(v).every(empty);
 const flat = v => Array.isArray(v) ? v.map(flat).join("; ") : typeof v === "object" ? Object.entries(v).filter(([, x]) => !empty(x)).map(([k, x]) => `${plain(k)} ${flat(x)}`).join(", ") : String(v);

@@ -1,7 +1,7 @@
 """A gateway on a socket: uvicorn with uvloop and httptools, one process (several: `workers.py`).
 
 On SIGTERM or SIGINT no new connection is taken, requests under way get `drain_seconds` to end, then what was learned and traced is
-written and the process ends with status 0. On SIGHUP the config is read again.
+written and the process ends with status 0. On SIGHUP the config is read again; SIGUSR1 lets ``/readyz`` answer 503, SIGUSR2 takes that back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
         port: 0 takes a free one.
         drain_seconds: how long requests under way may take after a stop was asked for.
         ready: told the address once connections are taken.
-        reload: called on SIGHUP.
+        signals: what is called on further signals.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Server(uvicorn.Server):
         port: int,
         drain_seconds: float = 10.0,
         ready: Callable[[str], None] | None = None,
-        reload: Callable[[], Awaitable[object]] | None = None,
+        signals: Mapping[signal.Signals, Callable[[], Awaitable[object]]] | None = None,
     ) -> None:
-        self.reload = reload
-        self._reloading: set[asyncio.Task[None]] = set()
+        self.signals = signals or {}
+        self._doing: set[asyncio.Task[None]] = set()
         super().__init__(
             uvicorn.Config(
                 app,
@@ -109,30 +109,29 @@ class Server(uvicorn.Server):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.handle_exit, number, None)
                 stops.append(number)
-        if self.reload is not None:
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
-                loop.add_signal_handler(signal.SIGHUP, self._hung_up)
-                stops.append(signal.SIGHUP)
+        for number in self.signals:
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self._signalled, number)
+                stops.append(number)
         try:
             await self.serve(sockets=[opened])
         finally:
             for number in stops:
                 loop.remove_signal_handler(number)
 
-    def _hung_up(self) -> None:
-        task = asyncio.ensure_future(self._reload())
-        self._reloading.add(task)
-        task.add_done_callback(self._reloading.discard)
+    def _signalled(self, number: signal.Signals) -> None:
+        task = asyncio.ensure_future(self._do(number))
+        self._doing.add(task)
+        task.add_done_callback(self._doing.discard)
 
-    async def _reload(self) -> None:
-        assert self.reload is not None
+    async def _do(self, number: signal.Signals) -> None:
         try:
-            await self.reload()
+            await self.signals[number]()
         except FairleadError:
-            pass  # told by who reloads
+            pass  # told by who raises it
         except Exception:
             # The wall of a reload: whatever it stumbles over, what is live serves on.
-            log.exception("the config was not reloaded, and the live one serves on")
+            log.exception("what %s asks for was not done, and the gateway serves on as before", number.name)
 
     async def __aenter__(self) -> Self:
         """Serve in the background; for tests and for embedding."""

@@ -3,6 +3,9 @@
 The parent binds the socket, starts the workers and watches them. One that dies is started again, at once the first time, then after a wait that doubles.
 SIGTERM and SIGINT go to all of them, which take no new connections and drain as one process does; SIGHUP goes to all, which reload. If no worker comes up at all (a config that is
 wrong, say), the parent ends with the status of the first that failed.
+
+Workers tell the parent on a pipe, a line each: ``up 2`` by worker 2 when it serves, and ``reload 2``, ``drain 2`` or ``resume 2`` when its admin API was asked for that: the
+parent passes it on to the others, so that whichever worker a call reaches all of them do it. A signal goes to none that is still coming up, which it would kill: it gets it then.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from socket import socket
 from types import FrameType
 from typing import Final
@@ -31,10 +34,19 @@ UP_SECONDS: Final = 120.0
 """How long all workers together may take to come up."""
 
 
+SIGNALS: Final[Mapping[str, signal.Signals]] = (
+    {"reload": signal.SIGHUP, "drain": signal.SIGUSR1, "resume": signal.SIGUSR2} if hasattr(signal, "SIGHUP") else {}
+)
+"""What a worker is sent when another was asked for that."""
+
+
 class _Worker(Struct):
     index: int
     process: subprocess.Popen[bytes]
     began: float
+    up: bool = False
+    stale: bool = False
+    """Whether it was still coming up when the others were told to reload."""
     rest: float = FIRST_SECONDS
     due: float | None = None
     """When it is to be started again, if it has died."""
@@ -53,7 +65,8 @@ class Workers:
     def __init__(self, command: Sequence[str], *, count: int, opened: socket, grace_seconds: float) -> None:
         self.command, self.count, self.opened, self.grace_seconds = list(command), count, opened, grace_seconds
         self.workers: list[_Worker] = []
-        self.stopping = False
+        self.stopping = self.draining = False
+        self._heard = b""
         self._ready, self._tell = os.pipe()
         self._wake, self._woken = os.pipe()
 
@@ -62,11 +75,11 @@ class Workers:
         os.set_blocking(self._wake, False)
         os.set_blocking(self._woken, False)
         signal.set_wakeup_fd(self._woken)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, *SIGNALS.values()):
             signal.signal(number, self._pass_on)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.workers = [self._start(i) for i in range(self.count)]
-        up, told, until = 0, False, time.monotonic() + UP_SECONDS
+        told, until = False, time.monotonic() + UP_SECONDS
         deadline: float | None = None
         while True:
             due = [w.due for w in self.workers if w.due is not None]
@@ -75,8 +88,10 @@ class Workers:
             if self._wake in found:
                 os.read(self._wake, 1024)
             if self._ready in found:
-                up += len(os.read(self._ready, 1024))
-            if up >= self.count and not told:
+                *lines, self._heard = (self._heard + os.read(self._ready, 1024)).split(b"\n")
+                for line in lines:
+                    self._hear(line.decode())
+            if not told and all(w.up for w in self.workers):
                 told = True
                 ready()
             status = self._look(told)
@@ -129,10 +144,36 @@ class Workers:
                 self.workers[i].rest = worker.rest
         return status
 
+    def _hear(self, line: str) -> None:
+        """Do what a worker has told."""
+        what, _, index = line.partition(" ")
+        worker = self.workers[int(index)]
+        if what == "up":
+            worker.up = True
+            if worker.stale:
+                worker.process.send_signal(SIGNALS["reload"])
+            if self.draining:
+                worker.process.send_signal(SIGNALS["drain"])
+        else:
+            self._share(SIGNALS[what], besides=worker)
+
+    def _share(self, number: signal.Signals, *, besides: _Worker | None = None) -> None:
+        if number != SIGNALS["reload"]:
+            self.draining = number == SIGNALS["drain"]
+        for worker in self.workers:
+            if worker is besides:
+                continue
+            if not worker.up:
+                worker.stale |= number == SIGNALS["reload"]
+            elif worker.process.poll() is None:
+                worker.process.send_signal(number)
+
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        if number != signal.SIGHUP:
-            self.stopping = True
-            self.opened.close()  # else the system went on taking connections that nobody answers, while the workers drain
+        if number in SIGNALS.values():
+            self._share(signal.Signals(number))
+            return
+        self.stopping = True
+        self.opened.close()  # else the system went on taking connections that nobody answers, while the workers drain
         self._stop(signal.Signals(number))
 
     def _stop(self, number: signal.Signals) -> None:
