@@ -2,15 +2,22 @@
 
 Every question is one round trip and is never sent twice: a script that counts must not count double. A password is named, never written, and stands
 in no message. Cost on loopback: 75 to 130 µs of CPU a script.
+
+A server is gone if it says nothing in time, and not if this process had none to listen: where the event loop was busy for so long that the end of the time
+was noticed late, what the server said is likely there and unread, so the time begins anew, `ANEW` times at most.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from fairlead.errors import ConfigError, RedisError
 from fairlead.secret import checked, redact, reveal
+
+ANEW: Final = 10
+LATE: Final = 0.1
+"""Share of the time by which its end must have been noticed late."""
 
 
 class Link:
@@ -76,8 +83,12 @@ class Link:
         if self._client is None:
             raise RedisError(f"{self.url} is not open")
         try:
-            async with asyncio.timeout(self.seconds):
-                return await self._client.execute_command(*command)
+            async with asyncio.timeout(None) as limit:
+                watch = _Watch(limit, self.seconds)
+                try:
+                    return await self._client.execute_command(*command)
+                finally:
+                    watch.timer.cancel()
         except TimeoutError:
             raise RedisError(f"{self.url} said nothing within {self.seconds:g} s") from None
         except (Refusal, OSError) as e:
@@ -86,3 +97,26 @@ class Link:
     async def script(self, script: str, *arguments: object) -> Any:
         """Run a Lua script, which finds `arguments` in ``ARGV``. Raises as `ask` does."""
         return await self.ask("EVAL", script, 0, *arguments)
+
+
+class _Watch:
+    """Ends a time limit after `seconds` in which the event loop came round."""
+
+    __slots__ = ("due", "left", "limit", "loop", "seconds", "timer")
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
+        self.limit, self.seconds, self.left = limit, seconds, ANEW
+        self.loop = asyncio.get_running_loop()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.due = self.loop.time() + self.seconds
+        self.timer = self.loop.call_at(self.due, self._look)
+
+    def _look(self) -> None:
+        now = self.loop.time()
+        if now - self.due > LATE * self.seconds and self.left:
+            self.left -= 1
+            self._begin()
+        else:
+            self.limit.reschedule(now)

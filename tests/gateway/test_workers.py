@@ -294,7 +294,12 @@ async def test_workers_share_limits_through_redis(tmp_path: Path, redis_server: 
         "port": 0,
         "workers": 2,
         "keys": {"ann": {"hash": hashed("fl-ann-of-the-workers"), "limits": {"requests_per_minute": 10}}},
-        "redis": {"url": redis_server.url, "password": f"${{{VARIABLE}}}", "prefix": f"workers:{tmp_path}:"},
+        "redis": {
+            "url": redis_server.url,
+            "password": f"${{{VARIABLE}}}",
+            "prefix": f"workers:{tmp_path}:",
+            "timeout_seconds": 2.0,
+        },
     }
     with served(tmp_path, gateway=gateway) as (_, url):
 
