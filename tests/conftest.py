@@ -2,10 +2,9 @@
 
 import os
 
+# Read when numpy is first imported. On small matrices more threads wait for each other, at twice the cost.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(
-        _name, "1"
-    )  # before anything imports numpy: on small matrices more threads wait for each other at twice the cost
+    os.environ.setdefault(_name, "1")
 
 from hypothesis import settings  # noqa: E402
 from postgres import postgres_server, postgres_url  # noqa: E402, F401 - fixtures of all tests
