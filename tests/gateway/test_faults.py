@@ -263,14 +263,19 @@ async def test_a_client_that_stops_in_the_middle_of_a_body(tmp_path: Path, monke
     monkeypatch.setattr("fairlead.gateway.read.PAUSE_SECONDS", 0.3)
     async with serving(tmp_path, {"a": {"type": "scripted", "replies": ["four"]}}) as (gateway, at):
 
-        def stop() -> bytes:
+        def stop(path: bytes, framing: bytes, *pieces: bytes) -> bytes:
             with raw(at) as client:
-                client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{")
-                time.sleep(0.1)
-                client.sendall(b'"model"')
+                client.sendall(b"POST %s HTTP/1.1\r\nhost: 127.0.0.1\r\n%s\r\n\r\n" % (path, framing))
+                for piece in pieces:
+                    client.sendall(piece)
+                    time.sleep(0.1)
                 return client.recv(1000)
 
-        assert (await asyncio.to_thread(stop)).startswith(b"HTTP/1.1 408")
+        for path in (b"/v1/chat/completions", b"/v1/feedback", b"/v1/responses"):
+            for framing in (b"content-length: 100", b"transfer-encoding: chunked"):
+                assert (await asyncio.to_thread(stop, path, framing)).startswith(b"HTTP/1.1 408"), (path, framing)
+        said = await asyncio.to_thread(stop, b"/v1/chat/completions", b"content-length: 100", b"{", b'"model"')
+        assert said.startswith(b"HTTP/1.1 408")
         assert gateway.in_flight == 0
 
 

@@ -68,7 +68,8 @@ async def test_an_answer_to_head_has_no_body() -> None:
     assert said.endswith(b"content-length: 2\r\nconnection: close\r\n\r\n")
 
 
-async def test_a_client_that_half_closes_after_its_request_gets_its_answer() -> None:
+async def test_what_is_answered_already_goes_out_to_a_client_that_half_closes() -> None:
+    """An answer that takes time does not: it is as if the client had left, and nobody pays for what nobody may hear."""
     async with serving(start((b"content-length", b"2")), body(b"ok")) as port:
         for _ in range(20):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -76,6 +77,70 @@ async def test_a_client_that_half_closes_after_its_request_gets_its_answer() -> 
             writer.write_eof()
             assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"\r\n\r\nok")
             writer.close()
+
+
+OFFER = b"POST /a HTTP/1.1\r\nhost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nx-a: 1\r\n"
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"content-length: 31\r\n\r\nGET /smuggled HTTP/1.1\r\na: b\r\n\r",
+        b"transfer-encoding: chunked\r\n\r\n1f\r\nGET /smuggled HTTP/1.1\r\na: b\r\n\r\r\n0\r\n\r\n",
+    ],
+)
+async def test_an_offer_of_another_protocol_is_not_taken_up(sent: bytes, cut: bool) -> None:
+    """As Java's client makes it with each request: the body is the body, and never the next request."""
+    seen: list[tuple[str, bytes, list[bytes]]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        got, more = b"", True
+        while more:
+            message = await receive()
+            got, more = got + message["body"], message["more_body"]
+        seen.append((scope["path"], got, [name for name, _ in scope["headers"]]))
+        await send(start((b"content-length", b"2")))
+        await send(body(b"ok"))
+
+    async with Server(app, host="127.0.0.1", port=0) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for i in range(2):
+            head, _, rest = sent.partition(b"\r\n\r\n")
+            for piece in [OFFER + head + b"\r\n\r\n", rest] if cut else [OFFER + sent]:
+                writer.write(piece)
+                await asyncio.sleep(0.05)
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 10)).startswith(b"HTTP/1.1 200"), i
+        writer.write(LAST)
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200")
+        writer.close()
+    text = b"GET /smuggled HTTP/1.1\r\na: b\r\n\r"
+    framing = sent.partition(b":")[0]
+    assert seen == [("/a", text, [b"host", b"connection", b"x-a", framing])] * 2 + [
+        ("/", b"", [b"host", b"connection"])
+    ]
+
+
+async def test_a_tunnel_is_refused() -> None:
+    async with serving(start((b"content-length", b"2")), body(b"ok")) as port:
+        said = await raw(port, b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400")
+
+
+async def test_empty_lines_do_not_keep_a_connection_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol.Protocol, "head_seconds", 0.3)
+    async with serving(start((b"content-length", b"2")), body(b"ok")) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET + b"\r\n")
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 10)
+        writer.write(b"\r\n")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(3):  # one that goes on is served
+            writer.write(b"\r\n" + GET + b"\r\n")
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 10)
+        writer.close()
 
 
 @pytest.mark.parametrize(

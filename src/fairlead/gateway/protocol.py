@@ -16,6 +16,7 @@ import asyncio
 import re
 from typing import Any, Final, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from fairlead.coalesce import Coalesced
@@ -27,6 +28,7 @@ HEAD_BYTES: Final = 96 * 1024
 _NAME: Final = re.compile(rb"[a-z0-9-]+")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _SPECIAL: Final = frozenset({b"connection", b"transfer-encoding", b"content-length"})
+_OFFER: Final = frozenset({b"upgrade", b"http2-settings"})
 _names: Final[set[bytes]] = set()
 """Names of headers that were looked at: lower-case, and nothing in HTTP hangs on them."""
 _NAMES: Final = 1000
@@ -100,21 +102,59 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """The client sends no more, and the transport closes itself: what is held for it goes out before."""
+        """The client sends no more, and the transport closes itself: what is held for it goes out before.
+
+        Whoever closes for good and whoever only has nothing more to ask look the same; nearly all are the former, so what is being
+        answered is given up, as for any client that has left.
+        """
         cast(Coalesced, self.transport).flush()
         super().eof_received()
 
     def data_received(self, data: bytes) -> None:
         """Read on, within bounds."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as e:
+            self._stay(data[e.args[0] :])
+            return
+        except HttpParserError:
+            self._disarm()
+            self.send_400_response("")
+            return
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self._refuse(Refused(431, f"the head has more than {HEAD_BYTES} bytes", code="headers_too_large"))
             elif self._head_timer is None:
                 self._arm()
+        elif self._whole and self.cycle is not None and self.cycle.response_complete:
+            # An empty line between two requests begins none, and has stopped the timer of a connection that rests.
+            if self.timeout_keep_alive_task is None and self._head_timer is None:
+                self._arm()
         elif self._head_timer is not None:
             self._disarm()
+
+    def _stay(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1 with a request that offers to change to another protocol, as a server may that knows none: Java's client asks so each time.
+
+        The parser takes all that follows such a head for the other protocol: a body would be the next request. So it gets the same head
+        again without the offer, and then what has come of the rest. Nobody has seen the first.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self.send_400_response("")
+            return
+        lines = [method, b" ", self.url, b" HTTP/", version, b"\r\n"]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(t for t in map(bytes.strip, value.split(b",")) if t.lower() not in _OFFER)
+            if name not in _OFFER:
+                lines += (name, b": ", value, b"\r\n")
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._head_bytes = 0
+        self.data_received(b"".join([*lines, b"\r\n", rest]))
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -141,6 +181,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        if self.parser.should_upgrade():
+            return  # see `_stay`
         self._in_head = False
         self._head_bytes = 0
         super().on_headers_complete()
@@ -149,6 +191,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self.parser.should_upgrade():
+            return
         self._whole, self._head_bytes = True, 0
         self._received()
         super().on_message_complete()

@@ -106,28 +106,24 @@ async def read_body(receive: Any, headers: dict[bytes, bytes], limit: int) -> by
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        parts, size, since = [body], len(body), perf_counter()
-        while message.get("more_body"):
-            left = since + PAUSE_SECONDS + size / LEAST_RATE - perf_counter()
-            try:
-                async with asyncio.timeout(min(left, PAUSE_SECONDS)):
-                    message = await receive()
-            except TimeoutError as e:
-                text = f"the body comes too slowly, or nothing of it for {PAUSE_SECONDS:g} s"
-                raise Refused(408, text, code="request_timeout", headers=[(b"connection", b"close")]) from e
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit:
-                raise _too_large(limit)
-        body = b"".join(parts)
-    if message["type"] == "http.disconnect":
-        raise Refused(400, "the request broke off before its end", code="incomplete_body")
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
+    parts: list[bytes] = []
+    size, since, more = 0, perf_counter(), True
+    while more:
+        left = since + PAUSE_SECONDS + size / LEAST_RATE - perf_counter()
+        try:
+            async with asyncio.timeout(min(left, PAUSE_SECONDS)):
+                message = await receive()
+        except TimeoutError as e:
+            text = f"the body comes too slowly, or nothing of it for {PAUSE_SECONDS:g} s"
+            raise Refused(408, text, code="request_timeout", headers=[(b"connection", b"close")]) from e
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the request broke off before its end", code="incomplete_body")
+        more = message.get("more_body", False)
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise _too_large(limit)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read(
