@@ -113,7 +113,7 @@ class Router:
         self.own_accounts: dict[str, tuple[Account, ...]] = {}
         self.arrivals = 0
         self.under_way: set[asyncio.Future[None]] = set()
-        """One for each plan that is being run, done when it has ended."""
+        """One for each request that is being answered, done when it has been."""
         self.judging = 0
         """Judgements that are being taken."""
         self.turning: asyncio.Future[Router | None] | None = None
@@ -152,6 +152,7 @@ class Router:
         at, start = time.time(), perf_counter()
         query = self.admit(query, at)
         passage: Passage | None = None
+        ended = self.enter()
         try:
             # Once and for all: meanwhile the learner may swap the policy, and a target's rest may end.
             serving = self.serves(query.route)
@@ -176,8 +177,6 @@ class Router:
                 raise
             plan = self.with_fallbacks(decision, query.task)
             passage = Passage(query=query, signals=signals, decision=decision, plan=plan, sink=sink)
-            ended = asyncio.get_running_loop().create_future()
-            self.under_way.add(ended)
             try:
                 if begun is not None:
                     begun(passage)
@@ -192,14 +191,12 @@ class Router:
                 story = self.trace(passage, Outcome(cancelled=True, error=gone), at, start)
                 self.hand_over(*self.charged(story, passage.hold))
                 raise
-            finally:
-                self.under_way.discard(ended)
-                ended.set_result(None)
             trace, charges = self.charged(self.trace(passage, outcome, at, start), passage.hold)
             if (written := self.hand_over(trace, charges)) is not None:
                 await written
             return outcome, trace
         finally:
+            self.exit(ended)
             self.pool.forget(query)
             if passage is not None and passage.hold is not None:
                 passage.hold.release()  # nothing, if it was charged
@@ -585,10 +582,21 @@ class Router:
         leaving.add_done_callback(self.leaving.discard)
         await asyncio.shield(leaving)
 
+    def enter(self) -> asyncio.Future[None]:
+        """Begin to use this router: until `exit` is told the same, it is not stopped (for as long as `stop` says) and no driver that was there is taken away."""
+        ended = asyncio.get_running_loop().create_future()
+        self.under_way.add(ended)
+        return ended
+
+    def exit(self, ended: asyncio.Future[None]) -> None:
+        """End what `enter` began."""
+        self.under_way.discard(ended)
+        ended.set_result(None)
+
     async def _leave(self, name: str, within_seconds: float) -> None:
         try:
             if self.under_way:
-                await asyncio.wait(self.under_way, timeout=within_seconds)
+                await asyncio.wait(tuple(self.under_way), timeout=within_seconds)
         finally:
             await self._drop(name)
 
@@ -695,8 +703,9 @@ class Router:
 
         `close` False: leave the store and the ledger open, for the router that has taken this one's place.
         """
-        if self.under_way:
-            await asyncio.wait(self.under_way, timeout=within_seconds)
+        until = perf_counter() + within_seconds
+        while self.under_way and (left := until - perf_counter()) > 0.0:  # who entered may yet begin another
+            await asyncio.wait(tuple(self.under_way), timeout=left)
         for leaving in tuple(self.leaving):  # it stops its driver, whether it has waited long enough or not
             leaving.cancel()
             await asyncio.wait([leaving])

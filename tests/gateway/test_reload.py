@@ -1,6 +1,7 @@
 """A config that changes while the gateway serves: checked whole, swapped at once, and nothing under way is touched."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,50 @@ async def test_requests_under_way_end_on_the_old_one(serving: Serving) -> None:
     assert await asyncio.to_thread(serving.gateway.router.store.verify) == 2
 
 
+async def test_a_request_that_is_still_coming_in_is_answered_by_the_new_one(serving: Serving) -> None:
+    body, half = json.dumps({"model": "auto", "messages": ASK}).encode(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:20]
+        await half.wait()
+        yield body[20:]
+
+    asked = asyncio.ensure_future(serving.http.post("/v1/chat/completions", data=slowly()))
+    while not serving.gateway.in_flight:
+        await asyncio.sleep(0.01)
+    written(serving.path, **NEW)
+    after = await serving.gateway.reload()
+    await asyncio.sleep(0.1)
+    half.set()
+    async with await asked as r:
+        assert (r.status, r.headers["x-fairlead-config"]) == (200, after)
+
+
+async def test_a_request_whose_signals_are_being_read_ends_on_the_old_one(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, old = serving.gateway.config_digest, serving.gateway.router
+    reading, on, observe = asyncio.Event(), asyncio.Event(), old.observer.observe
+
+    async def slowly(*args: Any) -> Any:
+        reading.set()
+        await on.wait()
+        return await observe(*args)
+
+    monkeypatch.setattr(old.observer, "observe", slowly)
+    asked = asyncio.ensure_future(serving.ask())
+    await reading.wait()
+    written(serving.path, **NEW)
+    await serving.gateway.reload()
+    await asyncio.sleep(0.1)
+    on.set()
+    assert await asked == ("old", before)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
+        ({"gateway": {"port": 0, "drain_seconds": 99.0}}, "gateway.drain_seconds cannot change"),
         ({"targets": {"b": {"type": "scripted", "replys": []}}}, "replies"),
         ({"gateway": {"port": 1}}, "gateway.port cannot change"),
         ({"store": {"path": "other.sqlite"}}, "store.path cannot change"),

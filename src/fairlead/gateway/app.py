@@ -843,7 +843,7 @@ def _unlike(old: Config, new: Config) -> list[str]:
     pairs = [
         (f"{part}.{field}", getattr(getattr(old.file, part), field), getattr(getattr(new.file, part), field))
         for part, fields in (
-            ("gateway", ("host", "port", "workers", "shared", "redis", "log", "telemetry")),
+            ("gateway", ("host", "port", "workers", "drain_seconds", "shared", "redis", "log", "telemetry")),
             ("store", StoreConfig.__struct_fields__),
         )
         for field in fields

@@ -61,23 +61,23 @@ class Edge:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, unless too many are under way."""
-        gateway = self.gateway
+        gateway, exchange = self.gateway, Exchange(send, self.face)
         if gateway.in_flight >= gateway.settings.max_in_flight:
             refused = Refused(503, "too many requests are under way; try again", code="overloaded", headers=[_SOON])
-            exchange = Exchange(send, self.face)
             gateway.note_refused(exchange, refused)
             await exchange.refuse(refused)
             return
         gateway.in_flight += 1
         try:
-            await self._serve(scope, receive, send)
+            await self._serve(exchange, scope, receive)
         finally:
             gateway.in_flight -= 1
+            if exchange.entered is not None:
+                router, entered = exchange.entered
+                router.exit(entered)
 
-    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _serve(self, exchange: Exchange, scope: Any, receive: Any) -> None:
         gateway, face = self.gateway, self.face
-        router = gateway.router  # a reload may swap it: this request ends on what it began with
-        exchange = Exchange(send, face)
         exchange.config = gateway.config_digest.encode()
         try:
             headers, caller = await gateway.enter(scope)
@@ -90,6 +90,10 @@ class Edge:
             body = await reading.read_body(receive, headers, gateway.settings.max_body_bytes)
             exchange.start = perf_counter()
             exchange.size = len(body)
+            # A reload may swap it from here on: this request ends on what it begins with, which waits for it.
+            router = gateway.router
+            exchange.entered = router, router.enter()
+            exchange.config = gateway.config_digest.encode()
             exchange.read = read = await face.read(reading.split(body))
             asked = reading.query(
                 read,
@@ -225,6 +229,7 @@ class Exchange:
         "config",
         "context",
         "dropped",
+        "entered",
         "events",
         "face",
         "first_byte",
@@ -260,6 +265,8 @@ class Exchange:
         self.dropped = b""
         self.config = b""
         """Digest of the config that answers, also where another has taken its place meanwhile."""
+        self.entered: tuple[Router, asyncio.Future[None]] | None = None
+        """The router that answers it, which is told when it has been."""
         self.start = perf_counter()
         self.size = self.events = 0
         """Bytes of its body; events of its stream that were sent."""
