@@ -7,10 +7,15 @@ import pytest
 
 from fairlead import cli
 from fairlead.config import load
+from fairlead.gateway import keys
 from fairlead.gateway.app import Gateway
 from fairlead.gateway.door import hashed
+from fairlead.gateway.keys import Actor, NewKey
 from fairlead.ledger import micros
+from fairlead.store import Connection
 from fairlead.types import Query
+
+ACTOR = Actor(who="test")
 
 CONFIG = """
 targets:
@@ -75,6 +80,55 @@ def test_the_life_of_a_key(file: str, capsys: pytest.CaptureFixture[str], monkey
     assert capsys.readouterr().out.count("is revoked") == 2
     assert say("key", "revoke", file, "nobody") == 1
     assert say("key", "rotate", file, "own") == 1
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e12", "-1"])
+def test_an_overlap_without_end_is_refused(file: str, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert say("key", "create", file, "bob") == 0
+    assert say("key", "rotate", file, "bob", "--overlap-seconds", seconds) == 1
+    assert "from 0 to 2678400 (31 days)" in capsys.readouterr().err
+    for days in ("nan", "1e12", "0", "inf"):
+        assert say("key", "create", file, "eve", "--days", days) == 1
+        assert "at most 36500 days" in capsys.readouterr().err
+
+
+async def test_a_key_that_cannot_be_read_lets_nobody_in_and_keeps_nobody_out(
+    file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Gateway.of(load(file)) as gateway:
+        store, ring = gateway.router.store, gateway.door.keyring
+        made = {
+            name: await store.transact("a key", lambda c, n=name: keys.create(c, ACTOR, NewKey(name=n)))  # type: ignore[misc]
+            for name in ("ann", "bob")
+        }
+
+        def spoil(connection: Connection) -> None:
+            connection.execute("UPDATE keys_issued SET body = ?, created = 'x' WHERE name = 'bob'", ("{}",))
+            connection.execute("UPDATE keys_changes SET n = n + 1")
+
+        await store.transact("spoil", spoil)
+        await ring.refresh()
+        assert [k.name for k in ring.shown()] == ["own", "ann"]
+        assert f"the key {made['bob'].id} of the store cannot be read" in caplog.text
+        await store.transact("a key", lambda c: keys.rotate(c, ACTOR, made["ann"].id, keys.MOST_OVERLAP_SECONDS))
+
+
+def test_a_name_that_the_config_has_too(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What stands in the store is revoked, and what cannot be is told."""
+    path = Path(file)
+    whole = path.read_text()
+    path.write_text(whole.replace("own:", "other:"))
+    assert say("key", "create", file, "own") == 0
+    path.write_text(whole)
+    capsys.readouterr()
+    assert say("key", "revoke", file, "own") == 1
+    said = capsys.readouterr()
+    assert said.out.count("is revoked") == 1
+    assert "'own' is a key of the config file, and works until" in said.err
+    assert say("key", "revoke", file, "own") == 1
+    said = capsys.readouterr()
+    assert not said.out
+    assert "'own' is a key of the config file, and works until" in said.err
 
 
 @pytest.mark.parametrize("admins", [False, True])

@@ -330,3 +330,23 @@ async def test_a_trace_of_others_is_there_only_if_the_key_could_have_asked_for_i
         query = msgspec.structs.replace(seen.query, route=route)
         outcome = msgspec.structs.replace(seen.outcome, target=answered)
         assert not sight.sees(msgspec.structs.replace(seen, query=query, outcome=outcome)), (route, answered)
+
+
+async def test_who_may_not_see_a_trace_may_not_judge_it(client: Client) -> None:
+    """Else it would teach a route that it may not ask for; and what a correction is worth tells how like the answer it is."""
+    _, _, headers = await client.ask(ALL, model="zebra")
+    id = headers["x-fairlead-id"]
+    for key in (BOTH, BY_ROUTE, BY_TARGET):
+        for said in ({"value": 1.0}, {"correction": "four"}):
+            status, body, _ = await client.ask(key, "/v1/feedback", json={"id": id, **said})
+            assert (status, body["error"]["code"]) == (404, "trace_not_found"), key
+    assert (await client.ask(ALL, "/v1/feedback", json={"id": id, "value": 1.0}))[0] == 200
+    judged = 0
+    for key in (BOTH, BY_ROUTE, BY_TARGET):
+        for route in INSIDE["routes"]:
+            status, _, headers = await client.ask(key, model=route)
+            if status == 200:  # its own
+                said = {"id": headers["x-fairlead-id"], "value": 1.0}
+                assert (await client.ask(key, "/v1/feedback", json=said))[0] == 200
+                judged += 1
+    assert judged >= 9

@@ -8,7 +8,7 @@ import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _UNITS = {"requests_per_minute": "requests/minute", "tokens_per_minute": "tokens/minute", "concurrent": "at once"}
+
+MOST_DAYS: Final = 36_500
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -131,6 +133,8 @@ def run_create(args: argparse.Namespace) -> int:
     said["limits"] = {f: v for f in limits if (v := getattr(args, f)) is not None}
     said["budgets"] = [_budget(text) for text in args.budget]
     if args.days is not None:
+        if not 0.0 < args.days <= MOST_DAYS:
+            raise ConfigError(f"a key works for more than 0 and at most {MOST_DAYS} days", path="--days")
         said["expires"] = datetime.now(UTC) + timedelta(days=args.days)
     try:
         wanted = msgspec.convert(said, keys.NewKey)
@@ -156,8 +160,11 @@ def run_rotate(args: argparse.Namespace) -> int:
     """Make a key's successor and print it."""
     from fairlead.gateway import keys
 
-    if args.overlap_seconds < 0.0:
-        raise ConfigError("the overlap is a number of seconds, 0 or more", path="--overlap-seconds")
+    most = keys.MOST_OVERLAP_SECONDS
+    if not 0.0 <= args.overlap_seconds <= most:
+        raise ConfigError(
+            f"the overlap is a number of seconds, from 0 to {most:.0f} (31 days)", path="--overlap-seconds"
+        )
     with opened(args.config) as (_, store, keyring, _):
         id = _find(keyring, args.key).id
         _tell(_do(store, lambda c: keys.rotate(c, _actor(), id, args.overlap_seconds)))
@@ -169,10 +176,15 @@ def run_revoke(args: argparse.Namespace) -> int:
     from fairlead.gateway import keys
 
     with opened(args.config) as (_, store, keyring, _):
-        named = [k.id for k in keyring.shown() if k.name == args.key and k.revoked is None]
-        for id in named or [_find(keyring, args.key).id]:
+        named = [k for k in keyring.shown() if k.name == args.key and k.revoked is None]
+        ours = [k.id for k in named if k.source != "config"]
+        for id in ours if named else [_find(keyring, args.key).id]:
             _do(store, lambda c, id=id: keys.revoke(c, _actor(), id))  # type: ignore[misc]
             print(f"{id} is revoked; a gateway that is running lets it in no more within a second or two")
+        if len(named) > len(ours):
+            raise ConfigError(
+                f"{args.key!r} is a key of the config file, and works until it is taken out there and the config is reloaded"
+            )
     return 0
 
 

@@ -46,7 +46,7 @@ Endpoint = tuple[str, str, Callable[[Request], Awaitable[Response]]]
 class Rotation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long the old key works beside the new one."""
 
-    overlap_seconds: Annotated[float, Meta(ge=0.0, le=31 * 86400.0)] = 0.0
+    overlap_seconds: Annotated[float, Meta(ge=0.0, le=keys.MOST_OVERLAP_SECONDS)] = 0.0
 
 
 class Activation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -661,9 +661,14 @@ class Gateway:
             raise Refused(400, f"the body is not valid JSON: {e}", code="invalid_json") from e
         caller: Caller | None = request.scope.get(CALLER)
         id = query_id(judgement.id or judgement.response_id or "")
-        if id and (tenant := _tenant(request)) is not None:
+        tenant, sight = _tenant(request), self.sight(request)
+        if id and not (tenant is None and sight is None):
             trace = await self.router.store.get(id)
-            if trace is None or trace.query.identity.tenant != tenant:
+            if (
+                trace is None
+                or tenant not in (None, trace.query.identity.tenant)
+                or not (sight is None or sight.sees(trace))
+            ):
                 self.metrics.feedback.labels("unknown").inc()
                 raise _no_trace(id)
         feedback = await self._judged(judgement, by="" if caller is None else caller.key)

@@ -287,9 +287,9 @@ class Keyring:
         """Whether the store has any key, also one that is revoked: the door does not open by itself when the last one goes."""
         self.kept: dict[bytes, _Kept] = {}
         self.callers: dict[str, Caller] = {}
+        """By name: for what is answered later on behalf of a key."""
         self.lasts: dict[str, float] = {}
         """Until when each holds, by name."""
-        """By name: for what is answered later on behalf of a key."""
         self.scopes: dict[str, ScopeConfig] = {}
         self._means: dict[str, tuple[Rates, tuple[Account, ...]]] = {}
         """The accounts of each scope, made once: the ledger knows an account by its identity."""
@@ -428,7 +428,7 @@ class Keyring:
                 else:
                     issued = await self.store.fetch(f"SELECT {_COLUMNS}, digest FROM keys_issued ORDER BY created, id")
                     limits = await self.store.fetch("SELECT scope, body FROM keys_limits")
-                    self._rows = [(_key(row), str(row[-1])) for row in issued]
+                    self._rows = [(key, str(row[-1])) for row in issued if (key := _readable(row)) is not None]
                     self._own = {str(s): msgspec.json.decode(body, type=ScopeConfig) for s, body in limits}
                     self._seen, changed = seen, True
                     self._fill()
@@ -509,13 +509,19 @@ def _of_config(name: str, key: KeyConfig) -> Key:
 _COLUMNS: Final = "id, name, prefix, body, created, expires, revoked, replaced_by"
 
 
+_LAST: Final = 2.5e11
+"""Unix time of the year 9892: the last that every platform can read back."""
+MOST_OVERLAP_SECONDS: Final = 31 * 86400.0
+"""How long a key may work beside the one that it was rotated to."""
+
+
 def _moment(at: float | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC)
+    return None if at is None else datetime.fromtimestamp(min(max(at, 0.0), _LAST), UTC)
 
 
 def _seconds(moment: datetime | None) -> float | None:
     """Return Unix time, of years that every platform can read back."""
-    return None if moment is None else min(max(moment.timestamp(), 0.0), 2.5e11)
+    return None if moment is None else min(max(moment.timestamp(), 0.0), _LAST)
 
 
 def _key(row: Sequence[Any]) -> Key:
@@ -531,6 +537,15 @@ def _key(row: Sequence[Any]) -> Key:
         replaced_by=replaced_by,
         **{f: getattr(grant, f) for f in Grant.__struct_fields__},
     )
+
+
+def _readable(row: Sequence[Any]) -> Key | None:
+    """Read a key; None, and a line of the log, if that cannot be: it lets nobody in, and the others go on working."""
+    try:
+        return _key(row)
+    except (ValueError, OverflowError, OSError, TypeError) as e:
+        log.error("the key %s of the store cannot be read, and lets nobody in: %s", row[0], e)
+        return None
 
 
 def _grant(source: Any) -> str:
@@ -603,6 +618,9 @@ def change(connection: Connection, actor: Actor, id: str, wanted: Change) -> Key
 
 def rotate(connection: Connection, actor: Actor, id: str, overlap_seconds: float) -> IssuedKey:
     """Make another key of the same name; this one works for `overlap_seconds` more. Raises `KeyRefused`."""
+    if not 0.0 <= overlap_seconds <= MOST_OVERLAP_SECONDS:
+        text = f"the overlap is a number of seconds, from 0 to {MOST_OVERLAP_SECONDS:.0f} (31 days)"
+        raise KeyRefused(text, status=400, code="invalid_overlap")
     key = _live(one(connection, id))
     if key.replaced_by is not None:
         raise KeyRefused(f"this key was rotated already, to {key.replaced_by}", status=409, code="key_replaced")
