@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import openai
 import pytest
 
@@ -19,6 +20,7 @@ from fairlead.errors import StoreError
 from fairlead.gateway import batches, files
 from fairlead.gateway.app import Gateway
 from fairlead.gateway.batches import Batches
+from fairlead.gateway.files import Files
 from fairlead.gateway.keys import hashed
 from fairlead.gateway.refusal import Refused
 from fairlead.gateway.server import Server
@@ -135,6 +137,31 @@ async def test_a_file_that_is_wrong_says_where(tmp_path: Path, data: bytes, code
         assert batch.status == "failed"
         assert batch.errors.data[0].code == code
         assert gateway.router.store.count() == 0
+
+
+async def test_a_line_that_is_too_long_for_a_request(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (gateway, url), client(url) as api:
+        gateway.settings = msgspec.structs.replace(gateway.settings, max_body_bytes=2000)
+        batch = await done(api, (await begin(api, lines(1) + b"\n" + b"x" * 2001)).id)
+        assert batch.status == "failed"
+        assert [(e.code, e.line) for e in batch.errors.data] == [("line_too_long", 2)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+async def test_lines_are_read_whole_however_they_are_cut(size: int) -> None:
+    data = b"one\n\n  two  \r\nthree" + b"e" * 50 + b"\n" + b"\n\nfour"
+
+    class Cut(Files):
+        def __init__(self) -> None:
+            pass
+
+        async def pieces(self, id: str) -> AsyncIterator[bytes]:
+            for i in range(0, len(data), size):
+                yield data[i : i + size]
+
+    assert [line async for line in Cut().lines("f")] == data.split()
+    cut = [line async for line in Cut().lines("f", 10)]
+    assert cut == [b"one", b"two", b"threeeeeeee", b"four"], "one byte more than it may have tells of it"
 
 
 async def test_tenants_see_their_own_only(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -190,6 +191,60 @@ async def test_what_one_worker_is_asked_for_all_do(tmp_path: Path) -> None:
             ("root", "gateway.drain"),
             ("signal", "gateway.drain"),
         }
+
+
+async def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """Else they would serve on with nobody to watch them, and keep the port from whoever is started in their place."""
+    with served(tmp_path, workers=2) as (process, url):
+        workers = children(process.pid)
+        await asyncio.to_thread(ask, url)
+        process.kill()
+        until = time.monotonic() + 15
+        while any(_lives(pid) for pid in workers):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.1)
+    from fairlead.sqlite import SQLiteStore
+
+    assert await asyncio.to_thread(SQLiteStore(tmp_path / "fairlead.sqlite", read_only=True).verify) == 1
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_that_is_asked_for_at_the_start_ends_nothing(workers: int, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    gateway = {"port": 0, "drain_seconds": 1, "workers": workers}
+    path.write_text(yaml.safe_dump({"targets": TARGETS, "routes": ROUTES, "gateway": gateway}))
+    command = [sys.executable, "-m", "fairlead.cli", "serve", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(60.0, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        while not _catches(process.pid, signal.SIGHUP):
+            time.sleep(0.002)
+        line = ""
+        while not line:
+            process.send_signal(signal.SIGHUP)
+            if select.select([process.stdout], [], [], 0.05)[0]:
+                line = process.stdout.readline()
+        assert "fairlead serves" in line
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+    finally:
+        watchdog.cancel()
+        process.kill()
+
+
+def _catches(pid: int, number: int) -> bool:
+    masks = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return masks is not None and bool(int(masks[1], 16) >> (number - 1) & 1)
 
 
 async def test_a_signal_kills_no_worker_that_is_coming_up(tmp_path: Path) -> None:

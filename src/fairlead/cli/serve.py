@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import logging
 import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from secrets import token_hex
@@ -28,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--host", help="name or address to bind to, in place of the config's")
     parser.add_argument("--port", type=int, help="port, in place of the config's; 0 takes a free one")
     parser.add_argument("--workers", type=int, help="processes that serve, in place of the config's")
-    for own in ("--socket", "--ready", "--worker"):  # what a worker's parent tells it
+    for own in ("--socket", "--ready", "--parent", "--worker"):  # what a worker's parent tells it
         parser.add_argument(own, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.set_defaults(func=run)
@@ -41,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
     from fairlead.gateway.metrics import Place
     from fairlead.gateway.workers import SIGNALS
 
+    early: list[int] = []
+    if SIGNALS:
+        # It would end a process that is only starting; what it asks for is done as soon as that serves.
+        with contextlib.suppress(ValueError):  # not the main thread: whose signals they are not
+            signal.signal(SIGNALS["reload"], lambda number, _: early.append(number))
     # Until the config says how.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     read = _load(args)
@@ -50,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     if settings.workers > 1 and args.socket is None:
         return _parent(args, read, names)
 
+    listening: server.Server
+
     def ready(url: str, gateway: Gateway) -> None:
         if args.ready is not None:
             tell("up")
@@ -58,11 +68,14 @@ def run(args: argparse.Namespace) -> int:
             print(
                 f"fairlead serves {names} over {len(read.drivers)} targets at {url} (API: {url}/v1); {asks}", flush=True
             )
+        if early:
+            listening.signalled(SIGNALS["reload"])
 
     def tell(what: str) -> None:
         os.write(args.ready, f"{what} {args.worker}\n".encode())
 
     async def serve() -> None:
+        nonlocal listening
         place = None if args.run is None else Place(run=args.run, worker=args.worker)
         gateway = Gateway.of(read, load=lambda: _load(args), place=place, tell=None if args.ready is None else tell)
         calls: dict[str, Callable[[], Awaitable[object]]] = {
@@ -78,6 +91,15 @@ def run(args: argparse.Namespace) -> int:
             ready=lambda url: ready(url, gateway),
             signals={number: calls[what] for what, number in SIGNALS.items()},
         )
+        if args.parent is not None:
+            loop = asyncio.get_running_loop()
+
+            def orphaned() -> None:
+                loop.remove_reader(args.parent)
+                logs.life.error("the parent of this worker is gone, so it drains and ends")
+                listening.handle_exit(signal.SIGTERM, None)
+
+            loop.add_reader(args.parent, orphaned)
         opened = listening.bind() if args.socket is None else socket.socket(fileno=args.socket)
         async with gateway:
             await listening.run_on(opened)

@@ -400,12 +400,19 @@ class Batches:
         wrong: list[LineError] = []
         seen: set[str] = set()
         n = 0
-        async for raw in self.files.lines(batch.input_file_id):
+        most = self.gateway.settings.max_body_bytes
+        async for raw in self.files.lines(batch.input_file_id, most):
             n += 1
             if n > LINES:
                 wrong.append(LineError(code="too_many_lines", message=f"a batch has at most {LINES} lines", line=n))
                 break
-            problem = _problem(raw, batch.endpoint, seen)
+            if len(raw) > most:
+                problem: tuple[str, str] | None = (
+                    "line_too_long",
+                    f"a line has at most {most} bytes (gateway.max_body_bytes)",
+                )
+            else:
+                problem = _problem(raw, batch.endpoint, seen)
             if problem is not None:
                 wrong.append(LineError(code=problem[0], message=problem[1], line=n))
                 if len(wrong) >= MOST_ERRORS:
@@ -482,13 +489,13 @@ class Batches:
 
     async def _surely(self, asking: _Asking, do: Callable[[], Awaitable[T]]) -> T | None:
         """Do something with the store, again and again while that is gone: what was paid for is not thrown away, nor the lines beside it. None:
-        the batch is another's meanwhile."""
+        the batch is another's meanwhile, or has expired."""
         pause = FIRST_SECONDS
         while True:
             try:
                 return await do()
             except StoreError as e:
-                if asking.stopped.is_set():
+                if asking.stopped.is_set() or time.time() >= asking.batch.expires_at:
                     return None
                 log.error("batch %s: the store is tried again in %g s: %s", asking.batch.id, pause, e)
             with contextlib.suppress(TimeoutError):

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
+from math import inf
 from secrets import token_hex
 from typing import Any, Final
 
@@ -151,16 +152,33 @@ class Files:
         if left > 0:
             raise Refused(404, f"the file {id[:100]!r} was deleted", code="file_not_found", param="file_id")
 
-    async def lines(self, id: str) -> AsyncIterator[bytes]:
-        """Read a file's lines, without their ends and without empty ones. A line is at most `most_bytes` long."""
-        rest = b""
+    async def lines(self, id: str, most_bytes: float = inf) -> AsyncIterator[bytes]:
+        """Read a file's lines, without their ends and without empty ones. Of a line that is longer than `most_bytes` only one byte more comes."""
+        parts: list[bytes] = []
+        size: float = 0
+
+        def keep(part: bytes) -> None:
+            nonlocal size
+            if size <= most_bytes:  # joined once, when it is whole: a line may have come in a thousand pieces
+                parts.append(part if size + len(part) <= most_bytes else part[: int(most_bytes - size) + 1])
+                size += len(part)
+
+        def whole() -> bytes:
+            nonlocal size
+            line = b"".join(parts).strip()
+            parts.clear()
+            size = 0
+            return line
+
         async for piece in self.pieces(id):
-            *whole, rest = (rest + piece).split(b"\n")
-            for line in whole:
-                if line := line.strip():
+            *ended, rest = piece.split(b"\n")
+            for part in ended:
+                keep(part)
+                if line := whole():
                     yield line
-        if rest := rest.strip():
-            yield rest
+            keep(rest)
+        if line := whole():
+            yield line
 
     async def delete(self, id: str, tenant: str | None) -> Deleted:
         """Delete a file. Raises `Refused` (404)."""

@@ -111,7 +111,7 @@ class Server(uvicorn.Server):
                 stops.append(number)
         for number in self.signals:
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.add_signal_handler(number, self._signalled, number)
+                loop.add_signal_handler(number, self.signalled, number)
                 stops.append(number)
         try:
             await self.serve(sockets=[opened])
@@ -119,7 +119,8 @@ class Server(uvicorn.Server):
             for number in stops:
                 loop.remove_signal_handler(number)
 
-    def _signalled(self, number: signal.Signals) -> None:
+    def signalled(self, number: signal.Signals) -> None:
+        """Do what a signal asks for."""
         task = asyncio.ensure_future(self._do(number))
         self._doing.add(task)
         task.add_done_callback(self._doing.discard)

@@ -6,6 +6,7 @@ wrong, say), the parent ends with the status of the first that failed.
 
 Workers tell the parent on a pipe, a line each: ``up 2`` by worker 2 when it serves, and ``reload 2``, ``drain 2`` or ``resume 2`` when its admin API was asked for that: the
 parent passes it on to the others, so that whichever worker a call reaches all of them do it. A signal goes to none that is still coming up, which it would kill: it gets it then.
+A second pipe has nothing to read while the parent lives: its end tells the workers that nobody watches them any more, and they drain and end.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Workers:
     """Runs and watches the workers.
 
     Args:
-        command: of one worker, without its own arguments ``--socket FD --ready FD --worker INDEX``.
+        command: of one worker, without its own arguments ``--socket FD --ready FD --parent FD --worker INDEX``.
         count: how many.
         opened: the socket that they share, bound and listening.
         grace_seconds: how long they may take to end before they are killed.
@@ -68,6 +69,7 @@ class Workers:
         self.stopping = self.draining = False
         self._heard = b""
         self._ready, self._tell = os.pipe()
+        self._parent, self._alive = os.pipe()
         self._wake, self._woken = os.pipe()
 
     def run(self, ready: Callable[[], None]) -> int:
@@ -118,8 +120,8 @@ class Workers:
                     return 1
 
     def _start(self, index: int) -> _Worker:
-        fds = (self.opened.fileno(), self._tell)
-        own = ["--socket", str(fds[0]), "--ready", str(fds[1]), "--worker", str(index)]
+        fds = (self.opened.fileno(), self._tell, self._parent)
+        own = ["--socket", str(fds[0]), "--ready", str(fds[1]), "--parent", str(fds[2]), "--worker", str(index)]
         process = subprocess.Popen([*self.command, *own], pass_fds=fds)
         return _Worker(index=index, process=process, began=time.monotonic())
 
