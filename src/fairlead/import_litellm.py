@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -113,6 +112,9 @@ _CHAT: Final = ("chat", "completion", "responses")
 """Modes of models that are asked for answers."""
 _SHARES: Final = ("weight", "rpm", "tpm")
 """What LiteLLM shuffles by: the first that every deployment of a name has."""
+
+MOST: Final = 1e12
+"""Seconds, tokens and prices above are mistakes."""
 
 _KEY_LIMITS: Final = "`limits` of a key, a team or a tenant, and `profile: {concurrent: N}` of a target"
 _SAMPLING: Final = "a target of type `strategy` sets fields of a request: `{type: strategy, of: NAME, fields: {…}}`"
@@ -253,10 +255,12 @@ def convert(data: Any) -> Imported:
     groups: dict[str, list[_Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.called, []).append(entry)
+    renamed = ROUTE
     if ROUTE in groups:
         renamed = free_name(f"{ROUTE}-target", groups)
         notes.append(f"{groups[ROUTE][0].at}: {ROUTE} is the name of the route over all, so {renamed} stands for it")
         groups = {renamed if name == ROUTE else name: group for name, group in groups.items()}
+    settings.renamed = renamed
     fallbacks = settings.fallbacks(groups, notes)
     aliases = settings.aliases(groups, notes)
     names = _names(groups, fallbacks, taken={ROUTE, *groups, *aliases})
@@ -298,6 +302,12 @@ class _Settings:
             if section != "model_list"
         }
 
+        self.renamed = ROUTE
+        """What stands for a model that is called as the route over all."""
+
+    def _name(self, said: Any) -> Any:
+        return self.renamed if said == ROUTE else said
+
     def _take(self, key: str) -> list[tuple[str, Any]]:
         """Take `key` out of every section that has it, as (path, value)."""
         return [
@@ -314,8 +324,9 @@ class _Settings:
                 if not isinstance(one, Mapping):
                     notes.append(f"{at}: left out what is not a name with its list of names")
                     continue
-                for name, others in one.items():
-                    others = others if isinstance(others, list) else [others]
+                for called, given in one.items():
+                    name = self._name(called)
+                    others = [self._name(other) for other in (given if isinstance(given, list) else [given])]
                     known = [o for o in others if isinstance(o, str) and o in groups and o != name]
                     if name not in groups or len(known) < len(others):
                         notes.append(f"{at}: of {name!s:.60}, left out what is no name of a model that was taken over")
@@ -334,7 +345,7 @@ class _Settings:
                 notes.append(f"{at}: left out, it is not a mapping of names")
                 continue
             for alias, of in said.items():
-                name = str(of.get("model") if isinstance(of, Mapping) else of)
+                name = str(self._name(of.get("model") if isinstance(of, Mapping) else of))
                 if name not in groups or alias in groups or alias == ROUTE:
                     notes.append(
                         f"{at}.{alias}: left out, it stands for no model that was taken over, or is one itself"
@@ -631,9 +642,9 @@ def _number(source: dict[str, Any], key: str, at: str, notes: list[str]) -> floa
 
 
 def _positive(value: Any, *, zero: bool = False) -> float | None:
-    """Return a number above 0 (or from 0 on); None if `value` is none."""
+    """Return a number above 0 (or from 0 on) that a config may hold; None if `value` is none."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if isfinite(number) and (number > 0.0 or (zero and number == 0.0)) else None
+    return number if number <= MOST and (number > 0.0 or (zero and number == 0.0)) else None

@@ -181,6 +181,27 @@ def test_odd_fallbacks_and_aliases_are_told(odd: Any) -> None:
     assert "router_settings.model_group_alias" in notes
 
 
+def test_names_with_ends_of_lines_and_absurd_numbers_leave_a_config_that_loads() -> None:
+    odd = entry("a\nb\u2028c", "openai/gpt-4o", timeout=1e308, max_tokens=1e300, info={"max_input_tokens": 1e300})
+    insists = entry("i", "anthropic/claude-sonnet-4-5", max_tokens=1e300)
+    settings = {
+        "fallbacks": [{"gpt": ["a\nb\u2028c"]}],
+        "model_group_alias": {"al\nias": "a\nb\u2028c"},
+        "timeout": 1e308,
+    }
+    _, data, notes = taken(entry("gpt", "openai/gpt-4o"), odd, insists, router_settings=settings)
+    assert {"gpt", "al\nias", "a\nb\u2028c"} <= set(data["routes"])
+    assert "router_settings.timeout: left out" in notes
+
+
+def test_fallbacks_of_a_model_that_is_called_as_the_route_over_all() -> None:
+    settings = {"fallbacks": [{"gpt": ["auto"]}, {"auto": ["gpt"]}], "model_group_alias": {"other": "auto"}}
+    _, data, notes = taken(entry("auto", "openai/gpt-4o"), entry("gpt", "openai/gpt-4o"), router_settings=settings)
+    assert "left out" not in notes
+    assert data["routes"]["gpt"]["policy"]["weights"] == {"gpt-1": 1, "auto-target-1": 0}
+    assert set(data["routes"]) == {"auto", "auto-target", "gpt", "other"}
+
+
 def test_a_long_route_may_fail_over_to_its_end() -> None:
     _, data, _ = taken(*(entry("gpt", "openai/gpt-4o") for _ in range(5)))
     assert data["fallbacks"] == 4

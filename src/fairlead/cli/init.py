@@ -93,7 +93,7 @@ def render(
         "targets:",
     ]
     for f in found:
-        lines.append(f"  {_quote(f.name)}:  # {f.source}")
+        lines.append(f"  {_quote(f.name)}:  # {_line(f.source)}")
         lines.append(f"    type: {f.type}")
         lines.append(f"    model: {_quote(f.model)}")
         if f.mode is not None:
@@ -128,7 +128,7 @@ def render(
         even = set(r.shares.values()) == {1.0}
         weights = ", ".join(f"{name}: {_plain(share)}" for name, share in zip(names, r.shares.values(), strict=True))
         lines += [
-            f"  {_quote(r.name)}:  # {r.source}",
+            f"  {_quote(r.name)}:  # {_line(r.source)}",
             f"    policy: {{type: random{'' if even else f', weights: {{{weights}}}'}}}  # when one fails, the next takes over",
             f"    guards: [{{name: deployments, only: [{', '.join(names)}]}}]  # nobody else acts on this route",
         ]
@@ -144,6 +144,11 @@ def render(
         "  port: 4356",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _line(text: str) -> str:
+    """Write what a comment may hold: a name may have an end of line, after which the rest would not be one."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _known(f: Found) -> Profile:
@@ -197,7 +202,8 @@ def _weight(found: Sequence[Found]) -> tuple[int, str]:
 
 def _quote(text: str) -> str:
     plain = re.fullmatch(r"[A-Za-z][\w./-]*", text) is not None and yaml.safe_load(text) == text
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    # YAML ends lines at more than JSON escapes.
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _plain(number: float) -> str:
