@@ -20,6 +20,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from fairlead.coalesce import Coalesced
+from fairlead.gateway import read as reading
 from fairlead.gateway.refusal import Refused
 
 HEAD_SECONDS: Final = 20.0
@@ -38,6 +39,13 @@ _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request 
 class Cycle(RequestResponseCycle):
     """One request and its answer. The head of a whole answer, which is all that most are, is checked at once and not header by header: a
     twentieth of what a request costs. All others uvicorn writes."""
+
+    async def receive(self) -> Any:
+        """Give the next piece of the body. Raises `TimeoutError` if there is none yet and none comes for `read.PAUSE_SECONDS`."""
+        if self.more_body and not self.message_event.is_set():
+            async with asyncio.timeout(reading.PAUSE_SECONDS):
+                return await super().receive()
+        return await super().receive()
 
     async def send(self, message: Any) -> None:
         """Take the answer, piece by piece."""

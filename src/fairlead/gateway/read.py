@@ -109,10 +109,13 @@ async def read_body(receive: Any, headers: dict[bytes, bytes], limit: int) -> by
     parts: list[bytes] = []
     size, since, more = 0, perf_counter(), True
     while more:
-        left = since + PAUSE_SECONDS + size / LEAST_RATE - perf_counter()
         try:
-            async with asyncio.timeout(min(left, PAUSE_SECONDS)):
+            if not parts:  # the server's protocol sees to it that something comes: most bodies are there already, and a timer is dear
                 message = await receive()
+            else:
+                left = since + PAUSE_SECONDS + size / LEAST_RATE - perf_counter()
+                async with asyncio.timeout(min(left, PAUSE_SECONDS)):
+                    message = await receive()
         except TimeoutError as e:
             text = f"the body comes too slowly, or nothing of it for {PAUSE_SECONDS:g} s"
             raise Refused(408, text, code="request_timeout", headers=[(b"connection", b"close")]) from e
